@@ -16,7 +16,7 @@ from kdbench.errors import UserError
 from kdbench.methods import METHODS, MethodSpec
 from kdbench.models import MODELS, ModelSpec
 from kdbench.registry import Registry
-from kdbench.suites import SUITES
+from kdbench.suites import SUITES, TEACHERS
 
 #: Method name -> sha256 of the plugin file it came from. A method of a released package is known by its version
 #: instead.
@@ -40,7 +40,8 @@ def load_plugins(files: Iterable[str] = ()) -> None:
         _load_entry_points("kdbench.methods", METHODS, MethodSpec)
         _load_entry_points("kdbench.models", MODELS, ModelSpec)
         _load_entry_points("kdbench.datasets", DATASETS, DatasetSpec)
-        _load_suites()
+        _load_texts("kdbench.teachers", TEACHERS)
+        _load_texts("kdbench.suites", SUITES)
     for file in files:
         path = Path(file).resolve()
         if str(path) not in _loaded:
@@ -65,13 +66,13 @@ def _load(point: metadata.EntryPoint, group: str) -> tuple[str, Any]:
         raise UserError(f"{origin}: the entry point {point.name!r} in {group} cannot be loaded: {error}.") from None
 
 
-def _load_suites() -> None:
-    """A suite entry point names a module-level string: the TOML text."""
-    for point in metadata.entry_points(group="kdbench.suites"):
-        origin, text = _load(point, "kdbench.suites")
+def _load_texts(group: str, registry: Registry[tuple[str, str]]) -> None:
+    """An entry point of a suite or a teacher names a module-level string: the TOML text."""
+    for point in metadata.entry_points(group=group):
+        origin, text = _load(point, group)
         if not isinstance(text, str):
-            raise UserError(f"{origin}: the entry point {point.name!r} in kdbench.suites must name a string of TOML.")
-        SUITES.add(point.name, (text, f"{origin}: {point.value}"), origin)
+            raise UserError(f"{origin}: the entry point {point.name!r} in {group} must name a string of TOML.")
+        registry.add(point.name, (text, f"{origin}: {point.value}"), origin)
 
 
 def _load_file(path: Path) -> None:

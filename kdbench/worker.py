@@ -49,6 +49,7 @@ def run(task: Task, emit: Any) -> None:
 
     load_plugins(task.plugins)
     from kdbench.plan.cohorts import cohorts
+    from kdbench.plan.trial import teacher_key
     from kdbench.teachers.prepare import prepare
     from kdbench.train.cohort import train_cohort
 
@@ -57,7 +58,8 @@ def run(task: Task, emit: Any) -> None:
             with locked(task.cache / "locks", [trial.key for trial in cohort.trials], emit):
                 train_cohort(task, cohort.trials, emit)
     elif task.teacher is not None:
-        with locked(task.cache / "locks", [f"teacher-{task.teacher.name}-{task.data_digest[:12]}"], emit):
+        name = f"teacher-{teacher_key(task.teacher, task.dataset, task.data_digest)[:16]}"
+        with locked(task.cache / "locks", [name], emit):
             prepare(task, emit)
 
 

@@ -24,7 +24,7 @@ from kdbench.plan.trial import Trial
 from kdbench.plugins import SOURCES
 from kdbench.records import Record, Store
 from kdbench.schedule import Report, Task, Watch
-from kdbench.suites import SUITES, Suite
+from kdbench.suites import SUITES, TEACHERS, Suite
 from kdbench.worker import run
 
 #: The checkout these tests belong to, and the folder that the kdbench under test is imported from.
@@ -148,7 +148,8 @@ PHASED: dict[str, Any] = {
 @contextmanager
 def registries_kept() -> Iterator[None]:
     """Whatever a block registers is forgotten at its end."""
-    tables = [table for r in (METHODS, MODELS, DATASETS, SUITES) for table in (r._items, r._origins)] + [SOURCES]
+    registries = (METHODS, MODELS, DATASETS, SUITES, TEACHERS)
+    tables = [table for registry in registries for table in (registry._items, registry._origins)] + [SOURCES]
     before = [dict(table) for table in tables]
     loaded, modules = set(plugins._loaded), set(sys.modules)
     try:
@@ -211,9 +212,11 @@ class Bench:
             task = dataclasses.replace(
                 self.template(trials[0], plugins), id=f"cohort-{cohort.id}", title=cohort.title, trials=cohort.trials
             )
-            if cohort.teacher is not None:
-                name = f"teacher-{digest(dataclasses.asdict(cohort.teacher))[:8]}"
-                made[name] = dataclasses.replace(task, id=name, title=name, trials=(), teacher=cohort.teacher)
+            for teacher in cohort.teacher.lineage if cohort.teacher else ():
+                name = f"teacher-{digest(dataclasses.asdict(teacher))[:8]}"
+                made[name] = dataclasses.replace(
+                    task, id=name, title=name, trials=(), teacher=teacher, after=task.after
+                )
                 task = dataclasses.replace(task, after=(name,))
             made[task.id] = task
         return list(made.values())

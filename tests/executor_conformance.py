@@ -163,6 +163,11 @@ class ExecutorConformance:
         assert not self.journal("start", "student")
         assert self.said("failed", "student")[0]["dependent"]
 
+    def test_a_failed_teacher_fails_a_whole_line_even_when_nothing_else_is_left(self) -> None:
+        line = [self.task("t0", "refuse:no."), *(self.task(f"t{n}", "ok", [f"t{n - 1}"]) for n in (1, 2, 3))]
+        assert self.run(1, *line).failed == dict.fromkeys(("t0", "t1", "t2", "t3"), "no.")
+        assert len(self.said("failed")) == 4
+
     def test_each_task_is_told_its_device(self) -> None:
         self.run(2, *(self.task(f"t{n}", "sleep:0.3") for n in range(4)), devices=("4", "7"))
         starts, ends = self.journal("start"), {line["id"]: line["t"] for line in self.journal("end")}

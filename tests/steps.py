@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from kdbench.methods import METHODS, load_class
-from kdbench.methods.base import Method, Step
+from kdbench.methods.base import Method, Step, View
 from kdbench.models.outputs import DataSpec, NetworkSpec, Outputs
 
 torch.set_num_threads(1)
@@ -46,13 +46,13 @@ def fake_outputs(
         stages=tuple(leaf(*shape, positive=True) for shape in maps),
         preacts=tuple(leaf(*shape) for shape in maps),
         pooled=leaf(n, widths[-1], positive=True),
+        pooled_map=leaf(*maps[-1], positive=True),
     )
 
 
 def leaves(outputs: Outputs) -> list[Tensor]:
     """Every tensor of ``outputs``."""
-    parts = (outputs.logits, outputs.stem, *outputs.stages, *outputs.preacts, outputs.pooled)
-    return [part for part in parts if part is not None]
+    return outputs.tensors()
 
 
 def only(outputs: Outputs, needs: Iterable[str]) -> Outputs:
@@ -63,6 +63,7 @@ def only(outputs: Outputs, needs: Iterable[str]) -> Outputs:
         outputs.stages if "stages" in needs else (),
         outputs.preacts if "preacts" in needs else (),
         outputs.pooled if "pooled" in needs else None,
+        outputs.pooled_map if "pooled_map" in needs else None,
     )
 
 
@@ -72,8 +73,11 @@ def narrowed(outputs: Outputs, model: Outputs) -> Outputs:
     def cut(parts: Iterable[Tensor], models: Iterable[Tensor]) -> tuple[Tensor, ...]:
         return tuple(part[:, : other.shape[1]] for part, other in zip(parts, models, strict=True))
 
-    stem, pooled = cut((outputs.stem, outputs.pooled), (model.stem, model.pooled))
-    return Outputs(outputs.logits, stem, cut(outputs.stages, model.stages), cut(outputs.preacts, model.preacts), pooled)
+    stem, pooled, last = cut(
+        (outputs.stem, outputs.pooled, outputs.pooled_map), (model.stem, model.pooled, model.pooled_map)
+    )
+    stages, preacts = cut(outputs.stages, model.stages), cut(outputs.preacts, model.preacts)
+    return Outputs(outputs.logits, stem, stages, preacts, pooled, last)
 
 
 def fake_network(name: str, outputs: Outputs) -> NetworkSpec:
@@ -91,6 +95,7 @@ def fake_network(name: str, outputs: Outputs) -> NetworkSpec:
         stages=tuple(tuple(stage.shape[1:]) for stage in outputs.stages),
         preacts=tuple(tuple(preact.shape[1:]) for preact in outputs.preacts),
         pooled=pooled,
+        pooled_map=(0, 0, 0) if outputs.pooled_map is None else tuple(outputs.pooled_map.shape[1:]),
         head=head,
         module=module,
     )
@@ -103,14 +108,17 @@ def make_step(
     epoch: int = 120,
     epochs: int = 240,
     teacher_head: nn.Module | None = None,
+    views: Mapping[str, tuple[Outputs, Outputs]] | None = None,
 ) -> Step:
     """A Step of these Outputs; labels are random unless given.
 
-    The default epoch is past every warm-up and before every decay.
+    The default epoch is past every warm-up and before every decay. ``views`` holds the student's and the teacher's
+    Outputs of each other view.
     """
     n, classes = student.logits.shape
+    x = torch.rand(n, 3, 8, 8, generator=rng(1))
     return Step(
-        x=torch.rand(n, 3, 8, 8, generator=rng(1)),
+        x=x,
         y=torch.randint(classes, (n,), generator=rng(2)) if y is None else y,
         index=torch.arange(n),
         student=student,
@@ -120,6 +128,7 @@ def make_step(
         epochs=epochs,
         progress=(epoch - 1) / epochs,
         generator=lambda purpose: rng(len(purpose)),
+        views={name: View(x, *outputs) for name, outputs in (views or {}).items()},
     )
 
 
@@ -160,7 +169,9 @@ def run(
     method = build(name, student, teacher, **overrides)
     head = fake_network("teacher", teacher).head if "teacher_head" in needs else None
     shown = only(teacher, needs) if method.spec.needs_teacher else None
-    step = make_step(only(student, needs), shown, y, epoch, teacher_head=head)
+    seen = only(student, needs)
+    views = dict.fromkeys(method.spec.views, (seen, shown))
+    step = make_step(seen, shown, y, epoch, teacher_head=head, views=views)
     terms = method.loss(step)
     for phase in method.phases():
         terms |= phase.loss(step)

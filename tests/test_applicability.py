@@ -35,6 +35,13 @@ def test_reason(applies: Applicability, student: str, teacher: str, reason: str)
     assert (reason in said) if reason else said == ""
 
 
+@pytest.mark.parametrize("name", ["simkd", "cat_kd", "sdd_kd", "sdd_dkd", "sdd_nkd", "norm", "srrl", "ijckd"])
+def test_a_convolution_after_the_last_stage_excludes_no_method(name: str) -> None:
+    for pair in ("vgg13:mobilenetv2_cifar", "resnet32x4:shufflenetv2_cifar", "shufflenetv2_cifar:resnet8x4"):
+        teacher, student = pair.split(":")
+        assert not_applicable(METHODS.get(name), student, teacher, "cifar100", SUITE.protocol) == "", pair
+
+
 def test_maps_shrink_with_the_images() -> None:
     method = replace(METHODS.get("kd"), applies=Applicability(maps=True))
     assert not_applicable(method, "resnet20", "vgg8", "digits", SUITE.protocol)

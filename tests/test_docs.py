@@ -19,7 +19,7 @@ from kdbench.methods import METHODS, HyperParameter, MethodSpec, Paper, card
 from kdbench.models import ModelSpec
 from kdbench.plan import protocol
 from kdbench.records.validate import schema
-from kdbench.suites import SUITES, suite
+from kdbench.suites import SUITES, suite, teacher
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/*.md")])
@@ -158,7 +158,8 @@ def test_each_default_of_a_protocol_is_documented() -> None:
 
 
 def test_each_field_that_a_suite_is_read_from_is_documented() -> None:
-    wanted = set(re.findall(r'\.(?:take|count)\("(\w+)"', inspect.getsource(suite)))
+    sources = inspect.getsource(suite) + inspect.getsource(teacher)
+    wanted = set(re.findall(r'\.(?:take|count)\("(\w+)"', sources))
     documented = {re.sub(r"[\[\]]|\.NAME", "", term) for term in terms(read("docs/suites.md"))}
     assert wanted <= documented
 

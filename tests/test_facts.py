@@ -24,7 +24,8 @@ def test_table_says_what_torch_says(name: str) -> None:
     network = create(
         name, classes=CLASSES.get(spec.input, 10), image_shape=shape, mean=(0.5,) * channels, std=(0.5,) * channels
     )
-    stages = network.spec(name, shape).stages
+    made = network.spec(name, shape)
+    stages = made.stages
     assert flops(network, shape) / 1e6 == pytest.approx(FACTS[name].mflops, rel=0.01)
     assert FACTS[name].channels == tuple(stage[0] for stage in stages)
-    assert FACTS[name].side == stages[-1][1]
+    assert FACTS[name].side == stages[-1][1] == made.pooled_map[1]

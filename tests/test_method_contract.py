@@ -29,6 +29,7 @@ def _map(outputs: Outputs, logits: Tensor, factor: float) -> Outputs:
         tuple(map(again, outputs.stages)),
         tuple(map(again, outputs.preacts)),
         again(outputs.pooled),
+        again(outputs.pooled_map),
     )
 
 
@@ -113,6 +114,7 @@ def test_half_precision_is_widened_before_anything_is_computed(name, dtype):
             tuple(part.float() for part in outputs.stages),
             tuple(part.float() for part in outputs.preacts),
             outputs.pooled.float(),
+            outputs.pooled_map.float(),
         )
 
     student, teacher = _pair(dtype=dtype)

@@ -62,6 +62,40 @@ def test_a_sum_keeps_the_knobs_of_its_parts_apart() -> None:
     assert spec.version != METHODS.get("kd+wttm").version or spec.name != METHODS.get("kd+wttm").name
 
 
+@pytest.mark.parametrize(
+    ("text", "pair", "want"),
+    [
+        ("wttm+crd", "vgg13:vgg8", {"wttm.gamma": 0.2, "wttm.beta": 4.0, "crd.weight": 0.8}),
+        ("wttm+crd", "wrn_40_2:shufflenetv1", {"wttm.gamma": 0.2, "wttm.beta": 0.16, "crd.weight": 0.8}),
+        ("wttm+itrd", "resnet110:resnet32", {"wttm.gamma": 0.3, "wttm.beta": 0.015, "itrd.mutual_weight": 1.0}),
+        ("wttm+itrd", "resnet50:vgg8", {"wttm.gamma": 0.1, "wttm.beta": 1.0, "itrd.mutual_weight": 0.0}),
+        ("wttm+rkd", "vgg13:vgg8", {"wttm.gamma": 0.1, "wttm.beta": 2.25}),
+    ],
+)
+def test_a_sum_has_the_values_printed_for_it_and_else_those_of_its_parts(
+    text: str, pair: str, want: dict[str, float]
+) -> None:
+    spec, fixed = METHODS.resolve(text)
+    config = spec.config(pair, fixed, "test")
+    assert {name: config[name] for name in want} == want
+
+
+@pytest.mark.parametrize("text", ["wttm+crd", "wttm+itrd"])
+def test_wttm_prints_its_sums_for_the_13_pairs(text: str) -> None:
+    assert set(METHODS.get("wttm").compositions[text]) == {pair.name for pair in get_suite("cifar100").pairs}
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [(name, text) for name in METHODS for text in METHODS.get(name).compositions]
+)
+def test_what_a_card_prints_for_a_composition_reaches_it(name: str, text: str) -> None:
+    spec, _ = METHODS.resolve(text)
+    assert (spec.name, spec.parts[0].name) == (text, name)
+    for pair, values in METHODS.get(name).compositions[text].items():
+        config = spec.config("" if pair == "*" else pair, {}, "test")
+        assert {knob: config[knob] for knob in values} == values
+
+
 def _both() -> tuple[Outputs, Outputs]:
     return fake_outputs(1), fake_outputs(2, widths=TEACHER_WIDTHS)
 

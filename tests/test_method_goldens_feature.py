@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -57,12 +58,12 @@ def _outputs(inputs: dict[str, Tensor], side: str, classes: int) -> Outputs:
     """The Outputs of one side, ``s`` or ``t``; what is not given is derived, and logits are zero."""
     maps = _maps(inputs, side) or (torch.zeros(*inputs[f"p{side}"].shape, 1, 1).double(),)
     pooled = inputs.get(f"p{side}", maps[-1].mean((2, 3)))
-    return Outputs(torch.zeros(len(pooled), classes).double(), stages=maps, preacts=maps, pooled=pooled)
+    logits = torch.zeros(len(pooled), classes).double()
+    return Outputs(logits, stages=maps, preacts=maps, pooled=pooled, pooled_map=maps[-1])
 
 
 def _with_head(outputs: Outputs, network: NetworkSpec) -> Outputs:
-    logits = network.head(outputs.pooled.detach()).detach()
-    return Outputs(logits, stages=outputs.stages, preacts=outputs.preacts, pooled=outputs.pooled)
+    return replace(outputs, logits=network.head(outputs.pooled.detach()).detach())
 
 
 def _set(head: nn.Linear, state: dict[str, np.ndarray], name: str) -> None:

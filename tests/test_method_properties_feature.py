@@ -18,6 +18,7 @@ from kdbench.measure.cost import parameters
 from kdbench.methods import METHODS, load_class
 from kdbench.methods.base import Method
 from kdbench.methods.cat_kd import activation_maps
+from kdbench.methods.heads import on_map
 from kdbench.methods.kd import kd_loss
 from kdbench.methods.nd import ND, norm_and_direction
 from kdbench.methods.norm import Rescale
@@ -27,7 +28,7 @@ from kdbench.methods.sdd import cell_logits, consistency
 from kdbench.methods.wkd_f import gaussian_distance, moments
 from kdbench.models.factory import create
 from kdbench.models.network import Network
-from kdbench.models.outputs import DataSpec, NetworkSpec, Outputs
+from kdbench.models.outputs import PARTS, DataSpec, NetworkSpec, Outputs
 
 LOGIT = ["sdd_kd", "sdd_dkd", "sdd_nkd"]
 NAMES = ["srrl", "simkd", "ijckd", "cat_kd", "reviewkd", "semckd", "ofd", "wkd_f", "nd", "norm", *LOGIT]
@@ -92,36 +93,71 @@ def test_the_students_classifier_is_trained_once(name):
     assert not trained & {id(p) for network in (own, taught) for p in network.module.parameters()}
 
 
-@pytest.mark.parametrize("name", ["srrl", "ijckd"])
-def test_features_that_are_the_teachers_already_cost_nothing(name):
+def test_features_that_are_the_teachers_already_cost_nothing():
     student, teacher = pair()
-    method, head = build(name, student, teacher), fake_network("teacher", teacher).head
-    features = method.connect(student.stages[-1]).detach()
-    features = features if features.ndim == 2 else features.mean((2, 3))
+    method, head = build("srrl", student, teacher), fake_network("teacher", teacher).head
+    features = method.connect(student.pooled_map).detach().mean((2, 3))
     terms = method.loss(make_step(student, Outputs(head(features).detach(), pooled=features), teacher_head=head))
     same(terms["feature"], torch.zeros(()).double())
     same(terms["logit"], torch.zeros(()).double())
     assert terms["ce"] > 0
 
 
-@pytest.mark.parametrize(("name", "options"), [("simkd", {}), ("ijckd", {"head": "teacher"})])
-def test_what_is_deployed_ends_in_the_teachers_classifier_and_has_no_other(name, options):
-    method, student, teacher = real(name, **options)
+@pytest.fixture(
+    scope="module",
+    params=[("resnet8x4", "shufflenetv2_cifar"), ("vgg8", "mobilenetv2_cifar"), ("mobilenetv2_cifar", "resnet8")],
+    ids=":".join,
+)
+def uneven(request: pytest.FixtureRequest) -> tuple[Network, Network]:
+    """A teacher and a student, one of which has another convolution between its last stage and its classifier."""
+    torch.manual_seed(5)
+    made = {"classes": 10, "image_shape": (3, 32, 32), "mean": (0.5,) * 3, "std": (0.25,) * 3}
+    teacher, student = (create(name, **made) for name in request.param)
+    return teacher.eval().requires_grad_(False), student
+
+
+@pytest.mark.parametrize("name", ["simkd", "cat_kd", *LOGIT, "norm", "srrl", "ijckd"])
+def test_a_step_where_a_convolution_follows_the_last_stage(name, uneven):
+    teacher, student = uneven
+    spec, parts = METHODS.get(name), METHODS.get(name).needs & PARTS
+    own, taught = student.spec("student", (3, 32, 32)), teacher.spec("teacher", (3, 32, 32))
+    data = DataSpec("fake", 10, 64, (3, 32, 32), torch.arange(64) % 10, 2)
+    config = spec.config("", {"copies": 1} if name == "norm" else {}, "test")
+    method = load_class(spec).build(spec, config, own, taught, data)
+    x = torch.rand(2, 3, 32, 32, generator=rng(6))
+    with torch.no_grad():
+        seen = teacher(x, parts)
+        deployed = method.deployed(student).eval()(x)
+    step = make_step(student(x, parts), seen, teacher_head=taught.head)
+    terms = method.loss(step)
+    student.zero_grad()
+    torch.stack([terms[term] for term, role in spec.terms.items() if role == "distill"]).sum().backward()
+    last = [p for name, p in student.body.named_parameters() if "conv2" in name.split(".")[0]]
+    taken = [p for p in student.parameters() if p.grad is not None and p.grad.abs().max() > 0]
+    assert all(value.isfinite() for value in terms.values())
+    assert taken
+    assert all(any(p is t for t in taken) for p in last) == (name not in ("simkd", "ijckd") or not last)
+    assert deployed.logits.shape == (2, 10)
+
+
+@torch.no_grad()
+def test_a_classifier_on_the_map_it_pools_averages_to_the_logits(uneven):
+    for network in uneven:
+        out = network.eval()(torch.rand(2, 3, 32, 32, generator=rng(6)), frozenset({"pooled_map"}))
+        same(on_map(network.head, out.pooled_map).mean((2, 3)), out.logits, 1e-4, 1e-5)
+
+
+@pytest.mark.parametrize("name", ["simkd", "ijckd"])
+def test_what_is_deployed_ends_in_the_teachers_classifier_and_has_no_other(name):
+    method, student, teacher = real(name)
     with torch.no_grad():
         last = student(X, frozenset({"stages"})).stages[-1]
-        features = method.projector(method.shrink(last)).mean((2, 3)) if name == "simkd" else method.connect(last)
+        features = method.projector(method.shrink(last)).mean((2, 3))
         network = method.deployed(student).eval()
         same(network(X).logits, teacher.head(features), 1e-5, 1e-6)
-    connector = method.projector if name == "simkd" else method.connect
-    want = parameters(student) - parameters(student.head) + parameters(connector) + parameters(teacher.head)
+    want = parameters(student) - parameters(student.head) + parameters(method.projector) + parameters(teacher.head)
     assert parameters(network) == want
     assert student(X).logits.shape == (4, 10)
-
-
-def test_ijckd_deploys_the_student_itself_by_default_and_else_ignores_its_classifier():
-    method, student, _ = real("ijckd")
-    assert method.deployed(student) is student
-    assert "ce" not in run("ijckd", *pair(), head="teacher")
 
 
 def test_norm_folds_into_the_classifier_at_no_cost():
@@ -145,7 +181,7 @@ def test_norm_sees_no_shift_and_no_scale_of_the_logits(seed, scale, shift):
 def test_norm_compares_every_copy_with_the_whole_teacher():
     student, teacher = pair()
     method = build("norm", student, teacher, copies=3)
-    copies = method.expand(student.stages[-1]).detach().unflatten(1, (3, 12))
+    copies = method.expand(student.pooled_map).detach().unflatten(1, (3, 12))
     want = (copies - teacher.stages[-1][:, None]).square().sum(1).mean()
     same(method.loss(make_step(student, teacher))["norm"], want)
 
@@ -162,7 +198,7 @@ def test_class_activation_maps_average_to_the_logits_without_their_bias(seed, re
 
 def test_normalised_cat_ignores_the_scale_of_the_students_maps():
     student, teacher = pair()
-    larger = replace(student, stages=(*student.stages[:-1], 7 * student.stages[-1]))
+    larger = replace(student, pooled_map=7 * student.pooled_map)
     for normalise in (True, False):
         plain, scaled = (run("cat_kd", s, teacher, normalise=normalise)["cat"] for s in (student, larger))
         assert torch.isclose(plain, scaled, rtol=1e-9) == normalise
@@ -296,15 +332,19 @@ def test_nd_centres_are_the_class_means_over_all_batches():
 
 def test_a_pair_for_which_a_method_is_not_defined_is_one_sentence():
     student, teacher = pair()
-    narrow = replace(teacher, pooled=teacher.pooled[:, :5])
     two = replace(student, stages=student.stages[:2], preacts=student.preacts[:2])
-    for name in ("simkd", "cat_kd", "sdd_kd"):
-        with pytest.raises(UserError, match=f"{name}: the classifier of teacher reads 5 features, but its last stage"):
-            run(name, student, narrow)
+    for name in ("simkd", "ijckd", "cat_kd", "sdd_kd"):
+        with pytest.raises(UserError, match=f"{name}: the 12 features that the classifier of teacher reads are not"):
+            run(name, student, replace(teacher, pooled_map=None))
+    for name in ("cat_kd", "sdd_kd", "norm", "srrl"):
+        with pytest.raises(UserError, match=f"{name}: the 8 features that the classifier of student reads are not"):
+            run(name, replace(student, pooled_map=None), teacher)
+    assert run("srrl", replace(student, pooled_map=None), teacher, connector="pooled")["feature"] > 0
     with pytest.raises(UserError, match="reviewkd: student has 2 stages and teacher has 3"):
         run("reviewkd", two, teacher)
-    with pytest.raises(UserError, match="simkd: factor 13 leaves none of teacher's 12 channels"):
-        run("simkd", student, teacher, factor=13)
+    for name in ("simkd", "ijckd"):
+        with pytest.raises(UserError, match=f"{name}: factor 13 leaves none of teacher's 12 channels"):
+            run(name, student, teacher, factor=13)
     with pytest.raises(UserError, match=r"wkd_f: a grid of 2 leaves cells of one position on teacher's 2x2 map"):
         run("wkd_f", student, teacher, grid=2)
     large = replace(teacher, stages=(*teacher.stages[:-1], torch.rand(8, 12, 3, 3).double()))

@@ -24,6 +24,8 @@ torch.set_num_threads(1)
 
 ZOO = json.loads((Path(__file__).parent / "goldens" / "model_zoo.json").read_text())["models"]
 LINEAR = {"mobilenetv2_cifar"}
+#: Where a convolution follows the last stage, and how wide it makes the map that is pooled.
+FURTHER = {"mobilenetv2_cifar": 1280, "shufflenetv2_cifar": 1024}
 #: One network of each family and its stages for images of 16 px.
 FAMILIES = {
     "resnet8": [(16, 16, 16), (32, 8, 8), (64, 4, 4)],
@@ -74,10 +76,21 @@ def test_parts_have_the_documented_shapes(name: str) -> None:
 
 
 @family
+def test_the_classifier_reads_the_average_of_the_pooled_map(name: str) -> None:
+    net = network(name).eval()
+    channels, *size = FAMILIES[name][-1]
+    spec, out = net.spec(name, (3, 16, 16)), net(images(), PARTS)
+    assert spec.pooled_map == (spec.pooled, *size) == (FURTHER.get(name, channels), *size)
+    assert torch.equal(out.pooled_map.mean((2, 3)), out.pooled)
+    assert name in FURTHER or torch.equal(out.pooled_map, out.stages[-1])
+    assert len(out.tensors()) == 4 + 2 * len(out.stages)
+
+
+@family
 def test_only_asked_parts_are_returned_and_logits_never_change(name: str) -> None:
     net = network(name).eval()
     bare = net(images())
-    assert (bare.stem, bare.stages, bare.preacts, bare.pooled) == (None, (), (), None)
+    assert (bare.stem, bare.stages, bare.preacts, bare.pooled, bare.pooled_map) == (None, (), (), None, None)
     for part in PARTS:
         out = net(images(), frozenset({part}))
         assert torch.equal(out.logits, bare.logits)
@@ -118,7 +131,8 @@ def test_channels_last_survives_the_body() -> None:
     for name in ("resnet8", "wrn_16_2", "vgg8", "mobilenetv2_cifar", "shufflenetv1_cifar", "shufflenetv2_cifar"):
         net = network(name).eval().to(memory_format=torch.channels_last)
         out = net(images().to(memory_format=torch.channels_last), PARTS)
-        assert all(t.is_contiguous(memory_format=torch.channels_last) for t in (out.stem, *out.stages)), name
+        maps = (out.stem, *out.stages, out.pooled_map)
+        assert all(t.is_contiguous(memory_format=torch.channels_last) for t in maps), name
 
 
 def test_spec_leaves_the_network_and_the_random_state_alone() -> None:

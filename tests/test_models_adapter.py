@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,7 @@ def test_torchvision_parts_are_what_the_model_computes(resnet: Network) -> None:
     for got, expected in zip((out.stem, *out.stages), maps, strict=True):
         torch.testing.assert_close(got, expected)
     torch.testing.assert_close(out.pooled, x.mean((2, 3)))
+    torch.testing.assert_close(out.pooled_map, x)
     torch.testing.assert_close(out.logits, body.fc(out.pooled))
     last = body.layer4[1]
     before = last.bn2(last.conv2(last.bn1(last.conv1(last_input := body.layer4[0](maps[3]))).relu())) + last_input
@@ -103,7 +105,7 @@ def test_hooks_are_set_for_the_parts_asked_and_always_removed(resnet: Network, m
         for parts in (frozenset[str](), frozenset({"pooled"}), PARTS):
             resnet(images(), parts)
     inside.remove()
-    assert seen == [0, 2, 20]
+    assert seen == [0, 2, 22]
     assert hooks(resnet) == 0
     with pytest.raises(RuntimeError):
         resnet(images(channels=3)[:, :2], PARTS)
@@ -184,8 +186,10 @@ class Pixels(nn.Module):
 def test_a_network_without_maps_says_so() -> None:
     net = wrap(Vectors())
     spec = net.spec("mine", (3, 16, 16))
-    assert (spec.stem, spec.stages, spec.preacts, spec.pooled) == ((0, 0, 0), (), (), 5)
-    assert net(images(16), frozenset({"pooled"})).pooled.shape == (2, 5)
+    assert (spec.stem, spec.stages, spec.preacts, spec.pooled, spec.pooled_map) == ((0, 0, 0), (), (), 5, (0, 0, 0))
+    out = net(images(16), frozenset({"pooled", "pooled_map"}))
+    assert out.pooled.shape == (2, 5)
+    assert out.pooled_map is None
     with pytest.raises(UserError, match="has no preacts"):
         net(images(16), frozenset({"preacts"}))
 
@@ -196,6 +200,80 @@ def test_a_convolution_may_be_the_classifier_and_later_writes_do_not_show() -> N
     out = net(images(16), PARTS)
     torch.testing.assert_close(net.head(out.pooled), out.logits)
     assert torch.equal(out.stages[0], net.body.conv(out.stem))
+
+
+#: How wide the pooled map is: the last stage, or what a convolution, or batch norm and an in-place ReLU, make of it.
+AVERAGED = {
+    "timm/test_resnet": 96,
+    "timm/test_efficientnet": 256,
+    "torchvision/mobilenet_v2": 1280,
+    "torchvision/densenet121": 1024,
+}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", AVERAGED)
+def test_the_pooled_map_of_a_library_model_is_found(name: str) -> None:
+    net = network(name)
+    out = net(images(), frozenset({"pooled", "pooled_map"}))
+    torch.testing.assert_close(out.pooled_map.mean((2, 3)), out.pooled)
+    assert net.spec(name, (3, 64, 64)).pooled_map == (AVERAGED[name], 2, 2)
+
+
+def test_a_class_token_and_a_layer_after_pooling_leave_no_pooled_map() -> None:
+    for name, side in (("timm/test_vit", 160), ("timm/mobilenetv3_small_100", 64), ("timm/test_convnext", 64)):
+        assert network(name, side).spec(name, (3, side, side)).pooled_map == (0, 0, 0), name
+
+
+class Pooled(nn.Module):
+    """A 4x4 map, one way to pool it, and a classifier."""
+
+    def __init__(self, pool: Callable[[Tensor], Tensor], *layers: nn.Module) -> None:
+        super().__init__()
+        self.maps, self.pool, self.fc = nn.Sequential(nn.Conv2d(3, 6, 3, 4), *layers), pool, nn.Linear(6, 7)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.pool(self.maps(x)).flatten(1))
+
+
+NHWC = torchvision.ops.Permute([0, 2, 3, 1])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "body",
+    [
+        Pooled(nn.AdaptiveAvgPool2d(1)),
+        Pooled(nn.AvgPool2d(4)),
+        Pooled(lambda maps: F.avg_pool2d(maps, 4)),
+        Pooled(lambda maps: maps.mean((2, 3))),
+        Pooled(lambda maps: maps.mean((-1, -2), keepdim=True), nn.Dropout(0.5)),
+        Pooled(lambda maps: F.relu(maps, inplace=True).mean((2, 3))),
+        Pooled(lambda maps: maps.mean((1, 2)), NHWC),
+    ],
+)
+def test_an_average_over_all_positions_is_seen_however_it_is_written(body: nn.Module) -> None:
+    net = wrap(body)
+    for mode in (net.eval(), net.train()):
+        out = mode(images(16), frozenset({"pooled", "pooled_map"}))
+        assert out.pooled_map.shape == (2, 6, 4, 4)
+        torch.testing.assert_close(out.pooled_map.mean((2, 3)), out.pooled)
+
+
+@pytest.mark.parametrize(
+    "pool",
+    [
+        nn.AdaptiveMaxPool2d(1),
+        lambda maps: maps.mean((2, 3)).tanh(),
+        lambda maps: maps.mean((2, 3)) + maps.amax((2, 3)),
+        lambda maps: maps.mean(3).amax(2),
+        lambda maps: maps[:, :, 0, 0],
+        lambda maps: F.avg_pool2d(maps, 2, stride=4),
+        lambda maps: F.relu(maps).mean((2, 3)),  # an average, but no submodule reads or makes this map
+    ],
+)
+def test_what_is_no_average_of_a_map_is_not_taken_for_one(pool: Callable[[Tensor], Tensor]) -> None:
+    assert discover("mine", Pooled(pool), (3, 16, 16)).pooled_map is None
 
 
 def test_two_classifiers_are_refused() -> None:

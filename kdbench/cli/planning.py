@@ -18,7 +18,7 @@ from kdbench.paths import cache_dir
 from kdbench.plan.cohorts import cohorts
 from kdbench.plan.cost import RATES, makespan, measured_rate
 from kdbench.plan.expand import Selection, chosen_pairs, chosen_rows, expand, inapplicable
-from kdbench.plan.tasks import make_tasks
+from kdbench.plan.tasks import longest_chain, make_tasks
 from kdbench.plan.trial import Trial
 from kdbench.plugins import SOURCES
 from kdbench.records import Store
@@ -85,7 +85,7 @@ def say_plan(plan: Plan, store: Store, verbose: bool) -> None:
     if not plan.missing:
         print("  Nothing to do: every trial of the selection is recorded.")
         return
-    total = makespan([task.cost for task in plan.tasks], plan.slots)
+    total = max(makespan([task.cost for task in plan.tasks], plan.slots), longest_chain(plan.tasks))
     groups = len(cohorts(plan.missing))
     print(f"  {groups} cohorts on {plan.slots} {plan.device} slot{'s' * (plan.slots > 1)}, about {duration(total)}.")
     if verbose:

@@ -40,6 +40,9 @@ def card_lines(spec: MethodSpec, fixed: Mapping[str, object]) -> Iterator[str]:
     yield f"loss terms   {terms or 'those of the method inside'}"
     cost = spec.budget
     yield f"budget       {cost.epochs:g} x the protocol's epochs, {cost.views} view(s), deploys the {cost.deployed}"
+    if spec.views:
+        norms = ", ".join(f"{view} (batch norm {norm})" for view, norm in spec.views.items())
+        yield f"views        the batch, and {norms}"
     conditions = [name if value is True else f"{name} {value}" for name, value in _conditions(spec)]
     yield f"applies      {', '.join(conditions) or 'to every pair'}"
     if spec.hyperparameters:

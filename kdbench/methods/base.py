@@ -11,6 +11,27 @@ from torch import Tensor, nn
 
 from kdbench.methods.card import MethodSpec
 from kdbench.models.outputs import DataSpec, NetworkSpec, Outputs
+from kdbench.plan.protocol import Protocol
+
+
+@dataclass(frozen=True)
+class View:
+    """Another augmentation of a batch's images: x [N,C,H,W] float in [0,1], and both networks' Outputs of it."""
+
+    x: Tensor
+    student: Outputs
+    teacher: Outputs | None
+
+    @property
+    def taught(self) -> Outputs:
+        """The teacher's Outputs; ValueError where the method's card did not ask for a teacher."""
+        return _asked_for(self.teacher)
+
+
+def _asked_for(teacher: Outputs | None) -> Outputs:
+    if teacher is None:
+        raise ValueError("this method uses a teacher, but its card's 'needs' does not list \"teacher\"")
+    return teacher
 
 
 @dataclass(frozen=True)
@@ -20,7 +41,7 @@ class Step:
     x [N,C,H,W] float in [0,1]; y [N] int64; index [N] int64, the samples' places in the training set; student and
     teacher: Outputs of this batch (teacher ``None`` for a method without one); epoch counts from 1; progress in [0,1]
     is the share of the training done before this batch; ``generator(purpose)`` is a torch.Generator of this trial,
-    purpose and batch alone.
+    purpose and batch alone; ``views`` are the same images augmented otherwise, under the names of the card's ``views``.
     """
 
     x: Tensor
@@ -33,14 +54,12 @@ class Step:
     epochs: int
     progress: float
     generator: Callable[[str], torch.Generator]
-    views: Mapping[str, Tensor] = field(default_factory=dict)
+    views: Mapping[str, View] = field(default_factory=dict)
 
     @property
     def taught(self) -> Outputs:
         """The teacher's Outputs; ValueError where the method's card did not ask for a teacher."""
-        if self.teacher is None:
-            raise ValueError("this method uses a teacher, but its card's 'needs' does not list \"teacher\"")
-        return self.teacher
+        return _asked_for(self.teacher)
 
     def warm_up(self, epochs_of_240: float) -> float:
         """Linear ramp min(epoch / w, 1), its length given in epochs of a 240-epoch training and scaled to this one's.
@@ -79,6 +98,17 @@ class ParameterGroup:
     parameters: tuple[nn.Parameter, ...]
     rate: float = 1.0
     weight_decay: float | None = None
+
+
+class ApartOptimiser(torch.optim.Optimizer):
+    """An optimiser that sees the gradients of the task and of the distillation terms apart."""
+
+    def step_apart(self, distill: Mapping[nn.Parameter, Tensor]) -> None:
+        """Take a step: each parameter's ``grad`` is the task terms', its entry in ``distill`` the distillation terms'.
+
+        Either may be missing. The engine sets the groups' ``lr`` before each step.
+        """
+        raise TypeError(f"{type(self).__name__} does not define step_apart(distill)")
 
 
 #: The teacher's Outputs on all training images as they are, without augmentation, with labels [N] and sample index [N].
@@ -126,6 +156,13 @@ class Method(nn.Module):
     def parameter_groups(self) -> Sequence[ParameterGroup]:
         """The method's own trainable parameters; the default trains them all as the student's."""
         return (ParameterGroup(tuple(p for p in self.parameters() if p.requires_grad)),)
+
+    def optimiser(self, groups: Sequence[dict[str, Any]], protocol: Protocol) -> torch.optim.Optimizer | None:
+        """An optimiser for ``groups`` (each with ``params``, and ``weight_decay`` where it has its own).
+
+        The default None stands for the protocol's. Its state must start with the training, not at the first gradient.
+        """
+        return None
 
     def deployed(self, student: nn.Module) -> nn.Module:
         """What is scored and counted: a module from images to Outputs; the default is the student itself."""

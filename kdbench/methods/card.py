@@ -9,9 +9,13 @@ from typing import Any
 
 from kdbench.errors import UserError
 
-FAMILIES = ("baseline", "logit", "feature", "relation")
-NEEDS = frozenset({"teacher", "teacher_head", "stem", "stages", "preacts", "pooled"})
+FAMILIES = ("baseline", "logit", "feature", "relation", "optimiser")
+NEEDS = frozenset({"teacher", "teacher_head", "stem", "stages", "preacts", "pooled", "pooled_map"})
 ROLES = ("task", "distill")
+#: Augmentations that a method may see beside the protocol's own (kdbench.train.batches).
+VIEWS = ("strong",)
+#: How a student's batch norm sees a view: in a forward pass of its own, or in one pass with the batch.
+BATCH_NORMS = ("separate", "joint")
 TYPES: dict[str, type] = {"float": float, "int": int, "bool": bool, "str": str}
 
 Value = float | int | bool | str
@@ -112,8 +116,9 @@ class MethodSpec:
 
     ``implementation`` is ``module:Class``; ``pairs`` maps a pair name to the hyper-parameters printed for it,
     ``presets`` a name to values published together, and ``compositions`` what is printed for this method with others:
-    expression -> pair, or ``*`` for all -> ``part.knob`` -> value. ``wraps``: it changes another method. ``parts``:
-    the specs that a composition (kdbench.methods.expression) is made of, () for a card.
+    expression -> pair, or ``*`` for all -> ``part.knob`` -> value. ``views`` maps each view it sees beside the
+    protocol's own to how batch norm sees it. ``wraps``: it changes another method. ``parts``: the specs that a
+    composition (kdbench.methods.expression) is made of, () for a card.
     """
 
     name: str
@@ -130,6 +135,7 @@ class MethodSpec:
     pairs_source: str = ""
     presets: Mapping[str, Preset] = field(default_factory=dict)
     compositions: Mapping[str, Mapping[str, Mapping[str, Value]]] = field(default_factory=dict)
+    views: Mapping[str, str] = field(default_factory=dict)
     budget: Budget = Budget()
     applies: Applicability = Applicability()
     reconstruction: bool = False
@@ -175,6 +181,7 @@ class MethodSpec:
             "pairs": {pair: dict(values) for pair, values in self.pairs.items()},
             "pairs_source": self.pairs_source,
             "presets": {name: {**preset.values, "source": preset.source} for name, preset in self.presets.items()},
+            "views": dict(self.views),
             "budget": dict(vars(self.budget)),
             "applies": dict(vars(self.applies)),
             "reconstruction": self.reconstruction,

@@ -1,4 +1,4 @@
-"""CAT-KD: match the class activation maps, what each class's weights see at each place of the last map.
+"""CAT-KD: match the class activation maps, what each class's weights see at each place of the map they pool.
 
 L = ce_weight * CE(y, softmax(z)) + weight * mean ( n(a_r(W_s F_s)) - n(a_r(W_t F_t)) )^2,
 
@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from kdbench.methods.at import shrink
 from kdbench.methods.base import Method, Step, full
-from kdbench.methods.heads import check_head_reads_last_map, on_map, teacher_head
+from kdbench.methods.heads import check_pooled_map, on_map, pooled_map, teacher_head
 from kdbench.models.outputs import DataSpec, NetworkSpec
 
 _SMALLEST = 1e-4  # a norm, under which a normalised map fades to zero instead of turning into noise
@@ -39,17 +39,17 @@ class CATKD(Method):
     def setup(self, student: NetworkSpec, teacher: NetworkSpec | None, data: DataSpec) -> None:
         assert teacher is not None, "the card's needs list the teacher"
         for network in (student, teacher):
-            check_head_reads_last_map("cat_kd", network)
+            check_pooled_map("cat_kd", network)
         self.heads = (student.head,)  # in a tuple: its parameters are the student's, not this method's
 
     def _maps(self, head: nn.Module, maps: Tensor) -> Tensor:
-        found = activation_maps(head, full(maps), self.resolution)
+        found = activation_maps(head, maps, self.resolution)
         return F.normalize(found, dim=(2, 3), eps=_SMALLEST) if self.normalise else found  # type: ignore[arg-type]
 
     def loss(self, step: Step) -> dict[str, Tensor]:
         with torch.no_grad():
-            target = self._maps(teacher_head(step), step.taught.stages[-1])
-        found = self._maps(self.heads[0], step.student.stages[-1])
+            target = self._maps(teacher_head(step), pooled_map(step.taught))
+        found = self._maps(self.heads[0], pooled_map(step.student))
         return {
             "ce": self.ce_weight * F.cross_entropy(full(step.student.logits), step.y),
             "cat": self.weight * F.mse_loss(found, target),

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from kdbench.errors import UserError
@@ -16,6 +17,7 @@ from kdbench.methods.base import Method, ParameterGroup, Phase, Step, Sweep
 from kdbench.methods.card import MethodSpec
 from kdbench.methods.expression import sum_terms
 from kdbench.models.outputs import DataSpec, NetworkSpec
+from kdbench.plan.protocol import Protocol
 
 
 def _own(config: Mapping[str, Any], part: MethodSpec) -> dict[str, Any]:
@@ -44,6 +46,10 @@ class _Composed(Method):
         theirs = {id(parameter) for part in self._each() for parameter in part.parameters()}
         own = tuple(p for p in self.parameters() if p.requires_grad and id(p) not in theirs)
         return [ParameterGroup(own), *(group for part in self._each() for group in part.parameter_groups())]
+
+    def optimiser(self, groups: Sequence[dict[str, Any]], protocol: Protocol) -> torch.optim.Optimizer | None:
+        """The one part's that brings its own; ``build`` has seen to it that there is no second."""
+        return next((made for part in self._each() if (made := part.optimiser(groups, protocol)) is not None), None)
 
     def deployed(self, student: nn.Module) -> nn.Module:
         """The one part's that deploys more than the student."""

@@ -93,6 +93,7 @@ def _resolve_sum(parts: tuple[Part, ...], lookup: Callable[[str], MethodSpec]) -
     specs = [spec for spec, _ in resolved]
     fixed = {f"{spec.name}.{knob}": value for spec, values in resolved for knob, value in values.items()}
     for spec in specs:
+        _no_optimiser(spec)
         if not any(role == "distill" for role in spec.terms.values()):
             raise UserError(f"{spec.name!r} has no distillation loss, so it adds nothing to a sum.")
     return _composed("+".join(spec.name for spec in specs), specs, "kdbench.methods.compose:Sum"), fixed
@@ -112,8 +113,17 @@ def _resolve_part(part: Part, lookup: Callable[[str], MethodSpec]) -> tuple[Meth
     if not spec.wraps:
         raise UserError(f"{spec.name!r} cannot be put around another method.")
     inner, fixed = _resolve_sum(part.inner, lookup)
+    _no_optimiser(inner)
     whole = _composed(f"{spec.name}({inner.name})", [spec, inner], spec.implementation)
     return whole, {f"{inner.name}.{knob}": value for knob, value in fixed.items()}
+
+
+def _no_optimiser(part: MethodSpec) -> None:
+    """UserError when ``part``, which is not the whole, brings an optimiser: there is one a training."""
+    if part.family == "optimiser":
+        raise UserError(
+            f"{part.name!r} makes the optimiser, so it must stand around all the rest: dot(kd+fitnet), say."
+        )
 
 
 def _composed(name: str, specs: list[MethodSpec], implementation: str) -> MethodSpec:
@@ -150,6 +160,7 @@ def _composed(name: str, specs: list[MethodSpec], implementation: str) -> Method
         hyperparameters=knobs,
         pairs=pairs,
         pairs_source="; ".join(dict.fromkeys(spec.pairs_source for spec in specs if spec.pairs_source)),
+        views=_views(name, specs),
         budget=_budget(specs),
         applies=_applies(specs),
         reconstruction=any(spec.reconstruction for spec in specs),
@@ -171,6 +182,16 @@ def sum_terms(specs: Sequence[MethodSpec], position: int) -> dict[str, tuple[str
         for term, role in spec.terms.items()
         if role == "distill" or position == task_from
     }
+
+
+def _views(name: str, specs: Sequence[MethodSpec]) -> dict[str, str]:
+    """The views of all parts; UserError where they want one under different batch norms."""
+    views: dict[str, str] = {}
+    for spec in specs:
+        for view, norm in spec.views.items():
+            if views.setdefault(view, norm) != norm:
+                raise UserError(f"{name!r}: its parts differ in how batch norm sees the view {view!r}.")
+    return views
 
 
 def _budget(specs: Sequence[MethodSpec]) -> Budget:

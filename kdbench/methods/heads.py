@@ -1,14 +1,15 @@
-"""Classifiers taken apart: applied to maps, checked against the map they read, exchanged in the deployed network."""
+"""Classifiers taken apart: seen with the map they pool, applied to maps, exchanged in the deployed network."""
 
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import cast
 
 from torch import Tensor, nn
 
 from kdbench.errors import UserError
-from kdbench.methods.base import Step
+from kdbench.methods.base import Step, full
 from kdbench.models.adapter import PixelHead
 from kdbench.models.body import average
 from kdbench.models.outputs import NetworkSpec, Outputs
@@ -21,14 +22,19 @@ def on_map(head: nn.Module, maps: Tensor) -> Tensor:
     return scores.unflatten(0, (n, h, w)).permute(0, 3, 1, 2)
 
 
-def check_head_reads_last_map(method: str, network: NetworkSpec) -> None:
-    """UserError unless the classifier of ``network`` has as many inputs as the last stage's map has channels."""
-    channels = network.stages[-1][0] if network.stages else 0
-    if channels != network.pooled:
+def check_pooled_map(method: str, network: NetworkSpec) -> None:
+    """UserError unless the classifier of ``network`` reads the average of a map."""
+    if not any(network.pooled_map):
         raise UserError(
-            f"{method}: the classifier of {network.name} reads {network.pooled} features, but its last stage has "
-            f"{channels} channels; choose a network whose classifier reads the average of its last stage."
+            f"{method}: the {network.pooled} features that the classifier of {network.name} reads are not the average "
+            "of a map; choose a network that averages its last map and classifies the result."
         )
+
+
+def pooled_map(outputs: Outputs) -> Tensor:
+    """The map [N,D,H,W] whose average the classifier reads, in at least float32."""
+    assert outputs.pooled_map is not None, "the card's needs list pooled_map and setup checks for it"
+    return full(outputs.pooled_map)
 
 
 def teacher_head(step: Step) -> nn.Module:
@@ -45,13 +51,15 @@ class Average(nn.Module):
 
 
 class Deployed(nn.Module):
-    """A snapshot of ``student`` whose classifier ``head`` gave way to ``tail``: last stage [N,C,H,W] to logits [N,K].
+    """A snapshot of ``student`` whose classifier ``head`` gave way to ``tail``, from a map [N,C,H,W] to logits [N,K].
 
-    The copies count as what ships: the student without its own classifier, and the tail.
+    ``part`` says which map: ``pooled_map``, or ``stages`` for the last of them. The copies count as what ships: the
+    student without its own classifier, and the tail.
     """
 
-    def __init__(self, student: nn.Module, head: nn.Module, tail: nn.Module) -> None:
+    def __init__(self, student: nn.Module, head: nn.Module, tail: nn.Module, part: str = "pooled_map") -> None:
         super().__init__()
+        self.part = part
         own = head.conv if isinstance(head, PixelHead) else head
         path = next(name for name, module in student.named_modules() if module is own)
         self.student = copy.deepcopy(student)
@@ -60,5 +68,5 @@ class Deployed(nn.Module):
 
     def forward(self, x: Tensor, parts: frozenset[str] = frozenset()) -> Outputs:
         """Logits of images ``x`` [N,C,H,W], with those ``parts`` of the student that were asked for."""
-        out: Outputs = self.student(x, parts | {"stages"})
-        return Outputs(self.tail(out.stages[-1]), out.stem, out.stages, out.preacts, out.pooled)
+        out: Outputs = self.student(x, parts | {self.part})
+        return replace(out, logits=self.tail(out.stages[-1] if self.part == "stages" else out.pooled_map))

@@ -5,7 +5,8 @@ L = L_task(z) + weight * L_distill(z~, v~),   z~ = (z - mean(z)) / (std(z) + 1e-
 for each sample over its classes, student and teacher alike. Sun, Ren, Li, Wang and Cao, "Logit Standardization in
 Knowledge Distillation", CVPR 2024, https://arxiv.org/abs/2403.01427.
 
-The paper divides by the population's standard deviation, the authors' code by the unbiased one: ``variant``.
+The paper divides by the population's standard deviation, the authors' code by the unbiased one: ``variant``. Terms
+named in ``raw`` keep the logits as they are, as MLKD's correlations do in the authors' code.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ def standardise(logits: Tensor, unbiased: bool) -> Tensor:
 
 class LSKD(Wrapper):
     weight: float
+    raw: str
     variant: str
 
     def setup(self, student: NetworkSpec, teacher: NetworkSpec | None, data: DataSpec) -> None:
@@ -49,19 +51,26 @@ class LSKD(Wrapper):
             raise UserError(
                 f"lskd standardises logits, so it can be put around a logit method only, not {spec.name!r}."
             )
+        unknown = sorted(set(self.raw.split()) - set(spec.terms))
+        if unknown:
+            raise UserError(f"lskd: raw names the terms of {spec.name!r} that stay; {unknown[0]!r} is none of them.")
 
     def loss(self, step: Step) -> dict[str, Tensor]:
-        terms = {name: value for name, value in self.inner.loss(step).items() if self._role(name) == "task"}
-        for name, value in self.inner.loss(self._standardised(step)).items():
-            if self._role(name) == "distill":
-                terms[name] = self.weight * value
-        return terms
-
-    def _role(self, term: str) -> str:
-        return self.inner.spec.terms[term]
+        roles, raw = self.inner.spec.terms, self.raw.split()
+        as_they_are = self.inner.loss(step)
+        standardised = self.inner.loss(self._standardised(step))
+        return {
+            name: value if role == "task" else self.weight * (value if name in raw else standardised[name])
+            for name, role in roles.items()
+            if (value := as_they_are.get(name)) is not None
+        }
 
     def _standardised(self, step: Step) -> Step:
         def scaled(outputs: Outputs) -> Outputs:
             return replace(outputs, logits=standardise(outputs.logits, self.variant == "official"))
 
-        return replace(step, student=scaled(step.student), teacher=scaled(step.taught))
+        views = {
+            name: replace(view, student=scaled(view.student), teacher=scaled(view.taught))
+            for name, view in step.views.items()
+        }
+        return replace(step, student=scaled(step.student), teacher=scaled(step.taught), views=views)

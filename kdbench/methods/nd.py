@@ -7,8 +7,8 @@ with s and t the pooled features and c_k the mean of the teacher's over the trai
 students' are of another width, s is led to the teacher's by batch norm, dropout of one half and a linear layer, for
 this loss alone. The centres are those of the images as they are; the authors took theirs from augmented images and
 rounded to four decimals, and their w counts epochs from 0.
-Wang, Cheng, Duan, Wang, Feng and Kong, "Improving Knowledge Distillation via Regularizing Feature Norm and Direction",
-2023, https://arxiv.org/abs/2305.17007.
+Wang, Cheng, Duan, Wang, Feng and Kong, "Improving Knowledge Distillation via Regularizing Feature Direction and Norm",
+ECCV 2024, https://arxiv.org/abs/2305.17007.
 """
 
 from __future__ import annotations

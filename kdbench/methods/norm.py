@@ -1,14 +1,16 @@
-"""NORM: the student's last map, expanded to N copies of the teacher's, is pulled to all of them at once.
+"""NORM: the map that the student pools, expanded to N copies of the teacher's, is pulled to all of them at once.
 
 L = ce_weight * CE(y, softmax(z')) + s(epoch) weight * N mean ( E(F_s) - [F_t, ..., F_t] )^2,
 
-with E a 1x1 convolution and batch norm to N = ``copies`` times the teacher's channels. A second such layer C leads
-back, and z' is the student's classifier on the average of F_s + C(E(F_s)), layer-normalised over the classes and
-multiplied by ``logit_scale``. Of the two maps the larger is max-pooled to the smaller. s is .1 before epoch 10, .5
-before 20, 1 before 180, .5 before 210 and .1 after (``cifar``), or .1, .5, .9, .5, .1 with steps at 5, 15, 60 and 80 of
-100 (``imagenet``). All that was added is linear, so the deployed network has it folded into the classifier and is no
-larger than the student; its logits are z'. The authors put E and C before the last batch norm and ReLU of wide residual
-networks; here they always follow it, else they could not be folded. Their variant with plain KD is not part of it.
+with F_s the map that the student's classifier pools, F_t the teacher's last stage and E a 1x1 convolution and batch
+norm to N = ``copies`` times the teacher's channels. A second such layer C leads back, and z' is the student's
+classifier on the average of F_s + C(E(F_s)), layer-normalised over the classes and multiplied by ``logit_scale``. Of
+the two maps the larger is max-pooled to the smaller. s is .1 before epoch 10, .5 before 20, 1 before 180, .5 before 210
+and .1 after (``cifar``), or .1, .5, .9, .5, .1 with steps at 5, 15, 60 and 80 of 100 (``imagenet``). All that was added
+is linear, so the deployed network has it folded into the classifier and is no larger than the student; its logits are
+z'. The authors put E and C before the last batch norm and ReLU of wide residual networks, and leave out MobileNetV2's
+ReLUs outside its blocks; here E and C always follow the last ReLU, else they could not be folded, and no student is
+changed. Their variant with plain KD is not part of it.
 Liu, Li, Li and Yao, "NORM: Knowledge Distillation via N-to-One Representation Matching", ICLR 2023,
 https://arxiv.org/abs/2305.13803.
 """
@@ -24,7 +26,7 @@ from torch.nn import functional as F
 
 from kdbench.errors import UserError
 from kdbench.methods.base import Method, Step, full
-from kdbench.methods.heads import Average, Deployed, check_head_reads_last_map
+from kdbench.methods.heads import Average, Deployed, check_pooled_map, pooled_map
 from kdbench.models.body import average
 from kdbench.models.outputs import DataSpec, NetworkSpec
 
@@ -76,8 +78,8 @@ class NORM(Method):
 
     def setup(self, student: NetworkSpec, teacher: NetworkSpec | None, data: DataSpec) -> None:
         assert teacher is not None, "the card's needs list the teacher"
-        check_head_reads_last_map("norm", student)
-        (c_s, *size_s), (c_t, *size_t) = student.stages[-1], teacher.stages[-1]
+        check_pooled_map("norm", student)
+        (c_s, *size_s), (c_t, *size_t) = student.pooled_map, teacher.stages[-1]
         if any(max(s, t) % min(s, t) for s, t in zip(size_s, size_t, strict=True)):
             raise UserError(
                 f"norm: the last maps of {student.name} and {teacher.name} are {size_s[0]}x{size_s[1]} and "
@@ -92,7 +94,7 @@ class NORM(Method):
         return scales[bisect.bisect([end * step.epochs / 240 for end in ends], step.epoch - 1)]
 
     def loss(self, step: Step) -> dict[str, Tensor]:
-        maps, target = full(step.student.stages[-1]), full(step.taught.stages[-1]).detach()
+        maps, target = pooled_map(step.student), full(step.taught.stages[-1]).detach()
         expanded = self.expand(maps)
         logits = self.rescale(self.heads[0](average(maps + self.contract(expanded))))
         size = [min(s, t) for s, t in zip(maps.shape[2:], target.shape[2:], strict=True)]

@@ -9,10 +9,12 @@ from typing import Any, TypeVar
 
 from kdbench.errors import UserError
 from kdbench.methods.card import (
+    BATCH_NORMS,
     FAMILIES,
     NEEDS,
     ROLES,
     TYPES,
+    VIEWS,
     Applicability,
     Budget,
     HyperParameter,
@@ -145,6 +147,7 @@ def spec_from(raw: Mapping[str, Any], where: str) -> MethodSpec:
         hyperparameters=knobs,
         pairs=_tables(_take(raw, "pairs", dict, where, {}), f"{where} [pairs]"),
         pairs_source=_take(raw, "pairs_source", str, where, ""),
+        views=_take(raw, "views", dict, where, {}),
         budget=_filled(Budget(), _take(raw, "budget", dict, where, {}), f"{where} [budget]"),
         applies=_filled(Applicability(), _take(raw, "applies", dict, where, {}), f"{where} [applies]"),
         presets=_presets(_take(raw, "presets", dict, where, {}), f"{where} [presets]"),
@@ -172,6 +175,10 @@ def _check(spec: MethodSpec, where: str) -> None:
         raise UserError(f"{where}: {spec.name!r} cannot name a method: '+', '@' and parentheses join methods.")
     if not (spec.terms or spec.wraps) or any(role not in ROLES for role in spec.terms.values()):
         raise UserError(f"{where}: terms must map each loss term to {' or '.join(ROLES)}.")
+    if set(spec.views) - set(VIEWS) or set(spec.views.values()) - set(BATCH_NORMS):
+        raise UserError(f"{where}: views must map {', '.join(VIEWS)} to {' or '.join(BATCH_NORMS)}.")
+    if spec.views and spec.budget.views != 1 + len(spec.views):
+        raise UserError(f"{where} [budget]: views must be {1 + len(spec.views)}, the batch and those under 'views'.")
     if spec.implementation.count(":") != 1:
         raise UserError(f"{where}: implementation must read 'module:Class', not {spec.implementation!r}.")
     if spec.pairs and not spec.pairs_source:

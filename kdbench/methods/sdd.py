@@ -1,15 +1,15 @@
-"""SDD: a logit loss on every cell of a pyramid over the last map, instead of on the image as a whole.
+"""SDD: a logit loss on every cell of a pyramid over the map that is pooled, instead of on the image as a whole.
 
 L = ce_weight * CE(y, softmax(z)) + w(epoch) / (B N) * sum_b sum_n omega_bn l( z_bn, v_bn, y_b ),
 
-with z_n and v_n what each network's classifier makes of cell n: the last map pooled to 4 x 4 cells, these to 2 x 2 and
-to 1, as many of the three as ``scales`` says. omega is 2 where the teacher is right about the cell but wrong about the
-whole (the 1 x 1 cell) or the reverse, else 1. The three cards differ in l:
+with z_n and v_n what each network's classifier makes of cell n: the map it pools, averaged to 4 x 4 cells, these to
+2 x 2 and to 1, as many of the three as ``scales`` says. omega is 2 where the teacher is right about the cell but wrong
+about the whole (the 1 x 1 cell) or the reverse, else 1. The three cards differ in l:
 ``sdd_kd``   l = T^2 KL(p_T || q_T), w = weight,
 ``sdd_dkd``  l = T^2 [ alpha TCKD + beta NCKD ] as in DKD, w = min(epoch / warm_up, 1),
 ``sdd_nkd``  l = - p_y log q_y - gamma T^2 sum_c p_T log q_T, the same w; the sum is over all classes: NKD's leaves the
 target class out, the mask of the authors' repository leaves it in.
-Wei, Luo and Luo, "Scale Decoupled Distillation", CVPR 2024, https://arxiv.org/abs/2403.13512.
+Wei, Luo and Luo, "Scaled Decoupled Distillation", CVPR 2024, https://arxiv.org/abs/2403.13512.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from kdbench.methods.at import shrink
 from kdbench.methods.base import Method, Step, full
 from kdbench.methods.dkd import decoupled_kl
-from kdbench.methods.heads import check_head_reads_last_map, on_map, teacher_head
+from kdbench.methods.heads import check_pooled_map, on_map, pooled_map, teacher_head
 from kdbench.models.outputs import DataSpec, NetworkSpec
 
 
@@ -48,7 +48,7 @@ class ScaleDecoupled(Method):
     def setup(self, student: NetworkSpec, teacher: NetworkSpec | None, data: DataSpec) -> None:
         assert teacher is not None, "the card's needs list the teacher"
         for network in (student, teacher):
-            check_head_reads_last_map(self.spec.name, network)
+            check_pooled_map(self.spec.name, network)
         self.heads = (student.head,)  # in a tuple: its parameters are the student's, not this method's
 
     def cell_loss(self, z: Tensor, v: Tensor, y: Tensor) -> Tensor:
@@ -62,9 +62,9 @@ class ScaleDecoupled(Method):
     def loss(self, step: Step) -> dict[str, Tensor]:
         levels = len(self.scales.split(","))
         with torch.no_grad():
-            v = cell_logits(teacher_head(step), full(step.taught.stages[-1]), levels)
+            v = cell_logits(teacher_head(step), pooled_map(step.taught), levels)
             omega = consistency(v, step.y).flatten()
-        z = cell_logits(self.heads[0], full(step.student.stages[-1]), levels)
+        z = cell_logits(self.heads[0], pooled_map(step.student), levels)
         losses = self.cell_loss(z.flatten(0, 1), v.flatten(0, 1), step.y.repeat_interleave(v.shape[1]))
         return {
             "ce": self.ce_weight * F.cross_entropy(full(step.student.logits), step.y),

@@ -3,9 +3,9 @@
 L = ce_weight * CE(y, softmax(z)) + feature_weight * mean ( g - h_t )^2 + logit_weight * mean ( W_t(g) - v )^2,
 
 with g the student's features led into the teacher's space, h_t the teacher's pooled features and W_t its frozen
-classifier. ``connector`` says how g is made: ``map`` averages a 1x1 convolution, batch norm and ReLU of the student's
-last map, as in the authors' repository; ``pooled`` applies the same layers to the pooled features, as in the SimKD
-toolbox, which adds plain KD to it.
+classifier. ``connector`` says how g is made: ``map`` averages a 1x1 convolution, batch norm and ReLU of the map that
+the student's classifier pools, as in the authors' repository; ``pooled`` applies the same layers to the pooled
+features, as in the SimKD toolbox, which adds plain KD to it.
 Yang, Martinez, Bulat and Tzimiropoulos, "Knowledge distillation via softmax regression representation learning",
 ICLR 2021, https://openreview.net/forum?id=ZzwDy_wiWv.
 """
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kdbench.methods.base import Method, Step, full
-from kdbench.methods.heads import teacher_head
+from kdbench.methods.heads import check_pooled_map, pooled_map, teacher_head
 from kdbench.models.body import average
 from kdbench.models.outputs import DataSpec, NetworkSpec, Outputs
 
@@ -36,13 +36,14 @@ class SRRL(Method):
 
     def setup(self, student: NetworkSpec, teacher: NetworkSpec | None, data: DataSpec) -> None:
         assert teacher is not None, "the card's needs list the teacher"
-        channels = student.stages[-1][0] if self.connector == "map" else student.pooled
-        self.connect = connector(channels, teacher.pooled)
+        if self.connector == "map":
+            check_pooled_map("srrl", student)
+        self.connect = connector(student.pooled, teacher.pooled)
 
     def _features(self, student: Outputs) -> Tensor:
         """The student's features [N,D_t] in the teacher's space."""
         if self.connector == "map":
-            return average(self.connect(full(student.stages[-1])))
+            return average(self.connect(pooled_map(student)))
         assert student.pooled is not None, "the card's needs list pooled"
         features: Tensor = self.connect(full(student.pooled)[:, :, None, None])
         return features.flatten(1)

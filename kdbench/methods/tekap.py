@@ -6,7 +6,7 @@ L = ce_weight * CE(y, softmax(z))
 with p(.) = softmax(. / T), q = softmax(z / T) and e_k standard normal, drawn anew in every step. The copies are summed,
 not averaged: with three of them KL counts 1 + 3 * 0.8 = 3.4 times. The noise does not scale with the teacher's logits.
 Hossain, Akhter, Hong and Huh, "Single Teacher, Multiple Perspectives: Teacher Knowledge Augmentation for Enhanced
-Knowledge Distillation", ICLR 2025, https://iclr.cc/virtual/2025/poster/30441.
+Knowledge Distillation", ICLR 2025, https://openreview.net/forum?id=DmEHmZ89iB.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from math import isqrt
 from torch import Tensor, nn
 
 from kdbench.errors import UnknownName, UserError
-from kdbench.models.outputs import Outputs, Shape
+from kdbench.models.outputs import PARTS, Outputs, Shape
 
 
 def timm_model(classes: int, image_shape: Shape, name: str) -> nn.Module:
@@ -68,6 +68,7 @@ class Plan:
     name: str
     head: str
     pooled: Tap
+    pooled_map: Tap | None
     stem: Tap | None
     stages: tuple[Tap, ...]
     preacts: tuple[Tap, ...]
@@ -76,16 +77,20 @@ class Plan:
     @property
     def parts(self) -> frozenset[str]:
         """The parts this model has."""
-        return frozenset(part for part in ("stem", "stages", "preacts", "pooled") if getattr(self, part))
+        return frozenset(part for part in PARTS if getattr(self, part))
 
     def read(self, body: nn.Module, x: Tensor, parts: frozenset[str]) -> Outputs:
-        """Run ``body`` on normalised images ``x`` with hooks on no more submodules than ``parts`` need."""
-        missing = sorted(parts - self.parts)
+        """Run ``body`` on normalised images ``x`` with hooks on no more submodules than ``parts`` need.
+
+        UserError where the model makes no maps and ``parts`` ask for some; a pooled map is absent instead.
+        """
+        missing = sorted(parts - self.parts - {"pooled_map"})
         if missing:
             raise UserError(
                 f"model {self.name!r} has no {missing[0]}: it makes no maps; choose a method that does not need them."
             )
         wanted = [self.pooled] if "pooled" in parts else []
+        wanted += [self.pooled_map] if self.pooled_map and "pooled_map" in parts else []
         wanted += [self.stem] if self.stem and "stem" in parts else []
         wanted += self.stages if "stages" in parts else ()
         wanted += self.preacts if "preacts" in parts else ()
@@ -106,6 +111,7 @@ class Plan:
             tuple(caught[tap] for tap in self.stages) if "stages" in parts else (),
             tuple(caught[tap] for tap in self.preacts) if "preacts" in parts else (),
             caught[self.pooled] if "pooled" in parts else None,
+            caught[self.pooled_map] if self.pooled_map and "pooled_map" in parts else None,
         )
 
 

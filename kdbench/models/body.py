@@ -59,9 +59,17 @@ class Taps:
             self.stages.append(x)
         return x
 
-    def outputs(self, pooled: Tensor, head: nn.Module) -> Outputs:
-        kept = pooled if "pooled" in self.parts else None
-        return Outputs(head(pooled), self.stem, tuple(self.stages), tuple(self.preacts), kept)
+    def outputs(self, maps: Tensor, head: nn.Module) -> Outputs:
+        """Pool the last map and classify what comes out; the parts noted so far, and of these two what was asked."""
+        pooled = average(maps)
+        return Outputs(
+            head(pooled),
+            self.stem,
+            tuple(self.stages),
+            tuple(self.preacts),
+            pooled if "pooled" in self.parts else None,
+            maps if "pooled_map" in self.parts else None,
+        )
 
 
 def relu_(x: Tensor) -> Tensor:

@@ -19,6 +19,8 @@ from kdbench.models.outputs import Shape
 
 _NOT_A_STAGE = ("Pool", "Dropout", "DropPath", "Identity", "Flatten", "Permute")
 _STAGES = 4
+#: What autograd calls the steps that change a tensor's shape alone.
+_RESHAPES = ("View", "UnsafeView", "ReshapeAlias", "AsStrided", "Squeeze", "Alias")
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +54,7 @@ def discover(name: str, body: nn.Module, image_shape: Shape) -> Plan:
         name=name,
         head=head.module,
         pooled=pooled,
+        pooled_map=_pooled_map(head, events),
         stem=_output_tap(stem, prefix) if stem else None,
         stages=tuple(_output_tap(event, prefix) for event in stages),
         preacts=tuple(_preact_tap(event, events, prefix) for event in stages),
@@ -85,7 +88,7 @@ def _watch(name: str, body: nn.Module, image_shape: Shape) -> list[Event]:
         if path:
             watch(path, module)
     try:
-        with torch.no_grad():
+        with torch.enable_grad():  # the graph tells which map is pooled
             probe(torch.zeros(1, *image_shape, device="meta"))
     except (RuntimeError, AssertionError, ValueError) as error:
         size = "x".join(map(str, image_shape))
@@ -105,6 +108,35 @@ def _head(name: str, body: nn.Module, events: list[Event]) -> Event:
                 return event
             break
     raise UserError(f"model {name!r} has no single classifier that reads a pooled vector; choose another one.")
+
+
+def _pooled_map(head: Event, events: list[Event]) -> Tap | None:
+    """The map whose average over positions is what the classifier reads, found by going back along autograd's graph.
+
+    ``None`` where something else, such as a norm, stands between the two, or where that map passes no submodule.
+    """
+    pool = head.input.grad_fn
+    while pool is not None and pool.name().startswith(_RESHAPES):
+        pool = pool.next_functions[0][0]
+    if pool is None or pool.name() not in ("MeanBackward1", "AvgPool2DBackward0"):
+        return None
+    source = pool.next_functions[0]
+    for event in reversed(events):
+        for into, tensor in ((False, event.output), (True, event.input)):
+            if tensor.grad_fn is not None and (tensor.grad_fn, tensor.output_nr) == source:
+                layout = _averaged(pool, tensor)
+                return Tap(event.module, event.call, into, layout=layout) if layout else None
+    return None
+
+
+def _averaged(pool: torch.autograd.graph.Node, tensor: Tensor) -> str | None:
+    """The layout of the map ``tensor`` if ``pool``, autograd's node of an average of it, is one over all positions."""
+    if tensor.dim() != 4:
+        return None
+    if pool.name() == "AvgPool2DBackward0":
+        return "nchw" if tuple(pool._saved_kernel_size) == tensor.shape[2:] else None
+    dims = {dim % 4 for dim in pool._saved_dim or ()}  # negative ones come as 2**64 more, the same modulo 4
+    return "nchw" if dims == {2, 3} else "nhwc" if dims == {1, 2} else None
 
 
 def _described(body: nn.Module, events: list[Event]) -> list[Event]:

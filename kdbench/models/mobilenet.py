@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from kdbench.models.body import Body, Taps, average, init_fan_out
+from kdbench.models.body import Body, Taps, init_fan_out
 from kdbench.models.outputs import Outputs, Shape
 
 
@@ -45,7 +45,7 @@ class MobileNetV1(Body):
             for layer in layers:
                 x = layer(x)
             x = taps.relu_stage(x) if number in self._STAGE_ENDS else last(x)
-        return taps.outputs(average(x), self.head)
+        return taps.outputs(x, self.head)
 
     @property
     def stage_norms(self) -> tuple[nn.Module, ...]:
@@ -93,7 +93,7 @@ class MobileNetV2(Body):
             x = group(x)
             if number in self._STAGE_ENDS:
                 taps.linear_stage(x)
-        return taps.outputs(average(self.conv2(x)), self.head)
+        return taps.outputs(self.conv2(x), self.head)
 
     @property
     def stage_norms(self) -> tuple[nn.Module, ...]:

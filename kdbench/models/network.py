@@ -55,7 +55,7 @@ class Network(nn.Module):
     def spec(self, name: str, image_shape: Shape) -> NetworkSpec:
         """The shapes of all parts for images of ``image_shape``; modes, statistics and random state stay as they were.
 
-        A network that makes no maps has no stages, no preacts, and a stem of (0, 0, 0).
+        A network that makes no maps has no stages, no preacts, and a stem and a pooled map of (0, 0, 0).
         """
         modes = {module: module.training for module in self.modules()}
         self.eval()
@@ -73,6 +73,7 @@ class Network(nn.Module):
             stages=tuple(tuple(t.shape[1:]) for t in out.stages),
             preacts=tuple(tuple(t.shape[1:]) for t in out.preacts),
             pooled=out.pooled.shape[1],
+            pooled_map=(0, 0, 0) if out.pooled_map is None else tuple(out.pooled_map.shape[1:]),
             head=self.head,
             module=self,
         )

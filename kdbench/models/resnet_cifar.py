@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from kdbench.models.body import Body, Taps, average, init_fan_out, relu_
+from kdbench.models.body import Body, Taps, init_fan_out, relu_
 from kdbench.models.outputs import Outputs, Shape
 
 
@@ -108,7 +108,7 @@ class ResNet(Body):
             for block in blocks:
                 x = relu_(block(x))
             x = taps.relu_stage(last(x))
-        return taps.outputs(average(x), self.head)
+        return taps.outputs(x, self.head)
 
     @property
     def stage_norms(self) -> tuple[nn.Module, ...]:

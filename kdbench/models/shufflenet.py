@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdbench.models.body import Body, Taps, average, relu_
+from kdbench.models.body import Body, Taps, relu_
 from kdbench.models.outputs import Outputs, Shape
 
 
@@ -97,7 +97,7 @@ class ShuffleNet(Body):
             x = taps.relu_stage(last(x))
         if self.conv2 is not None and self.bn2 is not None:
             x = relu_(self.bn2(self.conv2(x)))
-        return taps.outputs(average(x), self.head)
+        return taps.outputs(x, self.head)
 
 
 def shufflenetv1(classes: int, image_shape: Shape) -> ShuffleNet:

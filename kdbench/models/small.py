@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from kdbench.models.body import Body, Taps, average, init_fan_out, relu_
+from kdbench.models.body import Body, Taps, init_fan_out, relu_
 from kdbench.models.outputs import Outputs, Shape
 
 
@@ -38,7 +38,7 @@ class TinyCNN(Body):
             for block in blocks:
                 x = relu_(block(x))
             x = taps.relu_stage(last(x))
-        return taps.outputs(average(x), self.fc)
+        return taps.outputs(x, self.fc)
 
     @property
     def stage_norms(self) -> tuple[nn.Module, ...]:
@@ -64,7 +64,7 @@ class MLP(Body):
             if layer is self.hidden[0]:
                 taps.at_stem(pixel)
             x = pixel.flatten(1)
-        return taps.outputs(x, self.fc)
+        return taps.outputs(pixel, self.fc)
 
 
 def tiny_cnn(classes: int, image_shape: Shape, widths: tuple[int, ...], blocks: int) -> TinyCNN:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdbench.models.body import Body, Taps, average, init_fan_out, relu_
+from kdbench.models.body import Body, Taps, init_fan_out, relu_
 from kdbench.models.outputs import Outputs, Shape
 
 _WIDTHS = (64, 128, 256, 512, 512)
@@ -50,7 +50,7 @@ class VGG(Body):
             if number < self.pools:
                 x = F.max_pool2d(x, 2)
             x = taps.relu_stage(block(x))
-        return taps.outputs(average(x), self.head)
+        return taps.outputs(x, self.head)
 
     @property
     def stage_norms(self) -> tuple[nn.Module, ...]:

@@ -17,7 +17,7 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from kdbench.models.body import Body, Taps, average, init_fan_out, relu_
+from kdbench.models.body import Body, Taps, init_fan_out, relu_
 from kdbench.models.outputs import Outputs, Shape
 
 
@@ -69,7 +69,7 @@ class WideResNet(Body):
                 else:
                     active = taps.relu_stage(preact) if number else taps.at_stem(relu_(preact))
                 x = block(x, active)
-        return taps.outputs(average(taps.relu_stage(self.bn1(x))), self.head)
+        return taps.outputs(taps.relu_stage(self.bn1(x)), self.head)
 
     @property
     def stage_norms(self) -> tuple[nn.Module, ...]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from kdbench.data import DATASETS
+from kdbench.methods import METHODS
 from kdbench.models import get_spec
 from kdbench.models.facts import FACTS, UNKNOWN_MFLOPS
 from kdbench.plan.cohorts import Cohort
@@ -34,28 +35,32 @@ def trial_seconds(trial: Trial, rate: float) -> float:
     data = DATASETS.get(trial.dataset)
     images = data.train_size - trial.protocol.holdout
     forward = forward_gflops(trial.student, data.image_shape[-1])
-    arithmetic = forward * (TRAINING * images + data.test_size + trial.protocol.holdout) / rate
-    return trial.protocol.epochs * (arithmetic + images / trial.protocol.batch * STEP_SECONDS)
+    budget = METHODS.get(trial.method).budget
+    trained = budget.epochs * images
+    arithmetic = forward * (TRAINING * budget.views * trained + data.test_size + trial.protocol.holdout) / rate
+    return trial.protocol.epochs * (arithmetic + trained / trial.protocol.batch * STEP_SECONDS)
 
 
 def cohort_seconds(cohort: Cohort, rate: float) -> float:
-    """Seconds of a cohort: its students' own, and one teacher forward a batch for all of them."""
+    """Seconds of a cohort: its students' own, and one teacher forward a batch, and a view of it, for all of them."""
     total = sum(trial_seconds(trial, rate) for trial in cohort.trials)
     if cohort.teacher is not None:
         first = cohort.trials[0]
         data = DATASETS.get(first.dataset)
-        images = first.protocol.epochs * (data.train_size - first.protocol.holdout)
+        budgets = [METHODS.get(trial.method).budget for trial in cohort.trials if trial.teacher]
+        passes = first.protocol.epochs * max(budget.epochs for budget in budgets) * max(b.views for b in budgets)
+        images = passes * (data.train_size - first.protocol.holdout)
         total += images * forward_gflops(cohort.teacher.model, data.image_shape[-1]) / rate
     return total
 
 
 def teacher_seconds(teacher: Teacher, dataset: str, data_digest: str, rate: float) -> float:
-    """Seconds of making a teacher ready: its training if it is trained, and one look at the test images."""
+    """Seconds of making a teacher ready once its parent is: its training, if any, and one look at the test images."""
     data = DATASETS.get(dataset)
-    total = data.test_size * forward_gflops(teacher.model, data.image_shape[-1]) / rate
-    return total + (
-        trial_seconds(teacher_trial(teacher, dataset, data_digest), rate) if teacher.kind == "trained" else 0.0
-    )
+    look = data.test_size * forward_gflops(teacher.model, data.image_shape[-1]) / rate
+    if teacher.kind == "checkpoint":
+        return look
+    return look + cohort_seconds(Cohort((teacher_trial(teacher, dataset, data_digest),)), rate)
 
 
 def measured_rate(records: Iterable[Mapping[str, Any]], trials: Sequence[Trial], device: str) -> float | None:

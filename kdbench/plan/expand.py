@@ -13,7 +13,7 @@ from kdbench.methods import METHODS, MethodSpec
 from kdbench.methods.expression import is_expression
 from kdbench.plan.applicability import not_applicable
 from kdbench.plan.trial import Normalisation, Teacher, Trial
-from kdbench.suites import Pair, Row, Suite
+from kdbench.suites import Pair, Row, Suite, check_seeds
 
 
 @dataclass(frozen=True)
@@ -102,15 +102,18 @@ def expand(
     own = Normalisation(tuple(spec.mean), tuple(spec.std))
     trials: dict[str, Trial] = {}
     rows, _ = chosen_rows(suite, selection.methods)
+    seeds = chosen_seeds(suite, selection.seeds)
     for pair in chosen_pairs(suite, selection.pairs):
         teacher = suite.teachers[pair.teacher]
         teacher = trained_instead(teacher, suite) if selection.train_teachers else pinned(teacher, pins or {})
+        teacher = _with_sources(teacher, plugin_sources or {})
+        check_seeds(teacher, seeds, suite.id)
         for row in rows:
             if _reason(suite, pair, row):
                 continue
             method = METHODS.get(row.method)
             student = pair.name.partition(":")[2]
-            for seed in chosen_seeds(suite, selection.seeds):
+            for seed in seeds:
                 trial = Trial(
                     suite=suite.id,
                     dataset=suite.dataset,
@@ -144,7 +147,7 @@ def trained_instead(teacher: Teacher, suite: Suite) -> Teacher:
 
     Another teacher, by another name.
     """
-    if teacher.kind == "trained":
+    if teacher.kind != "checkpoint":
         return teacher
     own = DATASETS.get(suite.dataset)
     return Teacher(
@@ -154,6 +157,14 @@ def trained_instead(teacher: Teacher, suite: Suite) -> Teacher:
         normalisation=Normalisation(tuple(own.mean), tuple(own.std)),
         protocol=suite.protocol,
     )
+
+
+def _with_sources(teacher: Teacher, sources: Mapping[str, str]) -> Teacher:
+    """``teacher`` with the digests of the plugin files that its generations' methods come from."""
+    if teacher.parent is None:
+        return teacher
+    source = _source(METHODS.get(teacher.method), sources)
+    return replace(teacher, parent=_with_sources(teacher.parent, sources), plugin_sha256=source)
 
 
 def _source(method: MethodSpec, sources: Mapping[str, str]) -> str | None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from kdbench.canonical import digest
 from kdbench.plan.cohorts import Cohort
 from kdbench.plan.cost import cohort_seconds, teacher_seconds
-from kdbench.plan.trial import teacher_identity
+from kdbench.plan.trial import Teacher, Trial, teacher_key
 from kdbench.schedule.task import Task
 
 #: A worker takes seconds to start. Cohorts shorter than this share one, in turn.
@@ -16,7 +16,7 @@ SMALL_SECONDS = 60.0
 
 
 def make_tasks(cohorts: Sequence[Cohort], template: Task, rate: float, slots: int) -> list[Task]:
-    """One task a teacher, one a cohort or a bundle of small ones, each after its teacher.
+    """One task a teacher, one a cohort or a bundle of small ones, each after its teacher; a generation is a teacher.
 
     Costs in seconds at ``rate`` GFLOP/s.
 
@@ -26,15 +26,10 @@ def make_tasks(cohorts: Sequence[Cohort], template: Task, rate: float, slots: in
     groups: dict[str, list[tuple[Cohort, float]]] = {}
     for cohort in cohorts:
         name = ""
-        if (teacher := cohort.teacher) is not None:
-            first = cohort.trials[0]
-            name = (
-                "teacher-"
-                + digest([teacher_identity(teacher, first.dataset, first.data_digest), first.data_digest])[:16]
-            )
-            if name not in teachers:
-                cost = teacher_seconds(teacher, first.dataset, first.data_digest, rate)
-                teachers[name] = replace(template, id=name, title=f"teacher {teacher.name}", teacher=teacher, cost=cost)
+        for teacher in cohort.teacher.lineage if cohort.teacher else ():
+            task = _teacher_task(teacher, cohort.trials[0], template, rate, after=name)
+            name = task.id
+            teachers.setdefault(name, task)
         groups.setdefault(name, []).append((cohort, cohort_seconds(cohort, rate)))
     trainings = [
         replace(
@@ -48,7 +43,34 @@ def make_tasks(cohorts: Sequence[Cohort], template: Task, rate: float, slots: in
         for name, members in groups.items()
         for bundle in _bundles(members, slots)
     ]
-    return _longest_first(teachers.values()) + _longest_first(trainings)
+    return sorted(_longest_first(teachers.values()), key=_generation) + _longest_first(trainings)
+
+
+def longest_chain(tasks: Sequence[Task]) -> float:
+    """Seconds of the costliest line of ``tasks`` that wait for one another, which no number of slots can shorten.
+
+    Each task stands behind those it waits for.
+    """
+    ends: dict[str, float] = {}
+    for task in tasks:
+        ends[task.id] = task.cost + max((ends[name] for name in task.after), default=0.0)
+    return max(ends.values(), default=0.0)
+
+
+def _generation(task: Task) -> int:
+    """How many teachers stand behind the one that ``task`` makes ready, itself included."""
+    return len(task.teacher.lineage) if task.teacher else 0
+
+
+def _teacher_task(teacher: Teacher, student: Trial, template: Task, rate: float, after: str) -> Task:
+    return replace(
+        template,
+        id=f"teacher-{teacher_key(teacher, student.dataset, student.data_digest)[:16]}",
+        title=f"teacher {teacher.name}",
+        teacher=teacher,
+        after=(after,) if after else (),
+        cost=teacher_seconds(teacher, student.dataset, student.data_digest, rate),
+    )
 
 
 def _longest_first(tasks: Iterable[Task]) -> list[Task]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from kdbench.canonical import digest
@@ -25,9 +25,10 @@ class Normalisation:
 
 @dataclass(frozen=True)
 class Teacher:
-    """A teacher as the plan knows it.
+    """A teacher as the plan knows it: imported weights, or a network with a training of its own.
 
-    ``identity`` is the recipe of a trained one, or the digest of imported weights.
+    Kinds: ``checkpoint``; ``trained``, by cross-entropy; ``self``, an earlier generation of the student, of which the
+    first is trained by cross-entropy and each later one by ``method`` under ``parent``, the generation before it.
     """
 
     name: str
@@ -41,6 +42,15 @@ class Teacher:
     weights_sha256: str = ""
     claimed_top1: float | None = None
     source: str = ""
+    method: str = "ce"
+    config: Mapping[str, Any] = field(default_factory=dict)
+    plugin_sha256: str | None = None
+    parent: Teacher | None = None
+
+    @property
+    def lineage(self) -> tuple[Teacher, ...]:
+        """The generations up to this teacher, the first one first; a teacher without a parent stands alone."""
+        return (self,) if self.parent is None else (*self.parent.lineage, self)
 
 
 @dataclass(frozen=True)
@@ -126,14 +136,15 @@ def teacher_from_json(raw: Mapping[str, Any]) -> Teacher:
     values["normalisation"] = _norm(values["normalisation"])
     values["protocol"] = None if values["protocol"] is None else _protocol(values["protocol"])
     values["files"] = tuple(values["files"])
+    values["parent"] = None if values["parent"] is None else teacher_from_json(values["parent"])
     return Teacher(**values)
 
 
 def teacher_trial(teacher: Teacher, dataset: str, data_digest: str, suite: str = "") -> Trial:
-    """The plain cross-entropy training that makes a ``trained`` teacher; its key is the teacher's recipe."""
+    """The training that makes a teacher: by cross-entropy, or under its parent. Its key is the teacher's recipe."""
     if teacher.protocol is None:
         raise ValueError(f"teacher {teacher.name} is of kind {teacher.kind}: it has no training")
-    ce = METHODS.get("ce")
+    method = METHODS.get(teacher.method)
     return Trial(
         suite=suite,
         dataset=dataset,
@@ -141,23 +152,29 @@ def teacher_trial(teacher: Teacher, dataset: str, data_digest: str, suite: str =
         protocol=teacher.protocol,
         student=teacher.model,
         normalisation=teacher.normalisation,
-        pair=f"none:{teacher.name}",
-        teacher=None,
-        method=ce.name,
-        method_version=ce.version,
-        config=ce.config("", {}, teacher.name),
+        pair=f"{teacher.parent.name if teacher.parent else 'none'}:{teacher.name}",
+        teacher=teacher.parent,
+        method=method.name,
+        method_version=method.version,
+        config=method.config("", teacher.config, teacher.name),
         seed=teacher.seed,
         label="teacher",
+        plugin_sha256=teacher.plugin_sha256,
     )
 
 
 def teacher_identity(teacher: Teacher, dataset: str, data_digest: str) -> dict[str, Any]:
     """What a student's key says of its teacher: the recipe's key, or the imported weights and their normalisation."""
-    if teacher.kind == "trained":
+    if teacher.kind != "checkpoint":
         return {"kind": "trained", "recipe": teacher_trial(teacher, dataset, data_digest).key}
     return {
-        "kind": teacher.kind,
+        "kind": "checkpoint",
         "model": teacher.model,
         "weights_sha256": teacher.weights_sha256,
         **_normalisation(teacher.normalisation),
     }
+
+
+def teacher_key(teacher: Teacher, dataset: str, data_digest: str) -> str:
+    """What names a teacher that is measured on a data set, whatever suites call it."""
+    return digest([teacher_identity(teacher, dataset, data_digest), data_digest])

@@ -109,12 +109,13 @@ class LocalExecutor:
         return next((task for task in waiting if set(task.after) <= done), None)
 
     def _drop_hopeless(self, waiting: list[Task], report: Report, watch: Watch) -> None:
-        """Tasks whose teacher could not be made ready fail with its reason."""
-        for task in [t for t in waiting if set(t.after) & set(report.failed)]:
-            waiting.remove(task)
-            reason = next(report.failed[name] for name in task.after if name in report.failed)
-            report.failed[task.id] = reason
-            watch(task, {"event": "failed", "text": reason, "dependent": True})
+        """Tasks whose teacher could not be made ready fail with its reason, and so do those that wait for them."""
+        while hopeless := [task for task in waiting if set(task.after) & set(report.failed)]:
+            for task in hopeless:
+                waiting.remove(task)
+                reason = next(report.failed[name] for name in task.after if name in report.failed)
+                report.failed[task.id] = reason
+                watch(task, {"event": "failed", "text": reason, "dependent": True})
 
     def _start(self, task: Task, slot: Slot, watch: Watch) -> _Running:
         file = self.folder / f"{task.id}.json"

@@ -6,8 +6,9 @@ from importlib import resources
 
 from kdbench.registry import Registry
 from kdbench.suites.suite import Pair, Row, Suite, parse_suite
+from kdbench.suites.teacher import TEACHERS, check_seeds
 
-__all__ = ["SUITES", "Pair", "Row", "Suite", "get_suite", "parse_suite"]
+__all__ = ["SUITES", "TEACHERS", "Pair", "Row", "Suite", "check_seeds", "get_suite", "parse_suite"]
 
 #: Suite name -> (TOML text, where it lies); parsed when asked for, so that one broken file does not hide the others.
 SUITES: Registry[tuple[str, str]] = Registry("suite")

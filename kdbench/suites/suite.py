@@ -6,8 +6,6 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
-from math import isfinite
-from pathlib import PurePosixPath
 from typing import Any
 
 from kdbench.data import DATASETS
@@ -15,8 +13,10 @@ from kdbench.errors import UnknownName, UserError
 from kdbench.methods import METHODS
 from kdbench.models import get_spec
 from kdbench.plan.protocol import Protocol, parse_protocol
-from kdbench.plan.trial import Normalisation, Teacher
+from kdbench.plan.trial import Teacher
 from kdbench.registry import check_slug
+from kdbench.suites.table import Table
+from kdbench.suites.teacher import TEACHERS, check_seeds, parse_teacher, registered_teacher
 
 
 @dataclass(frozen=True)
@@ -61,57 +61,31 @@ class Suite:
         return f"{self.name}@{self.version}"
 
 
-class _Table:
-    """A TOML table whose fields are taken one by one; what is left over is an error, with its place."""
-
-    def __init__(self, raw: object, where: str) -> None:
-        if not isinstance(raw, dict):
-            raise UserError(f"{where}: it must be a table, not {raw!r}.")
-        self.raw, self.where = dict(raw), where
-
-    def take(self, name: str, kind: type | tuple[type, ...], default: Any = ...) -> Any:
-        value = self.raw.pop(name, default)
-        if value is ...:
-            raise UserError(f"{self.where}: {name!r} is missing.")
-        wanted = kind if isinstance(kind, tuple) else (kind,)
-        if value is not default and (not isinstance(value, wanted) or (isinstance(value, bool) and bool not in wanted)):
-            raise UserError(f"{self.where}: {name} must be a {' or '.join(k.__name__ for k in wanted)}, not {value!r}.")
-        return value
-
-    def count(self, name: str, low: int, default: Any = ...) -> int:
-        """A whole number of at least ``low``."""
-        value: int = self.take(name, int, default)
-        if value < low:
-            raise UserError(f"{self.where}: {name} must be at least {low}, not {value}.")
-        return value
-
-    def finish(self) -> None:
-        if self.raw:
-            raise UserError(f"{self.where}: unknown field {sorted(self.raw)[0]!r}.")
-
-
 def parse_suite(text: str, where: str) -> Suite:
     """Read a suite from TOML; UserError names ``where`` (the file), the line or the field."""
     try:
-        return _suite(_Table(tomllib.loads(text), where), where)
+        return _suite(Table(tomllib.loads(text), where), where)
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"{where}: not valid TOML: {error}.") from None
     except UnknownName as error:
         raise UserError(f"{where}: {error}") from None
 
 
-def _suite(table: _Table, where: str) -> Suite:
+def _suite(table: Table, where: str) -> Suite:
     name = check_slug("suite", table.take("name", str), where)
     if "+" in name:
         raise UserError(f"{where}: {name!r} cannot name a suite: '+' is kept for sums of methods.")
     dataset = table.take("dataset", str)
     spec = DATASETS.get(dataset)
     protocol = parse_protocol(table.take("protocol", dict), f"{where} [protocol]")
-    own = Normalisation(tuple(spec.mean), tuple(spec.std))
     teachers = {
-        key: _teacher(check_slug("teacher", key, where), value, protocol, own, f"{where} [teachers.{key}]")
+        key: parse_teacher(check_slug("teacher", key, where), value, spec, protocol, f"{where} [teachers.{key}]")
         for key, value in table.take("teachers", dict, {}).items()
     }
+    pairs = table.take("pairs", list)
+    for key in TEACHERS:
+        if key not in teachers and any(isinstance(pair, dict) and pair.get("teacher") == key for pair in pairs):
+            teachers[key] = registered_teacher(key, spec, protocol)
     suite = Suite(
         name=name,
         version=table.count("version", 1),
@@ -122,8 +96,7 @@ def _suite(table: _Table, where: str) -> Suite:
         protocol=protocol,
         seeds=_seeds(table.take("seeds", list), where),
         pairs=tuple(
-            _pair(entry, teachers, protocol, f"{where} [[pairs]] {number}")
-            for number, entry in enumerate(table.take("pairs", list), 1)
+            _pair(entry, teachers, protocol, f"{where} [[pairs]] {number}") for number, entry in enumerate(pairs, 1)
         ),
         teachers=teachers,
         rows=tuple(
@@ -139,6 +112,8 @@ def _suite(table: _Table, where: str) -> Suite:
     ]
     if max(p.holdout for p in protocols) >= spec.train_size:
         raise UserError(f"{where} [protocol]: holdout must be less than the {spec.train_size} training images.")
+    for pair in suite.pairs:
+        check_seeds(teachers[pair.teacher], suite.seeds, where)
     if any(type(note) is not str for note in suite.notes):
         raise UserError(f"{where}: notes must be a list of sentences.")
     for noun, names in (("pair", [p.name for p in suite.pairs]), ("label", [r.label for r in suite.rows])):
@@ -165,55 +140,22 @@ def _seeds(raw: list[Any], where: str) -> tuple[int, ...]:
     return tuple(raw)
 
 
-def _teacher(name: str, raw: Any, base: Protocol, own: Normalisation, where: str) -> Teacher:
-    table = _Table(raw, where)
-    kind = table.take("kind", str)
-    if kind not in ("trained", "checkpoint"):
-        raise UserError(f"{where}: kind must be trained or checkpoint, not {kind!r}.")
-    model = get_spec(table.take("model", str)).name
-    mean, std = table.take("mean", list, list(own.mean)), table.take("std", list, list(own.std))
-    if len(mean) != len(own.mean) or len(std) != len(own.mean):
-        raise UserError(f"{where}: mean and std need {len(own.mean)} number{'s' * (len(own.mean) > 1)} each.")
-    if any(type(v) not in (int, float) or not isfinite(v) for v in [*mean, *std]) or min(std) <= 0:
-        raise UserError(f"{where}: mean must hold numbers, and std numbers greater than 0.")
-    teacher = Teacher(
-        name=name,
-        kind=kind,
-        model=model,
-        normalisation=Normalisation(tuple(map(float, mean)), tuple(map(float, std))),
-        seed=table.count("seed", 0, 0),
-        protocol=parse_protocol(table.take("protocol", dict, {}), f"{where} [protocol]", base)
-        if kind == "trained"
-        else None,
-        files=tuple(table.take("files", list, [])),
-        url=table.take("url", str, ""),
-        weights_sha256=table.take("weights_sha256", str, ""),
-        claimed_top1=table.take("claimed_top1", (float, int), None),
-        source=table.take("source", str, ""),
-    )
-    table.finish()
-    if kind == "checkpoint" and not teacher.files:
-        raise UserError(f"{where}: a checkpoint names the files it may be in, in 'files'.")
-    if any(
-        type(f) is not str or PurePosixPath(f).is_absolute() or ".." in PurePosixPath(f).parts for f in teacher.files
-    ):
-        raise UserError(f"{where}: files must be relative paths, which are looked up under the data root.")
-    if teacher.url and not teacher.url.startswith("https://"):
-        raise UserError(f"{where}: url must begin with https://.")
-    if teacher.claimed_top1 is not None and not 0 <= teacher.claimed_top1 <= 100:
-        raise UserError(f"{where}: claimed_top1 is a percentage, not {teacher.claimed_top1!r}.")
-    return teacher
-
-
 def _pair(raw: Any, teachers: Mapping[str, Teacher], base: Protocol, where: str) -> Pair:
-    table = _Table(raw, where)
+    table = Table(raw, where)
     teacher_name, student = table.take("teacher", str), get_spec(table.take("student", str))
     if teacher_name not in teachers:
         raise UserError(
-            f"{where}: teacher {teacher_name!r} is not under [teachers]; there are {', '.join(teachers) or 'none'}."
+            f"{where}: teacher {teacher_name!r} is not under [teachers]; "
+            f"there are {', '.join(sorted({*teachers, *TEACHERS})) or 'none'}."
+        )
+    teacher = teachers[teacher_name]
+    if teacher.kind == "self" and teacher.model != student.name:
+        raise UserError(
+            f"{where}: teacher {teacher_name!r} is an earlier generation of {teacher.model} and cannot teach "
+            f"{student.name}; make {teacher.model} the student, or the teacher's kind 'trained'."
         )
     protocol = parse_protocol(table.take("protocol", dict, {}), f"{where} protocol", base)
-    name = table.take("name", str, f"{get_spec(teachers[teacher_name].model).literature}:{student.literature}")
+    name = table.take("name", str, f"{get_spec(teacher.model).literature}:{student.literature}")
     table.finish()
     if name.count(":") != 1:
         raise UserError(f"{where}: a pair's name reads teacher:student, not {name!r}.")
@@ -223,7 +165,7 @@ def _pair(raw: Any, teachers: Mapping[str, Teacher], base: Protocol, where: str)
 
 
 def _row(raw: Any, where: str) -> Row:
-    table = _Table(raw, where)
+    table = Table(raw, where)
     name = table.take("name", str)
     method, fixed = METHODS.resolve(name)
     row = Row(

@@ -50,11 +50,12 @@ class TeacherFacts:
 
 
 class TeacherShelf:
-    """The cache folder of one teacher on one data set under one numerics."""
+    """The cache folder of one teacher on one data set under one numerics, by whatever name it was first made."""
 
     def __init__(self, cache: Path, teacher: Teacher, dataset: str, data_digest: str, numerics: dict[str, Any]) -> None:
         identity = [teacher_identity(teacher, dataset, data_digest), data_digest, numerics]
-        self.folder = cache / "teachers" / f"{teacher.name}-{digest(identity)[:20]}"
+        shelves, name = cache / "teachers", digest(identity)[:20]
+        self.folder = min(shelves.glob(f"*-{name}"), default=shelves / f"{teacher.name}-{name}")
 
     @property
     def weights(self) -> Path:

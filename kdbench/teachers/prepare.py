@@ -36,11 +36,10 @@ def prepare(task: Task, emit: Emit) -> None:
     if not (_weights_sound(shelf) and _logits_sound(shelf) and shelf.facts()):
         shelf.folder.mkdir(parents=True, exist_ok=True)
         dataset = load(task.dataset, task.data_root)
-        if teacher.kind == "trained":
-            if not _weights_sound(shelf):
-                _train(task, teacher, shelf, emit)
-        else:
+        if teacher.kind == "checkpoint":
             _import(task, teacher, shelf, dataset)
+        elif not _weights_sound(shelf):
+            _train(task, teacher, shelf, emit)
         _measure(teacher, shelf, dataset, device)
     facts = shelf.facts()
     if facts is None:

@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -14,7 +15,6 @@ from torch import Tensor
 from kdbench.data import Dataset, DatasetSpec
 from kdbench.errors import UserError
 from kdbench.methods import METHODS, MethodSpec, load_class
-from kdbench.methods.base import Step
 from kdbench.models.factory import create
 from kdbench.models.outputs import NetworkSpec, Outputs
 from kdbench.plan.applicability import not_applicable
@@ -24,6 +24,7 @@ from kdbench.train.batches import Batch, Batches
 from kdbench.train.device import set_up
 from kdbench.train.member import Member, frozen_spec
 from kdbench.train.seeds import philox, seeded
+from kdbench.train.taught import Taught, teach
 
 #: (student, teacher) tried in turn until the method says that it applies.
 PAIRS = (
@@ -35,6 +36,7 @@ PAIRS = (
 BATCH, CLASSES, SIDE, IMAGES = 16, 10, 32, 48
 NORM = Normalisation((0.5,) * 3, (0.25,) * 3)
 SATURATED = 1e4
+SURE = 20.0
 COST_ROUNDS = 9
 
 
@@ -57,21 +59,25 @@ class Cost:
 
 @dataclass
 class Bench:
-    """A pair of small networks on random images, on which members of one method are built."""
+    """A pair of networks on random images, on which members of one method, or of several, are built."""
 
     name: str
     student: str
     teacher: str
     dataset: Dataset
     device: torch.device
+    batch_size: int = BATCH
 
     def __post_init__(self) -> None:
-        self.protocol = Protocol(epochs=2, batch=BATCH, lr=0.01, schedule="constant", augmentation="none")
+        self.protocol = Protocol(epochs=2, batch=self.batch_size, lr=0.01, schedule="constant", augmentation="none")
         self.batches = Batches(self.dataset, self.protocol, 0, 0, self.device)
+        data = self.dataset.spec
         with seeded("conformance", "teacher"):
-            network = create(self.teacher, classes=CLASSES, image_shape=(3, SIDE, SIDE), mean=NORM.mean, std=NORM.std)
+            network = create(
+                self.teacher, classes=data.classes, image_shape=data.image_shape, mean=NORM.mean, std=NORM.std
+            )
         self.network = network.to(memory_format=torch.channels_last)
-        self.spec: NetworkSpec = frozen_spec(self.network, self.teacher, (3, SIDE, SIDE))
+        self.spec: NetworkSpec = frozen_spec(self.network, self.teacher, data.image_shape)
 
     def member(self, name: str | None = None) -> Member:
         method, fixed = METHODS.resolve(name or self.name)
@@ -98,26 +104,26 @@ class Bench:
 
     def _sweep(self, member: Member) -> Callable[[], Iterator[tuple[Outputs, Tensor, Tensor]]]:
         def sweep() -> Iterator[tuple[Outputs, Tensor, Tensor]]:
-            for batch in self.batches.plain(BATCH):
+            for batch in self.batches.plain(self.batch_size):
                 with torch.no_grad():
                     yield self.network(batch.x, member.parts), batch.y, batch.index
 
         return sweep
 
-    def taught(self, batch: Batch, member: Member) -> Outputs | None:
-        """The teacher's Outputs of ``batch``, None for a method without a teacher."""
-        if not member.spec.needs_teacher:
-            return None
-        with torch.no_grad():
-            outputs: Outputs = self.network(batch.x, member.parts)
-        return outputs
+    def batch(self, step: int, member: Member) -> Batch:
+        """The batch of ``step`` with the views that ``member`` sees."""
+        return self.batches.batch(step, member.spec.views)
+
+    def taught(self, batch: Batch, member: Member) -> Taught | None:
+        """What the teacher says of ``batch``, None for a method without a teacher."""
+        return teach(self.network, batch, member.parts, member.spec.views) if member.spec.needs_teacher else None
 
 
 def make_bench(name: str) -> Bench:
     """A bench the method applies to; UserError with its reason when it applies to none."""
     method = METHODS.resolve(name)[0]
     load_class(method)
-    dataset = _dataset()
+    dataset = random_images(IMAGES, CLASSES)
     reason = ""
     for student, teacher in PAIRS:
         reason = _planned(method, student, teacher)
@@ -137,16 +143,17 @@ def _planned(method: MethodSpec, student: str, teacher: str) -> str:
     return not_applicable(method, student, teacher if method.needs_teacher else None, "cifar10", protocol)
 
 
-def _dataset() -> Dataset:
+def random_images(count: int, classes: int) -> Dataset:
+    """A data set of ``count`` random training images in the shape of CIFAR's, labelled in turn."""
     rng = philox("conformance", "images")
-    images = rng.integers(0, 256, (IMAGES, 3, SIDE, SIDE), dtype=np.uint8)
-    labels = np.arange(IMAGES, dtype=np.int64) % CLASSES
+    images = rng.integers(0, 256, (count, 3, SIDE, SIDE), dtype=np.uint8)
+    labels = np.arange(count, dtype=np.int64) % classes
     spec = DatasetSpec(
         name="random",
         title="Random images",
-        classes=CLASSES,
+        classes=classes,
         image_shape=(3, SIDE, SIDE),
-        train_size=IMAGES,
+        train_size=count,
         test_size=BATCH,
         mean=NORM.mean,
         std=NORM.std,
@@ -176,7 +183,7 @@ def _trains(bench: Bench) -> str:
     before = [p.detach().clone() for p in member.network.parameters()]
     for position in _starts(member):
         member.position = position
-        batch = bench.batches.batch(position)
+        batch = bench.batch(position, member)
         member.step(batch, bench.taught(batch, member))
     moved = sum(not torch.equal(a, b) for a, b in zip(before, member.network.parameters(), strict=True))
     return "" if moved else "no parameter of the student moved in a step"
@@ -194,11 +201,15 @@ def _distillation_reaches_student(bench: Bench) -> str:
     distilled = False
     for position in _starts(member):
         member.position = position
-        terms = _terms(bench, member, bench.batches.batch(position))
-        distill = [value for name, value in terms.items() if member.spec.terms[name] == "distill"]
-        if distill:
-            distilled = True
-            torch.stack(distill).sum().backward()
+        batch = bench.batch(position, member)
+        taught = bench.taught(batch, member)
+        # Twice, as some methods listen to a sure teacher only, and random weights are sure of nothing.
+        for seen in (taught, None if taught is None else taught.map(_surer)):
+            terms = _terms(bench, member, batch, seen)
+            distill = [value for name, value in terms.items() if member.spec.terms[name] == "distill"]
+            if distill:
+                distilled = True
+                torch.stack(distill).sum().backward()
     if not distilled:
         return "the loss returned no term that the card marks as distill"
     reached = any(p.grad is not None and bool(p.grad.abs().max() > 0) for p in member.network.parameters())
@@ -208,7 +219,7 @@ def _distillation_reaches_student(bench: Bench) -> str:
 def _teacher_untouched(bench: Bench) -> str:
     member = bench.member()
     before = {name: value.clone() for name, value in bench.network.state_dict().items()}
-    batch = bench.batches.batch(0)
+    batch = bench.batch(0, member)
     member.step(batch, bench.taught(batch, member))
     bench.network.eval()
     if any(p.grad is not None for p in bench.network.parameters()):
@@ -219,9 +230,9 @@ def _teacher_untouched(bench: Bench) -> str:
 
 def _shared_untouched(bench: Bench) -> str:
     member = bench.member()
-    batch = bench.batches.batch(0)
+    batch = bench.batch(0, member)
     taught = bench.taught(batch, member)
-    kept = [batch.x, batch.y, batch.index, *([] if taught is None else _tensors(taught))]
+    kept = [batch.x, batch.y, batch.index, *batch.views.values(), *([] if taught is None else taught.tensors())]
     versions = [tensor._version for tensor in kept]
     _terms(bench, member, batch, taught)
     return (
@@ -233,13 +244,16 @@ def _shared_untouched(bench: Bench) -> str:
 
 def _finite(bench: Bench) -> str:
     member = bench.member()
-    batch = bench.batches.batch(0)
+    batch = bench.batch(0, member)
     for dtype in (torch.float32, torch.bfloat16, torch.float16):
         for what, scale in (("saturated", SATURATED), ("equal", 0.0)):
-            student = _with_logits(member.network(batch.x, member.parts), scale, dtype, grad=True)
+            outputs, views = member.forward(batch)
+            student = _with_logits(outputs, scale, dtype, grad=True)
+            views = {name: _with_logits(seen, scale, dtype, grad=True) for name, seen in views.items()}
             taught = bench.taught(batch, member)
-            seen = None if taught is None else _with_logits(taught, scale, dtype, grad=False)
-            terms = member.method.loss(_step(member, batch, student, seen))
+            if taught is not None:
+                taught = taught.map(partial(_with_logits, scale=scale, dtype=dtype, grad=False))
+            terms = member.method.loss(member.make_step(batch, student, taught, member.phase, views))
             total = torch.stack([value.float() for value in terms.values()]).sum()
             total.backward()
             gradient = student.logits.grad
@@ -255,7 +269,7 @@ def _deterministic(bench: Bench) -> str:
     for _ in range(2):
         member = bench.member()
         for step in range(2):
-            batch = bench.batches.batch(step)
+            batch = bench.batch(step, member)
             member.step(batch, bench.taught(batch, member))
         runs.append([p.detach().clone() for p in member.network.parameters()])
     same = all(torch.equal(a, b) for a, b in zip(*runs, strict=True))
@@ -265,8 +279,9 @@ def _deterministic(bench: Bench) -> str:
 def _short_batches(bench: Bench) -> str:
     for size in (BATCH - 5, 1):
         member = bench.member()
-        whole = bench.batches.batch(0)
-        batch = Batch(whole.x[:size], whole.y[:size], whole.index[:size])
+        whole = bench.batch(0, member)
+        views = {name: x[:size] for name, x in whole.views.items()}
+        batch = Batch(whole.x[:size], whole.y[:size], whole.index[:size], views)
         member.step(batch, bench.taught(batch, member))
         if not member.scoring.sums.finite():
             return f"the loss is not finite on a batch of {size}: compute a defined value, or raise applies.min_batch"
@@ -275,7 +290,7 @@ def _short_batches(bench: Bench) -> str:
 
 def _resumes(bench: Bench) -> str:
     straight, resumed = bench.member(), bench.member()
-    batches = [bench.batches.batch(step) for step in range(2)]
+    batches = [bench.batch(step, straight) for step in range(2)]
     for batch in batches:
         straight.step(batch, bench.taught(batch, straight))
     first = bench.member()
@@ -299,19 +314,16 @@ _CHECKS: dict[str, Callable[[Bench], str]] = {
 }
 
 
-def _step(member: Member, batch: Batch, student: Outputs, taught: Outputs | None) -> Step:
-    return member.make_step(batch, student, taught, member.phase)
-
-
-def _terms(bench: Bench, member: Member, batch: Batch, taught: Outputs | None = None) -> dict[str, Tensor]:
+def _terms(bench: Bench, member: Member, batch: Batch, taught: Taught | None = None) -> dict[str, Tensor]:
     seen = bench.taught(batch, member) if taught is None else taught
-    step = _step(member, batch, member.network(batch.x, member.parts), seen)
+    outputs, views = member.forward(batch)
+    step = member.make_step(batch, outputs, seen, member.phase, views)
     return member.method.loss(step) if member.phase is None else member.phase[2].loss(step)
 
 
-def _tensors(outputs: Outputs) -> list[Tensor]:
-    parts = (outputs.logits, outputs.stem, outputs.pooled, *outputs.stages, *outputs.preacts)
-    return [part for part in parts if part is not None]
+def _surer(outputs: Outputs) -> Outputs:
+    """``outputs`` with logits that spread SURE times as far."""
+    return replace(outputs, logits=SURE * outputs.logits / outputs.logits.std())
 
 
 def _with_logits(outputs: Outputs, scale: float, dtype: torch.dtype, *, grad: bool) -> Outputs:
@@ -327,7 +339,7 @@ def cost(name: str) -> Cost:
     bench = make_bench(name)
     times: dict[str, list[float]] = {name: [], "kd": []}
     members = {each: bench.member(each) for each in times}
-    batch = bench.batches.batch(0)
+    batch = bench.batch(0, members[name])
     memory = {each: _kept_for_backward(bench, member, batch) for each, member in members.items()}
     for _ in range(COST_ROUNDS):
         for each, member in members.items():

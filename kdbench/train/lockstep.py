@@ -21,6 +21,7 @@ from kdbench.train import checkpoint
 from kdbench.train.batches import Batch, Batches
 from kdbench.train.member import Member
 from kdbench.train.scoring import Diverged
+from kdbench.train.taught import Taught, teach
 
 Emit = Callable[[dict[str, Any]], None]
 
@@ -148,19 +149,18 @@ class Lockstep:
         if first is not None:
             raise first
 
-    def _share(self, step: int, due: Sequence[Member]) -> tuple[Batch, Outputs | None]:
-        """The batch of ``step`` and the teacher's view of it, made once for all."""
+    def _share(self, step: int, due: Sequence[Member]) -> tuple[Batch, Taught | None]:
+        """The batch of ``step`` and what the teacher says of it, made once for all."""
         started = time.perf_counter()
-        batch = self.batches.batch(step)
-        seen = None
-        if self.teacher is not None and any(member.spec.needs_teacher for member in due):
-            self.teacher.eval()  # a method that keeps the teacher as a part of its own may have changed its mode
-            parts = frozenset().union(*(member.parts for member in due if member.spec.needs_teacher))
-            with torch.no_grad():
-                seen = self.teacher(batch.x, parts)
+        batch = self.batches.batch(step, _views(due))
+        taught = None
+        pupils = [member for member in due if member.spec.needs_teacher]
+        if self.teacher is not None and pupils:
+            parts = frozenset[str]().union(*(member.parts for member in pupils))
+            taught = teach(self.teacher, batch, parts, _views(pupils))
         self.shared_seconds += time.perf_counter() - started
         self.shared_images += len(batch.y)
-        return batch, seen
+        return batch, taught
 
     def _guard(self, member: Member, work: Callable[[], object]) -> bool:
         """Run ``work``; True when the member goes on."""
@@ -198,18 +198,21 @@ class Lockstep:
         )
 
 
-def _step(member: Member, batch: Batch, seen: Outputs | None) -> None:
+def _views(members: Sequence[Member]) -> list[str]:
+    """The views that any of ``members`` sees."""
+    return sorted({name for member in members for name in member.spec.views})
+
+
+def _step(member: Member, batch: Batch, taught: Taught | None) -> None:
     """One step of ``member``; ValueError when it changed what all members share, which would change their numbers."""
-    before = _versions(batch, seen)
+    before = _versions(batch, taught)
     with torch.enable_grad():  # whatever mode a method leaves behind ends here
-        member.step(batch, seen)
-    if _versions(batch, seen) != before:
+        member.step(batch, taught)
+    if _versions(batch, taught) != before:
         raise ValueError("the method changed the batch or the teacher's outputs in place; let its loss work on copies")
 
 
-def _versions(batch: Batch, seen: Outputs | None) -> list[int]:
+def _versions(batch: Batch, taught: Taught | None) -> list[int]:
     """How often each shared tensor was written to."""
-    tensors = [batch.x, batch.y, batch.index]
-    if seen is not None:
-        tensors += [t for t in (seen.logits, seen.stem, seen.pooled, *seen.stages, *seen.preacts) if t is not None]
+    tensors = [batch.x, batch.y, batch.index, *batch.views.values(), *([] if taught is None else taught.tensors())]
     return [tensor._version for tensor in tensors]

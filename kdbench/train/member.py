@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from kdbench.data import Dataset
 from kdbench.methods import METHODS, load_class
-from kdbench.methods.base import Method, Phase, Step, Sweep
+from kdbench.methods.base import ApartOptimiser, Method, Phase, Step, Sweep, View
 from kdbench.models.factory import create
 from kdbench.models.network import Network
 from kdbench.models.outputs import PARTS, DataSpec, NetworkSpec, Outputs
@@ -20,6 +20,7 @@ from kdbench.train.batches import Batch, Batches
 from kdbench.train.rate import learning_rate
 from kdbench.train.scoring import Diverged, Scoring
 from kdbench.train.seeds import derive, seeded
+from kdbench.train.taught import Taught
 
 #: Steps between two looks at whether the loss is still finite: a look waits for the device.
 FINITE_EVERY = 50
@@ -96,6 +97,9 @@ class Member:
                 decay = p.weight_decay if group.weight_decay is None else group.weight_decay
                 groups.append({"params": list(group.parameters), "weight_decay": decay})
                 self.multiples.append(group.rate)
+        own = self.method.optimiser(groups, p)
+        if own is not None:
+            return own
         optimiser = torch.optim.SGD(
             groups, lr=p.lr, momentum=p.momentum, nesterov=p.nesterov, weight_decay=p.weight_decay, fused=True
         )
@@ -126,11 +130,11 @@ class Member:
                 found = entry
         return found
 
-    def step(self, batch: Batch, teacher: Outputs | None) -> None:
+    def step(self, batch: Batch, taught: Taught | None) -> None:
         """Train on ``batch``, the batch of ``self.position``. Diverged when the loss is seen not to be finite."""
         started = time.perf_counter()
         if len(batch.y) >= self.smallest_batch:
-            self._train(batch, teacher)
+            self._train(batch, taught)
         self.position += 1
         if self.position % FINITE_EVERY == 0 and not self.scoring.sums.finite():
             raise Diverged(self._epoch_of(self.position - 1))
@@ -138,7 +142,7 @@ class Member:
             self.optimiser = self._optimiser()
         self.seconds += time.perf_counter() - started
 
-    def _train(self, batch: Batch, teacher: Outputs | None) -> None:
+    def _train(self, batch: Batch, taught: Taught | None) -> None:
         # Dropout and the like draw from torch's global generator: it is set anew for every step, so that neither the
         # company in the cohort nor a resume can change what a student draws.
         seed = derive(*self.root, "step", self.position) & 0x7FFF_FFFF_FFFF_FFFF
@@ -149,18 +153,37 @@ class Member:
         rate = self._rate(phase)
         for group, multiple in zip(self.optimiser.param_groups, self.multiples, strict=True):
             group["lr"] = rate * multiple
-        outputs = self._forward(batch, phase)
-        step = self.make_step(batch, outputs, teacher, phase)
+        outputs, views = self.forward(batch, phase)
+        step = self.make_step(batch, outputs, taught, phase, views)
         terms = self.method.loss(step) if phase is None else phase[2].loss(step)
         self._check(terms)
-        self.optimiser.zero_grad(set_to_none=True)
-        torch.stack(list(terms.values())).sum().backward()
-        if phase is not None and not phase[2].method:
-            for parameter in self.method.parameters():
-                parameter.grad = None
-        self.optimiser.step()
+        frozen = () if phase is None or phase[2].method else tuple(self.method.parameters())
+        self._descend(terms, frozen)
         self.scoring.sums.add(terms, outputs.logits, batch.y)
         self.images += len(batch.y)
+
+    def _descend(self, terms: Mapping[str, Tensor], frozen: Sequence[nn.Parameter]) -> None:
+        """The step of the optimiser; ``frozen`` parameters stay."""
+        if isinstance(self.optimiser, ApartOptimiser):
+            roles = self.spec.terms
+            distill = self._gradients([terms[term] for term in terms if roles[term] == "distill"], frozen, keep=True)
+            self._gradients([terms[term] for term in terms if roles[term] == "task"], frozen)
+            self.optimiser.step_apart(distill)
+        else:
+            self._gradients(list(terms.values()), frozen)
+            self.optimiser.step()
+
+    def _gradients(
+        self, terms: list[Tensor], frozen: Sequence[nn.Parameter], *, keep: bool = False
+    ) -> dict[nn.Parameter, Tensor]:
+        """Gradients of the sum of ``terms``, left in the parameters; ``keep``: the graph is needed once more."""
+        self.optimiser.zero_grad(set_to_none=True)
+        if terms:
+            torch.stack(terms).sum().backward(retain_graph=keep)
+        for parameter in frozen:
+            parameter.grad = None
+        every = (parameter for group in self.optimiser.param_groups for parameter in group["params"])
+        return {parameter: parameter.grad for parameter in every if parameter.grad is not None}
 
     def _rate(self, phase: tuple[int, int, Phase] | None) -> float:
         protocol = self.trial.protocol
@@ -168,14 +191,27 @@ class Member:
             return protocol.lr * phase[2].rate
         return learning_rate(protocol, self.position, self.batches.steps_per_epoch)
 
-    def _forward(self, batch: Batch, phase: tuple[int, int, Phase] | None) -> Outputs:
+    def forward(self, batch: Batch, phase: tuple[int, int, Phase] | None = None) -> tuple[Outputs, dict[str, Outputs]]:
+        """The student's Outputs of ``batch`` and of the views of it that its method sees."""
         if phase is None or phase[2].student:
-            return self.network(batch.x, self.parts)
+            return self._see(batch)
         self.network.eval()
         with torch.no_grad():
-            outputs: Outputs = self.network(batch.x, self.parts)
+            outputs = self._see(batch)
         self.network.train()
         return outputs
+
+    def _see(self, batch: Batch) -> tuple[Outputs, dict[str, Outputs]]:
+        norms = self.spec.views
+        joint = [name for name in norms if norms[name] == "joint"]
+        if joint:
+            images = torch.cat([batch.x, *(batch.views[name] for name in joint)])
+            outputs, *others = self.network(images, self.parts).split(len(batch.y))
+        else:
+            outputs, others = self.network(batch.x, self.parts), []
+        views = dict(zip(joint, others, strict=True))
+        views |= {name: self.network(batch.views[name], self.parts) for name in norms if name not in joint}
+        return outputs, views
 
     def _epoch_of(self, position: int) -> int:
         """The 1-based epoch of a step: of the main training, or of the phase that the step belongs to."""
@@ -183,9 +219,18 @@ class Member:
         return (position - first) // self.batches.steps_per_epoch + 1
 
     def make_step(
-        self, batch: Batch, outputs: Outputs, teacher: Outputs | None, phase: tuple[int, int, Phase] | None
+        self,
+        batch: Batch,
+        outputs: Outputs,
+        taught: Taught | None,
+        phase: tuple[int, int, Phase] | None,
+        views: Mapping[str, Outputs],
     ) -> Step:
-        """What the method's loss is given for ``batch``, the batch of ``self.position``."""
+        """What the method's loss is given for ``batch``, the batch of ``self.position``.
+
+        ``outputs`` and ``views`` are the student's, ``taught`` the teacher's.
+        """
+        seen = taught if self.spec.needs_teacher else None
         position = self.position
         first, epochs = (0, self.trial.protocol.epochs) if phase is None else phase[:2]
 
@@ -199,12 +244,16 @@ class Member:
             y=batch.y,
             index=batch.index,
             student=outputs,
-            teacher=teacher if self.spec.needs_teacher else None,
+            teacher=None if seen is None else seen.outputs,
             teacher_head=self.teacher_head,
             epoch=self._epoch_of(position),
             epochs=epochs,
             progress=(position - first) / (epochs * self.batches.steps_per_epoch),
             generator=generator,
+            views={
+                name: View(batch.views[name], student, None if seen is None else seen.views[name])
+                for name, student in views.items()
+            },
         )
 
     def _check(self, terms: object) -> None:
