@@ -175,3 +175,12 @@ def test_this_python_is_the_one_that_workers_use() -> None:
     from kdbench.schedule import local
 
     assert local._worker(Path("t.json")) == [sys.executable, "-m", "kdbench.worker", "t.json"]
+
+
+def test_a_plugin_without_a_loss_is_said_before_the_training(cli: Cli, bench: Bench) -> None:  # noqa: F811
+    path = Path(bench.plugin("mute"))
+    path.write_text(path.read_text().replace("def loss(", "def los("))
+    ended = cli(*RUN, "--plugin", str(path), "--method", "mute")
+    assert ended.code == 2
+    assert ended.err == "kdbench: method 'mute': Own lacks loss(step) -> dict[str, Tensor].\n"
+    assert not bench.store.read()[0]

@@ -10,6 +10,7 @@ from bench import suite_text
 
 from kdbench.errors import UnknownName, UserError
 from kdbench.methods import METHODS
+from kdbench.plan.cohorts import cohorts
 from kdbench.plan.expand import Selection, chosen_rows, chosen_seeds, expand
 from kdbench.plan.trial import Trial
 from kdbench.suites import Suite
@@ -123,3 +124,26 @@ def test_trained_instead_of_imported_teachers_are_other_teachers(suite: Suite) -
     tutor = trained["other:tiny_cnn_s"]
     assert tutor is not None
     assert (tutor.kind, tutor.name, tutor.protocol, tutor.files) == ("trained", "other-trained", suite.protocol, ())
+
+
+def test_a_row_may_train_longer_than_the_others(make_suite: Callable[[str], Suite]) -> None:
+    longer = {"name": "kd", "label": "kd-long", "protocol": {"epochs": 4, "lr": 0.05}}
+    trials = expand(make_suite(suite_text(["ce", "kd", longer])), Selection(), "0" * 64)
+    by_label = {trial.label: trial for trial in trials}
+    assert [by_label[label].protocol.epochs for label in ("ce", "kd", "kd-long")] == [2, 2, 4]
+    assert by_label["kd-long"].protocol == replace(by_label["kd"].protocol, epochs=4, lr=0.05)
+    assert by_label["kd-long"].key != by_label["kd"].key
+    assert len(cohorts(trials)) == 2
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ({"name": "kd", "protocol": {"epoch": 4}}, r"\[\[methods\]\] 1 protocol: there is no protocol field 'epoch'"),
+        ({"name": "kd", "protocol": {"holdout": 1297}}, "holdout must be less than the 1297 training images"),
+        ({"name": "kd@t0"}, r"\[\[methods\]\] 1: method 'kd' has no preset 't0'"),
+    ],
+)
+def test_a_mistake_in_a_row_names_it(make_suite: Callable[[str], Suite], row: dict[str, object], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        make_suite(suite_text([row]))

@@ -311,6 +311,24 @@ def test_contributed_records_need_no_predictions_and_stand_apart(tmp_path):
 
 
 @pytest.mark.usefixtures("few")
+def test_a_row_with_a_longer_training_says_so_and_is_not_set_against_the_others(tmp_path):
+    store = Store(tmp_path / "results")
+    rr.put(store, 0.5, "ce", "none:resnet20", images=200)
+    rr.put(store, 0.55, "kd", images=200)
+    identity = rr.record("kd")["identity"]
+    identity["protocol"] = {**identity["protocol"], "epochs": 8}
+    rr.put(store, 0.6, "kd", label="kd-long", identity=identity, images=200)
+    build(tmp_path / "results", tmp_path / "out")
+    page = Html((tmp_path / "out/pairs/cifar100/resnet56--resnet20.html").read_text(encoding="utf-8"))
+    rows = {row[0].split()[0]: row for row in reversed(page.rows) if row and row[0]}  # the measured table comes first
+    alike, longer = rows["kd"], rows["kd-long"]
+    assert longer[0] == "kd-long own protocol: epochs 8"
+    assert alike[0] == "kd"
+    assert alike[3] != "–"
+    assert longer[3] == "–"
+
+
+@pytest.mark.usefixtures("few")
 def test_a_folder_that_is_no_site_is_never_replaced(results, tmp_path):
     keep = tmp_path / "precious" / "thesis.txt"
     keep.parent.mkdir()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from kdbench.data import DATASETS, data_root, download_allowed, identify
 from kdbench.errors import DataError, UserError
-from kdbench.methods import METHODS
+from kdbench.methods import METHODS, leaves, load_class
 from kdbench.paths import cache_dir
 from kdbench.plan.cohorts import cohorts
 from kdbench.plan.cost import RATES, makespan, measured_rate
@@ -51,11 +51,21 @@ def make_plan(options: argparse.Namespace, store: Store) -> Plan:
     digest, warnings = _identify(suite, root, options)
     trials = expand(suite, selection, digest, _pins(suite, selection, store, root, options.dry_run), SOURCES)
     missing = missing_trials(trials, store)
+    _check_plugins(missing)
     device = options.device if options.device != "auto" else "cuda" if gpus() else "cpu"
     slots = options.slots or _slots(device, suite)
     tasks = _tasks(missing, store, root, options.plugin, warnings, device, slots) if missing else []
     added = chosen_rows(suite, selection.methods)[1]
     return Plan(suite, trials, missing, added, inapplicable(suite, selection), warnings, device, slots, tasks)
+
+
+def _check_plugins(trials: Sequence[Trial]) -> None:
+    """UserError where a plugin's method has no class to train with: said now, and not by each trial's record."""
+    for name in {trial.method for trial in trials}:
+        spec = METHODS.get(name)
+        for part in leaves(spec):
+            if METHODS.origin(part.name) != "kdbench":
+                load_class(part)
 
 
 def missing_trials(trials: Sequence[Trial], store: Store) -> list[Trial]:

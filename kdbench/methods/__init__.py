@@ -23,6 +23,7 @@ __all__ = [
     "MethodSpec",
     "Paper",
     "Preset",
+    "leaves",
     "load_builtin",
     "load_card",
     "load_class",
@@ -61,6 +62,11 @@ def load_builtin() -> None:
         if entry.name.endswith(".toml"):
             spec = parse_card(entry.read_text(encoding="utf-8"), f"kdbench/methods/{entry.name}")
             METHODS.add(spec.name, spec, "kdbench")
+
+
+def leaves(spec: MethodSpec) -> list[MethodSpec]:
+    """The registered methods that ``spec`` is made of: itself, unless it is a composition."""
+    return [leaf for part in spec.parts for leaf in leaves(part)] or [spec]
 
 
 def load_class(spec: MethodSpec) -> type[Method]:

@@ -81,7 +81,7 @@ def inapplicable(suite: Suite, selection: Selection) -> list[tuple[str, str, str
 def _reason(suite: Suite, pair: Pair, row: Row) -> str:
     method = METHODS.get(row.method)
     teacher = suite.teachers[pair.teacher].model if method.needs_teacher else None
-    return not_applicable(method, pair.student, teacher, suite.dataset, pair.protocol)
+    return not_applicable(method, pair.student, teacher, suite.dataset, row.protocol_for(pair))
 
 
 def expand(
@@ -118,7 +118,7 @@ def expand(
                     suite=suite.id,
                     dataset=suite.dataset,
                     data_digest=data_digest,
-                    protocol=pair.protocol,
+                    protocol=row.protocol_for(pair),
                     student=pair.student,
                     normalisation=own,
                     pair=pair.name if method.needs_teacher else f"none:{student}",

@@ -113,6 +113,8 @@ def _badges(cell: Cell, cells: Sequence[Cell], reconstructions: frozenset[str]) 
         yield "aa", f"A/A of {twin.label}" if twin else f"random stream {cell.stream}"
     if cell.method in reconstructions:
         yield "warn", "reconstruction"
+    if own := _own_protocol(cell, cells):
+        yield "warn", f"own protocol: {own}"
     for status, n in cell.statuses.items():
         if status != "finished":
             yield "bad", f"{n} {status.replace('_', ' ')}"
@@ -120,6 +122,13 @@ def _badges(cell: Cell, cells: Sequence[Cell], reconstructions: frozenset[str]) 
         yield "warn", f"seed {', '.join(map(str, cell.replicated))} run more than once"
     if len(cell.numerics) > 1:
         yield "warn", "different numerics"
+
+
+def _own_protocol(cell: Cell, cells: Sequence[Cell]) -> str:
+    """What ``cell`` changes of the protocol that most of ``cells`` share, in words; empty where it changes nothing."""
+    common = json.loads(Counter(json.dumps(protocol(other), sort_keys=True) for other in cells).most_common(1)[0][0])
+    mine = flatten(dict(protocol(cell)))
+    return ", ".join(f"{name} {value}" for name, value in mine.items() if flatten(common).get(name) != value)
 
 
 def _notes(cell: Cell) -> Iterable[str]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from kdbench.data import DATASETS
 from kdbench.errors import UnknownName, UserError
-from kdbench.methods import METHODS
+from kdbench.methods import METHODS, MethodSpec
 from kdbench.models import get_spec
 from kdbench.plan.protocol import Protocol, parse_protocol
 from kdbench.plan.trial import Teacher
@@ -31,12 +31,20 @@ class Pair:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the suite's table: a method, its overrides, and the random stream it draws from."""
+    """One line of the suite's table: a method, its overrides, the random stream it draws from.
+
+    ``protocol`` is what the row changes of it: the longer training that a method was published with, say.
+    """
 
     label: str
     method: str
     config: Mapping[str, Any]
     stream: int = 0
+    protocol: Mapping[str, Any] = field(default_factory=dict)
+
+    def protocol_for(self, pair: Pair) -> Protocol:
+        """The pair's protocol with what this row changes."""
+        return parse_protocol(self.protocol, f"row {self.label} on {pair.name}", pair.protocol)
 
 
 @dataclass(frozen=True)
@@ -100,14 +108,15 @@ def _suite(table: Table, where: str) -> Suite:
         ),
         teachers=teachers,
         rows=tuple(
-            _row(entry, f"{where} [[methods]] {number}") for number, entry in enumerate(table.take("methods", list), 1)
+            _row(entry, protocol, f"{where} [[methods]] {number}")
+            for number, entry in enumerate(table.take("methods", list), 1)
         ),
         notes=tuple(table.take("notes", list, [])),
     )
     table.finish()
     protocols = [
         protocol,
-        *(pair.protocol for pair in suite.pairs),
+        *(row.protocol_for(pair) for pair in suite.pairs for row in suite.rows),
         *(t.protocol for t in teachers.values() if t.protocol),
     ]
     if max(p.holdout for p in protocols) >= spec.train_size:
@@ -131,7 +140,8 @@ def _suite(table: Table, where: str) -> Suite:
 def _resolved(row: Row, pairs: Sequence[Pair]) -> tuple[object, ...]:
     """All that tells the trials of a row from those of another."""
     method = METHODS.get(row.method)
-    return row.method, row.stream, [method.config(pair.name, row.config, row.label) for pair in pairs]
+    protocols = [row.protocol_for(pair) for pair in pairs]
+    return row.method, row.stream, protocols, [method.config(pair.name, row.config, row.label) for pair in pairs]
 
 
 def _seeds(raw: list[Any], where: str) -> tuple[int, ...]:
@@ -164,17 +174,29 @@ def _pair(raw: Any, teachers: Mapping[str, Teacher], base: Protocol, where: str)
     return Pair(name, teacher_name, student.name, protocol)
 
 
-def _row(raw: Any, where: str) -> Row:
+def _resolve(name: str, where: str) -> tuple[MethodSpec, dict[str, Any]]:
+    try:
+        method, fixed = METHODS.resolve(name)
+    except UnknownName:
+        raise
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+    return method, dict(fixed)
+
+
+def _row(raw: Any, base: Protocol, where: str) -> Row:
     table = Table(raw, where)
     name = table.take("name", str)
-    method, fixed = METHODS.resolve(name)
+    method, fixed = _resolve(name, where)
     row = Row(
         label=check_slug("label", table.take("label", str, name), where),
         method=method.name,
         config={**fixed, **table.take("config", dict, {})},
         stream=table.count("stream", 0, 0),
+        protocol=table.take("protocol", dict, {}),
     )
     table.finish()
+    parse_protocol(row.protocol, f"{where} protocol", base)
     if row.label == "teacher":
         raise UserError(f"{where}: the label 'teacher' is kept for the teachers' own trainings; choose another.")
     method.config("", row.config, where)

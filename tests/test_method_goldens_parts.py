@@ -1,0 +1,45 @@
+"""Goldens of one part of a method's loss (a single stage, one embedding): against the function that computes it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from test_method_goldens import FOLDER, INDEX
+from torch import Tensor
+from torch.nn import functional as F
+
+from kdbench.methods.at import attention_loss
+from kdbench.methods.cc import neighbour_loss
+from kdbench.methods.nst import mean_discrepancy
+from kdbench.methods.rkd import angle_loss, distance_loss
+
+CASES = [case for case in INDEX if case.get("adapter") == "part"]
+
+
+def _rkd_of_unit_vectors(student: Tensor, teacher: Tensor) -> Tensor:
+    s, t = F.normalize(student), F.normalize(teacher)
+    return 25 * distance_loss(s, t) + 50 * angle_loss(s, t)
+
+
+#: Method -> the function, and the names of its two inputs.
+PARTS = {
+    "at": (attention_loss, "fs2", "ft2"),
+    "nst": (mean_discrepancy, "fs3", "ft3"),
+    "rkd": (_rkd_of_unit_vectors, "ps", "pt"),
+    "cc": (neighbour_loss, "ps", "pt"),
+}
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case["id"])
+def test_value_and_gradient_agree_with_the_published_implementation(case):
+    with np.load(FOLDER / case["file"]) as file:
+        golden = dict(file)
+    part, *names = PARTS[case["method"]]
+    student, teacher = (torch.from_numpy(golden[f"in/{name}"]) for name in names)
+    student.requires_grad_()
+    loss = part(student, teacher)
+    loss.backward()
+    assert loss.item() == pytest.approx(float(golden["out/loss"]), rel=1e-9)
+    want = golden[f"grad/{names[0]}"]
+    np.testing.assert_allclose(student.grad.numpy(), want, rtol=0, atol=1e-7 * np.abs(want).max() + 1e-15)
