@@ -171,6 +171,7 @@ class Bench:
 
     folder: Path
     events: list[dict[str, Any]] = field(default_factory=list)
+    cores: int = 1
 
     @property
     def store(self) -> Store:
@@ -203,6 +204,7 @@ class Bench:
             cache=self.folder / "cache",
             device="cpu",
             plugins=tuple(plugins),
+            cores=self.cores,
         )
 
     def tasks(self, trials: Sequence[Trial], plugins: Sequence[str] = ()) -> list[Task]:

@@ -96,8 +96,12 @@ def say_plan(plan: Plan, store: Store, verbose: bool) -> None:
         print("  Nothing to do: every trial of the selection is recorded.")
         return
     total = max(makespan([task.cost for task in plan.tasks], plan.slots), longest_chain(plan.tasks))
-    groups = len(cohorts(plan.missing))
-    print(f"  {groups} cohorts on {plan.slots} {plan.device} slot{'s' * (plan.slots > 1)}, about {duration(total)}.")
+    groups = cohorts(plan.missing)
+    slots = f"{plan.slots} {plan.device} slot{'s' * (plan.slots > 1)}"
+    print(f"  {len(groups)} cohort{'s' * (len(groups) != 1)} on {slots}, about {duration(total)}.")
+    if len(groups) < len(plan.missing):
+        trials = len(plan.missing)
+        print(f"  Batches and the teacher's outputs are made once a cohort: {len(groups)} times instead of {trials}.")
     if verbose:
         for task in plan.tasks:
             labels = ", ".join(dict.fromkeys(trial.label for trial in task.trials))

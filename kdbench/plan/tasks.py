@@ -31,6 +31,9 @@ def make_tasks(cohorts: Sequence[Cohort], template: Task, rate: float, slots: in
             name = task.id
             teachers.setdefault(name, task)
         groups.setdefault(name, []).append((cohort, cohort_seconds(cohort, rate)))
+    bundles = [(name, bundle) for name, members in groups.items() for bundle in _bundles(members, slots)]
+    # Fewer tasks than slots: the students of a cohort, and its teacher one batch ahead, share what is left over.
+    spare = max(slots // max(len(bundles), 1), 1) if template.device == "cpu" else 1
     trainings = [
         replace(
             template,
@@ -38,10 +41,10 @@ def make_tasks(cohorts: Sequence[Cohort], template: Task, rate: float, slots: in
             title=bundle[0][0].title + (f" and {len(bundle) - 1} more" if len(bundle) > 1 else ""),
             trials=tuple(trial for cohort, _ in bundle for trial in cohort.trials),
             after=(name,) if name else (),
-            cost=sum(cost for _, cost in bundle),
+            cost=sum(cost for _, cost in bundle) / min(spare, _breadth(bundle)),
+            cores=min(spare, _breadth(bundle)),
         )
-        for name, members in groups.items()
-        for bundle in _bundles(members, slots)
+        for name, bundle in bundles
     ]
     return sorted(_longest_first(teachers.values()), key=_generation) + _longest_first(trainings)
 
@@ -71,6 +74,11 @@ def _teacher_task(teacher: Teacher, student: Trial, template: Task, rate: float,
         after=(after,) if after else (),
         cost=teacher_seconds(teacher, student.dataset, student.data_digest, rate),
     )
+
+
+def _breadth(bundle: Sequence[tuple[Cohort, float]]) -> int:
+    """How many cores its widest cohort can fill."""
+    return max(len(cohort.trials) + (cohort.teacher is not None) for cohort, _ in bundle)
 
 
 def _longest_first(tasks: Iterable[Task]) -> list[Task]:

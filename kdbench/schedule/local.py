@@ -40,7 +40,7 @@ def _worker(task_file: Path) -> list[str]:
 @dataclass
 class _Running:
     task: Task
-    slot: Slot
+    slots: list[Slot]
     process: subprocess.Popen[bytes]
     log: IO[bytes]
     reader: threading.Thread = field(init=False)
@@ -81,9 +81,10 @@ class LocalExecutor:
             try:
                 while waiting or running:
                     self._drop_hopeless(waiting, report, watch)
-                    while free and (task := self._next(waiting, report)) is not None:
+                    while (task := self._next(waiting, report, len(free))) is not None:
                         waiting.remove(task)
-                        running.append(self._start(task, free.pop(0), watch))
+                        taken, free = free[: task.cores], free[task.cores :]
+                        running.append(self._start(task, taken, watch))
                     if not running:
                         break
                     self._listen(watch)
@@ -92,7 +93,7 @@ class LocalExecutor:
                         one.reader.join(GRACE)  # its last words may still be on their way
                         self._drain(watch)
                         running.remove(one)
-                        free.append(one.slot)
+                        free += one.slots
                         self._ended(one, waiting, report, watch)
                     self._end_hung(running)
             except KeyboardInterrupt:
@@ -104,9 +105,11 @@ class LocalExecutor:
                 self._drain(watch)
         return report
 
-    def _next(self, waiting: Sequence[Task], report: Report) -> Task | None:
+    def _next(self, waiting: Sequence[Task], report: Report, free: int) -> Task | None:
+        """The first task that may begin, if it fits into the ``free`` slots; nothing overtakes it."""
         done = {task.id for task in report.finished}
-        return next((task for task in waiting if set(task.after) <= done), None)
+        ready = next((task for task in waiting if set(task.after) <= done), None)
+        return ready if ready is not None and min(ready.cores, self.slots) <= free else None
 
     def _drop_hopeless(self, waiting: list[Task], report: Report, watch: Watch) -> None:
         """Tasks whose teacher could not be made ready fail with its reason, and so do those that wait for them."""
@@ -117,7 +120,7 @@ class LocalExecutor:
                 report.failed[task.id] = reason
                 watch(task, {"event": "failed", "text": reason, "dependent": True})
 
-    def _start(self, task: Task, slot: Slot, watch: Watch) -> _Running:
+    def _start(self, task: Task, slots: list[Slot], watch: Watch) -> _Running:
         file = self.folder / f"{task.id}.json"
         file.write_text(task.to_json(), encoding="utf-8")
         log = (self.folder / f"{task.id}.log").open("ab")
@@ -126,13 +129,13 @@ class LocalExecutor:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
-            env=self._environment(task, slot),
+            env=self._environment(task, slots[0]),
             start_new_session=True,
         )
-        one = _Running(task, slot, process, log)
+        one = _Running(task, slots, process, log)
         one.reader = threading.Thread(target=self._read, args=(one,), daemon=True)
         one.reader.start()
-        watch(task, {"event": "started", "slot": slot, "pid": process.pid, "attempt": task.attempt})
+        watch(task, {"event": "started", "slot": slots[0], "pid": process.pid, "attempt": task.attempt})
         return one
 
     def _environment(self, task: Task, slot: Slot) -> dict[str, str]:
@@ -221,6 +224,7 @@ def _parts(task: Task) -> list[Task]:
             trials=(trial,),
             cost=task.cost / len(task.trials),
             attempt=task.attempt + 1,
+            cores=1,
         )
         for trial in task.trials
     ]

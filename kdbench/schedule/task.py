@@ -18,7 +18,8 @@ EXIT_REFUSED = 4
 class Task:
     """What ``python -m kdbench.worker FILE`` is told.
 
-    ``teacher`` alone: make it ready; with ``trials``: train them under it.
+    ``teacher`` alone: make it ready; with ``trials``: train them under it. ``cores``: slots of a CPU it fills, stepping
+    the students of a cohort side by side.
     """
 
     id: str
@@ -37,6 +38,7 @@ class Task:
     after: tuple[str, ...] = ()
     cost: float = 0.0
     attempt: int = 1
+    cores: int = 1
 
     @property
     def threads(self) -> int:
@@ -47,7 +49,7 @@ class Task:
         plain: dict[str, Any] = {
             **{
                 name: getattr(self, name)
-                for name in ("id", "title", "dataset", "data_digest", "suite", "device", "cost", "attempt")
+                for name in ("id", "title", "dataset", "data_digest", "suite", "device", "cost", "attempt", "cores")
             },
             **{name: str(getattr(self, name)) for name in ("results", "data_root", "cache")},
             **{name: list(getattr(self, name)) for name in ("plugins", "warnings", "after")},

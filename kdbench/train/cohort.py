@@ -22,6 +22,7 @@ from kdbench.teachers.facts import TeacherFacts
 from kdbench.teachers.prepare import ready_teacher
 from kdbench.teachers.weights import weights_digest
 from kdbench.train.batches import Batches
+from kdbench.train.crew import Crew
 from kdbench.train.device import numerics, set_up
 from kdbench.train.lockstep import Emit, Lockstep, Outcome, Saver
 from kdbench.train.member import Member, frozen_spec
@@ -68,7 +69,8 @@ def train_cohort(
             clerk.failed(trial, error)
     if members:
         saver = Saver(task.cache / "checkpoints", CHECKPOINT_SECONDS, facts_of_machine)
-        clerk.lockstep = Lockstep(members, batches, teacher, saver, emit, clerk.ended)
+        crew = Crew(task.cores if device.type == "cpu" else 1, protocol.threads)
+        clerk.lockstep = Lockstep(members, batches, teacher, saver, emit, clerk.ended, crew)
         clerk.lockstep.run()
 
 

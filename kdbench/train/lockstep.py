@@ -6,6 +6,7 @@ import copy
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -19,11 +20,14 @@ from kdbench.models.network import Network
 from kdbench.models.outputs import Outputs
 from kdbench.train import checkpoint
 from kdbench.train.batches import Batch, Batches
+from kdbench.train.crew import Crew
 from kdbench.train.member import Member
 from kdbench.train.scoring import Diverged
 from kdbench.train.taught import Taught, teach
 
 Emit = Callable[[dict[str, Any]], None]
+#: A batch, and what the teacher says of it.
+Shared = tuple[Batch, Taught | None]
 
 #: Seconds between two progress events.
 PROGRESS_EVERY = 1.0
@@ -86,29 +90,38 @@ class Lockstep:
     saver: Saver
     emit: Emit
     on_end: Callable[[Member, Outcome], None]
+    crew: Crew = field(default_factory=Crew)
     shared_seconds: float = 0.0
     shared_images: int = 0
 
     def run(self) -> None:
-        live = [m for m in self.members if self.saver.restore(m) or self._guard(m, partial(m.prepare, self._sweep(m)))]
+        live = [m for m in self.members if self.saver.restore(m) or self._began(m)]
         if not live:
             return
+        try:
+            self._train(live)
+        finally:
+            self.crew.close()
+
+    def _began(self, member: Member) -> bool:
+        """Let its method look at the training set; False when that ended it."""
+        ended = _attempt(member, partial(member.prepare, self._sweep(member)))
+        return ended is None or self._end(member, ended)
+
+    def _train(self, live: list[Member]) -> None:
         epoch_began = progress_sent = time.monotonic()
+        ahead: Future[Shared] | None = None
         for step in range(min(member.position for member in live), self.batches.total_steps):
             due = [member for member in live if member.position == step]
             if due:
-                shared = self._share(step, due)
-                for member in due:
-                    if not self._guard(member, partial(_step, member, *shared)):
-                        live.remove(member)
-                        shared = self._share(step, due)  # whatever it did to this one, nobody else sees
+                shared = self._share(step, due) if ahead is None else ahead.result()
+                after = [member for member in live if member.position in (step, step + 1)]
+                last = step + 1 == self.batches.total_steps
+                ahead = None if last else self.crew.ahead(partial(self._share, step + 1, after))
+                self._step(step, due, shared, live)
             now = time.monotonic()
             if (step + 1) % self.batches.steps_per_epoch == 0:
-                for member in [m for m in due if m in live]:
-                    if not self._guard(member, partial(member.end_epoch, now - epoch_began)):
-                        live.remove(member)
-                    elif step >= 0:
-                        self._tell(member)
+                self._close_epoch([member for member in due if member in live], now - epoch_began, step, live)
                 epoch_began = time.monotonic()
             if self.saver.due():
                 self.saver.save(live)
@@ -118,6 +131,32 @@ class Lockstep:
             if not live:
                 return
         self._finish(live)
+
+    def _step(self, step: int, due: Sequence[Member], shared: Shared, live: list[Member]) -> None:
+        """One step of each of ``due``, those side by side that can be; who ends leaves ``live``."""
+        beside = [member for member in due if member.self_contained and self.crew.cores > 1]
+        self._leave(
+            live, beside, self.crew.each(lambda member: _attempt(member, partial(_step, member, *shared)), beside)
+        )
+        for member in [member for member in due if member not in beside]:
+            ended = _attempt(member, partial(_step, member, *shared))
+            if ended is not None:
+                self._leave(live, [member], [ended])
+                shared = self._share(step, due)  # whatever it did to this one, nobody else sees
+
+    def _close_epoch(self, members: Sequence[Member], seconds: float, step: int, live: list[Member]) -> None:
+        ended = self.crew.each(lambda member: _attempt(member, partial(member.end_epoch, seconds)), members)
+        self._leave(live, members, ended)
+        for member in members:
+            if step >= 0 and member in live:
+                self._tell(member)
+
+    def _leave(self, live: list[Member], members: Sequence[Member], outcomes: Sequence[Outcome | None]) -> None:
+        """Record those of ``members`` that ended, and go on without them."""
+        for member, outcome in zip(members, outcomes, strict=True):
+            if outcome is not None:
+                self._end(member, outcome)
+                live.remove(member)
 
     def _sweep(self, member: Member) -> Sweep:
         """What ``member``'s method may look at before its training: the teacher on every training image as it is."""
@@ -149,7 +188,7 @@ class Lockstep:
         if first is not None:
             raise first
 
-    def _share(self, step: int, due: Sequence[Member]) -> tuple[Batch, Taught | None]:
+    def _share(self, step: int, due: Sequence[Member]) -> Shared:
         """The batch of ``step`` and what the teacher says of it, made once for all."""
         started = time.perf_counter()
         batch = self.batches.batch(step, _views(due))
@@ -162,16 +201,8 @@ class Lockstep:
         self.shared_images += len(batch.y)
         return batch, taught
 
-    def _guard(self, member: Member, work: Callable[[], object]) -> bool:
-        """Run ``work``; True when the member goes on."""
-        try:
-            work()
-            return True
-        except Diverged as ended:
-            outcome = Outcome("diverged", f"{ended}.")
-        except (Exception, SystemExit) as error:  # other people's code: whatever it raises costs its own trial only
-            traceback.print_exc()
-            outcome = Outcome("crashed", f"{type(error).__name__}: {error}")
+    def _end(self, member: Member, outcome: Outcome) -> bool:
+        """Record how ``member`` ended; False, as it does not go on."""
         self.on_end(member, outcome)
         self.saver.forget(member)
         return False
@@ -196,6 +227,18 @@ class Lockstep:
                 "members": len(members),
             }
         )
+
+
+def _attempt(member: Member, work: Callable[[], object]) -> Outcome | None:
+    """Do ``work`` for ``member``; how it ended, None when it goes on."""
+    try:
+        work()
+    except Diverged as ended:
+        return Outcome("diverged", f"{ended}.")
+    except (Exception, SystemExit) as error:  # other people's code: whatever it raises costs its own trial only
+        traceback.print_exc()
+        return Outcome("crashed", f"{type(error).__name__}: {error}")
+    return None
 
 
 def _views(members: Sequence[Member]) -> list[str]:

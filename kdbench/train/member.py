@@ -17,6 +17,7 @@ from kdbench.models.network import Network
 from kdbench.models.outputs import PARTS, DataSpec, NetworkSpec, Outputs
 from kdbench.plan.trial import Trial
 from kdbench.train.batches import Batch, Batches
+from kdbench.train.crew import self_contained
 from kdbench.train.rate import learning_rate
 from kdbench.train.scoring import Diverged, Scoring
 from kdbench.train.seeds import derive, seeded
@@ -61,6 +62,8 @@ class Member:
             student = self.network.spec(trial.student, shape)
             self.method: Method = load_class(self.spec).build(self.spec, trial.config, student, taught, data)
         self.method.to(device)
+        #: Whether it may be stepped beside others (kdbench.train.crew).
+        self.self_contained = self_contained(trial, self.network, self.method)
         self.teacher_head = taught.head if taught is not None and "teacher_head" in self.spec.needs else None
         self.network.train()
         self.method.train()
@@ -143,12 +146,8 @@ class Member:
         self.seconds += time.perf_counter() - started
 
     def _train(self, batch: Batch, taught: Taught | None) -> None:
-        # Dropout and the like draw from torch's global generator: it is set anew for every step, so that neither the
-        # company in the cohort nor a resume can change what a student draws.
-        seed = derive(*self.root, "step", self.position) & 0x7FFF_FFFF_FFFF_FFFF
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed takes half a millisecond to look at every device
-        if self.device.type == "cuda":
-            torch.cuda.manual_seed(seed)
+        if not self.self_contained:
+            self._seed()
         phase = self.phase
         rate = self._rate(phase)
         for group, multiple in zip(self.optimiser.param_groups, self.multiples, strict=True):
@@ -161,6 +160,17 @@ class Member:
         self._descend(terms, frozen)
         self.scoring.sums.add(terms, outputs.logits, batch.y)
         self.images += len(batch.y)
+
+    def _seed(self) -> None:
+        """Set torch's global generator, which dropout and the like draw from.
+
+        It is set anew for every step, so that neither the company in the cohort nor a resume can change what a student
+        draws.
+        """
+        seed = derive(*self.root, "step", self.position) & 0x7FFF_FFFF_FFFF_FFFF
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed takes half a millisecond to look at every device
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed(seed)
 
     def _descend(self, terms: Mapping[str, Tensor], frozen: Sequence[nn.Parameter]) -> None:
         """The step of the optimiser; ``frozen`` parameters stay."""

@@ -1,0 +1,54 @@
+"""Several cores for one cohort: its students are stepped side by side, each operation on the protocol's threads.
+
+Operations run as they do alone, so the bits are those of one student after the other (measured, and held to by a test);
+threads inside an operation would give other bits, and less speed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+import torch
+from torch import nn
+from torch.nn.modules.dropout import _DropoutNd
+
+from kdbench.methods import METHODS, leaves
+from kdbench.models import MODELS
+from kdbench.plan.trial import Trial
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Crew:
+    """``cores`` threads that share a process; with one core everything happens at once, in the caller's thread."""
+
+    def __init__(self, cores: int = 1, threads: int = 1) -> None:
+        self.cores = cores
+        self._pool = None if cores < 2 else ThreadPoolExecutor(cores, "crew", lambda: torch.set_num_threads(threads))
+
+    def each(self, work: Callable[[T], R], items: Sequence[T]) -> list[R]:
+        """``work`` done for each of ``items``, in any order; the results in theirs."""
+        return [work(item) for item in items] if self._pool is None else list(self._pool.map(work, items))
+
+    def ahead(self, work: Callable[[], R]) -> Future[R] | None:
+        """``work`` begun beside whatever the caller does next; None where there is no core to spare."""
+        return None if self._pool is None else self._pool.submit(work)
+
+    def close(self) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+def self_contained(trial: Trial, *parts: nn.Module) -> bool:
+    """Whether the student of ``trial``, made of ``parts``, may be stepped beside others.
+
+    It must draw nothing from torch's global generator, which threads share, and write to nothing that the cohort
+    shares. Of kdbench's own that is tested; other people's are stepped one after the other.
+    """
+    methods = leaves(METHODS.get(trial.method))
+    ours = trial.student in MODELS and MODELS.origin(trial.student) == "kdbench"
+    drawing = any(isinstance(module, _DropoutNd) for part in parts for module in part.modules())
+    return ours and not drawing and all(METHODS.origin(method.name) == "kdbench" for method in methods)
