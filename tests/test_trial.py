@@ -72,6 +72,7 @@ OTHER_PROTOCOL: dict[str, Any] = {
     "holdout": 1,
     "split_seed": 1,
     "selection": "best_val",
+    "fold": True,
 }
 
 

@@ -15,6 +15,9 @@ SCHEDULES = ("constant", "multistep", "onecycle", "cosine")
 AUGMENTATIONS = ("none", "crop", "crop_flip", "resized_crop_flip")
 PRECISIONS = ("float32",)
 
+#: Fields that are younger than the first records, with their defaults. Without them the identity is the one of before.
+LATER = {"fold": False}
+
 
 @dataclass(frozen=True)
 class Protocol:
@@ -24,7 +27,7 @@ class Protocol:
     CRD recipe (Tian et al., arXiv:1910.10699). ``holdout`` images are taken out of the training set as a stratified
     validation split drawn from ``split_seed``; with 0 there is no ``best_val``. ``threads`` is the number inside one
     operation on a CPU: another number gives other bits. ``selection`` is the epoch that ranks; the others are
-    recorded beside it.
+    recorded beside it. ``fold``: the teacher runs with its batch normalisation folded into its convolutions.
     """
 
     epochs: int
@@ -45,10 +48,12 @@ class Protocol:
     holdout: int = 0
     split_seed: int = 0
     selection: str = "last"
+    fold: bool = False
 
     def identity(self) -> dict[str, Any]:
-        """Every field as plain data, for the key, the record and the page."""
-        return {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
+        """Every field as plain data, for the key, the record and the page; a LATER one unless it is the default."""
+        every = {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
+        return {name: value for name, value in every.items() if name not in LATER or value != LATER[name]}
 
 
 def _plain(value: Any) -> Any:

@@ -12,6 +12,7 @@ import torch
 from kdbench.data import Dataset, load
 from kdbench.errors import UserError
 from kdbench.measure.cost import flops, parameters, peak_memory
+from kdbench.models.folding import folded
 from kdbench.models.network import Network
 from kdbench.models.outputs import NetworkSpec
 from kdbench.plan.trial import Teacher, Trial
@@ -70,6 +71,8 @@ def train_cohort(
     if members:
         saver = Saver(task.cache / "checkpoints", CHECKPOINT_SECONDS, facts_of_machine)
         crew = Crew(task.cores if device.type == "cpu" else 1, protocol.threads)
+        if teacher is not None and wanted is not None and protocol.fold:
+            teacher = folded(teacher, wanted.model, dataset.spec.image_shape)
         clerk.lockstep = Lockstep(members, batches, teacher, saver, emit, clerk.ended, crew)
         clerk.lockstep.run()
 

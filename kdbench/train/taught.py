@@ -31,5 +31,11 @@ class Taught:
 def teach(teacher: Network, batch: Batch, parts: frozenset[str], views: Collection[str]) -> Taught:
     """Show ``batch`` and these views of it to the teacher, in eval mode whatever a method has left it in."""
     teacher.eval()
-    with torch.no_grad():
-        return Taught(teacher(batch.x, parts), {name: teacher(batch.views[name], parts) for name in views})
+    with torch.inference_mode():
+        taught = Taught(teacher(batch.x, parts), {name: teacher(batch.views[name], parts) for name in views})
+    return taught.map(_ordinary)
+
+
+def _ordinary(outputs: Outputs) -> Outputs:
+    """Copies that autograd may save, as it may not what was made in inference mode."""
+    return outputs.map(torch.clone)
