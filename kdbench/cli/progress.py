@@ -125,6 +125,8 @@ def _sentence(task: Task, event: Event) -> str:
         return "\n".join(
             [f"teacher {event['name']}: top-1 {event['top1']:.2f}", *(f"WARNING: {w}" for w in event["warnings"])]
         )
+    if what == "note":
+        return f"{task.title}: {event['text']}"
     if what in ("retried", "waiting", "failed") and not event.get("dependent"):
         return f"{task.title}: {what}: {event.get('text', '')}"
     return ""

@@ -101,9 +101,12 @@ class Batches:
     def plain(self, size: int) -> Iterator[Batch]:
         """The training images as they are, in order, ``size`` at a time."""
         for start in range(0, len(self.train), size):
-            index = torch.arange(start, min(start + size, len(self.train)))
-            x = _network_input(self._gather(self.train[index.numpy()]))
-            yield Batch(x, self.labels[index.to(self.device)], index.to(self.device))
+            yield self.of(torch.arange(start, min(start + size, len(self.train))))
+
+    def of(self, index: Tensor) -> Batch:
+        """The training images at the places ``index`` [N] as they are."""
+        x = _network_input(self._gather(self.train[index.numpy()]))
+        return Batch(x, self.labels[index.to(self.device)], index.to(self.device))
 
     def _gather(self, places: NDArray[np.int64]) -> Tensor:
         if self.on_device is not None:

@@ -15,7 +15,7 @@ from kdbench.measure.cost import flops, parameters, peak_memory
 from kdbench.models.folding import folded
 from kdbench.models.network import Network
 from kdbench.models.outputs import NetworkSpec
-from kdbench.plan.trial import Teacher, Trial
+from kdbench.plan.trial import Teacher, Trial, teacher_identity
 from kdbench.records.build import build_record
 from kdbench.records.store import Store
 from kdbench.schedule.task import Task
@@ -27,6 +27,7 @@ from kdbench.train.crew import Crew
 from kdbench.train.device import numerics, set_up
 from kdbench.train.lockstep import Emit, Lockstep, Outcome, Saver
 from kdbench.train.member import Member, frozen_spec
+from kdbench.train.remembered import remember
 
 #: Seconds between two checkpoints: what a kill can cost.
 CHECKPOINT_SECONDS = float(os.environ.get("KDBENCH_CHECKPOINT_SECONDS", "60"))
@@ -73,7 +74,14 @@ def train_cohort(
         crew = Crew(task.cores if device.type == "cpu" else 1, protocol.threads)
         if teacher is not None and wanted is not None and protocol.fold:
             teacher = folded(teacher, wanted.model, dataset.spec.image_shape)
-        clerk.lockstep = Lockstep(members, batches, teacher, saver, emit, clerk.ended, crew)
+        remembered = None
+        if teacher is not None and taught is not None:
+            recipe = teacher_identity(taught[0], task.dataset, task.data_digest)
+            identity = [recipe, taught[1].weights_sha256, task.data_digest, facts_of_machine]
+            remembered = remember(
+                task.cache / "outputs", teacher, batches, identity, lambda text: emit({"event": "note", "text": text})
+            )
+        clerk.lockstep = Lockstep(members, batches, teacher, saver, emit, clerk.ended, crew, remembered)
         clerk.lockstep.run()
 
 

@@ -22,6 +22,7 @@ from kdbench.train import checkpoint
 from kdbench.train.batches import Batch, Batches
 from kdbench.train.crew import Crew
 from kdbench.train.member import Member
+from kdbench.train.remembered import Remembered
 from kdbench.train.scoring import Diverged
 from kdbench.train.taught import Taught, teach
 
@@ -91,6 +92,7 @@ class Lockstep:
     emit: Emit
     on_end: Callable[[Member, Outcome], None]
     crew: Crew = field(default_factory=Crew)
+    remembered: Remembered | None = None
     shared_seconds: float = 0.0
     shared_images: int = 0
 
@@ -196,7 +198,8 @@ class Lockstep:
         pupils = [member for member in due if member.spec.needs_teacher]
         if self.teacher is not None and pupils:
             parts = frozenset[str]().union(*(member.parts for member in pupils))
-            taught = teach(self.teacher, batch, parts, _views(pupils))
+            taught = None if self.remembered is None else self.remembered.recall(batch, parts)
+            taught = taught or teach(self.teacher, batch, parts, _views(pupils))
         self.shared_seconds += time.perf_counter() - started
         self.shared_images += len(batch.y)
         return batch, taught

@@ -1,0 +1,132 @@
+"""The teacher's outputs, kept on disk: for protocols under which an image looks the same in every epoch.
+
+Kept are logits and pooled features of whole batches of the protocol's size, as the bits of a forward pass depend on
+that size alone and not on which images stand where (measured, and tried again before each use). A short last batch
+goes through the teacher as ever, so a training has the same bits with and without.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from kdbench.canonical import digest
+from kdbench.models.network import Network
+from kdbench.models.outputs import Outputs
+from kdbench.train.batches import Batch, Batches
+from kdbench.train.taught import Taught, teach
+
+#: The parts that are kept beside the logits.
+KEPT = frozenset({"pooled"})
+#: Of the disk's free space, what one teacher's outputs may take.
+SHARE = 0.5
+
+
+@dataclass(frozen=True)
+class Remembered:
+    """Memory-mapped logits [N,K] and pooled features [N,D] of the training split, in sample-index order."""
+
+    arrays: Mapping[str, NDArray[np.float32]]
+    batch: int
+    device: torch.device
+
+    def recall(self, batch: Batch, parts: frozenset[str]) -> Taught | None:
+        """What the teacher says of ``batch``; None where that is not kept: a short batch, a view, another part."""
+        if len(batch.y) != self.batch or batch.views or not parts <= KEPT:
+            return None
+        rows = batch.index.cpu().numpy()
+        found = {name: torch.from_numpy(self.arrays[name][rows]).to(self.device) for name in ("logits", *parts)}
+        return Taught(Outputs(**found), {})
+
+
+def remember(
+    folder: Path, teacher: Network, batches: Batches, identity: Sequence[Any], say: Callable[[str], None]
+) -> Remembered | None:
+    """Open or make the memory of ``teacher``; None where the views change, or where it would not pay or not fit.
+
+    ``identity`` says what the outputs depend on beside what the split and the batch size say. ``say`` is told in a
+    sentence what is about to be written, and how large it is.
+    """
+    protocol = batches.protocol
+    if protocol.augmentation != "none" or protocol.epochs < 2 or len(batches.train) < protocol.batch:
+        return None
+    split = [protocol.batch, protocol.holdout, protocol.split_seed, protocol.fold, protocol.precision, protocol.threads]
+    place = folder / digest([identity, split])[:20]
+    try:
+        arrays = _open(place) or (_open(place) if _write(place, teacher, batches, say) else {})
+    except OSError as error:  # a full or read-only disk costs time, not the training
+        say(f"the teacher's outputs cannot be kept: {error}")
+        return None
+    kept = Remembered(arrays, protocol.batch, batches.device)
+    return kept if arrays and _same(kept, teacher, batches) else None
+
+
+def _open(place: Path) -> dict[str, NDArray[np.float32]]:
+    """What is kept in ``place``; nothing where that is not whole."""
+    try:
+        names = json.loads((place / "complete.json").read_text(encoding="utf-8"))
+        return {name: np.load(place / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in names}
+    except (OSError, ValueError):
+        shutil.rmtree(place, ignore_errors=True)
+        return {}
+
+
+def _write(place: Path, teacher: Network, batches: Batches, say: Callable[[str], None]) -> bool:
+    """Whether all was written; False where it would take more than SHARE of the disk."""
+    images, size = len(batches.train), batches.protocol.batch
+    first = _kept(_show(teacher, batches, range(size)))
+    total = sum(4 * images * part.shape[1] for part in first.values())
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if total > SHARE * shutil.disk_usage(place.parent).free:
+        return False
+    say(f"keeping the teacher's outputs of {images:,} images: {total / 1e6:,.1f} MB in {place}")
+    unfinished = place.with_name(f"{place.name}.{os.getpid()}")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir()
+    arrays = {
+        name: np.lib.format.open_memmap(
+            unfinished / f"{name}.npy", mode="w+", dtype=np.float32, shape=(images, part.shape[1])
+        )
+        for name, part in first.items()
+    }
+    # The last ones again, rather than a short batch with bits of its own.
+    for start in [*range(0, images - size, size), images - size]:
+        for name, part in _kept(_show(teacher, batches, range(start, start + size))).items():
+            arrays[name][start : start + size] = part.cpu().numpy()
+    for array in arrays.values():
+        array.flush()
+    (unfinished / "complete.json").write_text(json.dumps(sorted(arrays)), encoding="utf-8")
+    try:
+        unfinished.rename(place)
+    except OSError:  # another worker was first
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return True
+
+
+def _show(teacher: Network, batches: Batches, places: range) -> Taught:
+    return teach(teacher, batches.of(torch.tensor(places)), KEPT, ())
+
+
+def _kept(taught: Taught) -> dict[str, Tensor]:
+    outputs = taught.outputs
+    return {"logits": outputs.logits} | ({} if outputs.pooled is None else {"pooled": outputs.pooled})
+
+
+def _same(kept: Remembered, teacher: Network, batches: Batches) -> bool:
+    """Whether a batch in training order has the bits that are kept of its images, on this machine."""
+    batch = batches.batch(0)
+    recalled = kept.recall(batch, KEPT)
+    now = teach(teacher, batch, KEPT, ())
+    return recalled is not None and all(
+        torch.equal(one, other) for one, other in zip(recalled.tensors(), now.tensors(), strict=True)
+    )

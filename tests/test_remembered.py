@@ -1,0 +1,143 @@
+"""The teacher's outputs on disk: the same bits with and without, and only where nothing could differ."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from bench import Bench, same_bits, suite_text
+
+from kdbench.models.network import Network
+from kdbench.records import Record
+from kdbench.suites import Suite
+from kdbench.train import remembered
+
+MakeSuite = Callable[[str], Suite]
+FIXED = {"protocol": {"augmentation": "none", "batch": 200}}
+ROWS = [{"name": "ce", **FIXED}, {"name": "kd", **FIXED}, {"name": "rkd", **FIXED}]
+
+
+@pytest.fixture
+def forwards(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The sizes of the batches that a teacher saw while training."""
+    seen: list[int] = []
+    teach = remembered.teach
+
+    def counted(teacher: Network, batch, *rest):  # type: ignore[no-untyped-def]
+        seen.append(len(batch.y))
+        return teach(teacher, batch, *rest)
+
+    monkeypatch.setattr(remembered, "teach", counted)
+    monkeypatch.setattr("kdbench.train.lockstep.teach", counted)
+    return seen
+
+
+def _train(bench: Bench, suite: Suite) -> dict[str, Record]:
+    return bench.train(bench.trials(suite))
+
+
+def _again(bench: Bench, name: str) -> Bench:
+    """Another bench whose teacher is ready and whose outputs are not kept yet."""
+    other = bench.again(name)
+    shutil.copytree(bench.folder / "cache" / "teachers", other.folder / "cache" / "teachers")
+    return other
+
+
+def _notes(bench: Bench) -> list[str]:
+    return [event["text"] for event in bench.events if event["event"] == "note"]
+
+
+def test_the_bits_are_those_of_a_teacher_that_runs_each_time(
+    bench: Bench, make_suite: MakeSuite, forwards: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    suite = make_suite(suite_text(ROWS, epochs=3))
+    kept = _train(bench, suite)
+    assert {record["status"] for record in kept.values()} == {"finished"}
+    # one to learn the shapes, six to write all 1,200 images, one to compare; none while training
+    assert forwards == [200] * 8
+    (note,) = _notes(bench)
+    assert "keeping the teacher's outputs of 1,200 images: 0.1 MB in" in note
+    monkeypatch.setattr(remembered, "SHARE", 0.0)
+    live = _again(bench, "live")
+    forwards.clear()
+    plain = _train(live, suite)
+    assert len(forwards) == 1 + 3 * 6
+    assert all(same_bits(kept[label], plain[label]) for label in kept)
+
+
+def test_what_is_kept_serves_the_next_seed(bench: Bench, make_suite: MakeSuite, forwards: list[int]) -> None:
+    _train(bench, make_suite(suite_text(ROWS)))
+    forwards.clear()
+    records = bench.train(bench.trials(make_suite(suite_text(ROWS, name="seeds", seeds=[5]))))
+    assert records["kd"]["status"] == "finished"
+    assert forwards == [200]
+    assert len(_notes(bench)) == 1
+
+
+def test_a_short_batch_and_other_parts_go_through_the_teacher(
+    bench: Bench, make_suite: MakeSuite, forwards: list[int]
+) -> None:
+    short = {"protocol": {"augmentation": "none", "batch": 500}}
+    _train(bench, make_suite(suite_text([{"name": "kd", **short}])))
+    assert forwards[-2:] == [200, 200], "the last batch of 1,200 images in each of two epochs"
+    forwards.clear()
+    features = _again(bench, "features")
+    _train(features, make_suite(suite_text([{"name": "kd", **FIXED}, {"name": "fitnet", **FIXED}], name="features")))
+    assert forwards[-12:] == [200] * 12, "fitnet asks for stages in each step"
+
+
+@pytest.mark.parametrize(
+    "rows", [[{"name": "kd"}], [{"name": "kd", "protocol": {"augmentation": "none", "epochs": 1}}]]
+)
+def test_nothing_is_kept_that_would_not_be_seen_again(bench: Bench, make_suite: MakeSuite, rows: list[object]) -> None:
+    _train(bench, make_suite(suite_text(rows)))
+    assert not (bench.folder / "cache" / "outputs").exists()
+
+
+def test_outputs_that_are_not_this_machines_are_not_used(
+    bench: Bench, make_suite: MakeSuite, forwards: list[int]
+) -> None:
+    suite = make_suite(suite_text(ROWS))
+    honest = _train(bench, suite)
+    (place,) = (bench.folder / "cache" / "outputs").iterdir()
+    np.load(place / "logits.npy", mmap_mode="r+")[:] += 1e-6
+    (bench.folder / "results").rename(bench.folder / "first")
+    forwards.clear()
+    again = _train(bench, suite)
+    assert len(forwards) == 1 + 2 * 6
+    assert all(same_bits(honest[label], again[label]) for label in honest)
+
+
+@pytest.mark.parametrize("damage", ["complete.json", "logits.npy", "pooled.npy"])
+def test_a_damaged_memory_is_made_anew(bench: Bench, make_suite: MakeSuite, damage: str) -> None:
+    suite = make_suite(suite_text(ROWS))
+    honest = _train(bench, suite)
+    (place,) = (bench.folder / "cache" / "outputs").iterdir()
+    (place / damage).write_bytes((place / damage).read_bytes()[:10])
+    (bench.folder / "results").rename(bench.folder / "first")
+    assert all(same_bits(honest[label], record) for label, record in _train(bench, suite).items())
+    assert len(_notes(bench)) == 2
+
+
+def test_a_disk_that_refuses_costs_no_training(bench: Bench, make_suite: MakeSuite) -> None:
+    Path(bench.folder / "cache").mkdir()
+    (bench.folder / "cache" / "outputs").write_text("not a folder")
+    records = _train(bench, make_suite(suite_text(ROWS)))
+    assert {record["status"] for record in records.values()} == {"finished"}
+    assert any("cannot be kept" in note for note in _notes(bench))
+
+
+def test_views_are_never_recalled() -> None:
+    memory = remembered.Remembered({"logits": np.zeros((4, 3), np.float32)}, 2, torch.device("cpu"))
+    from kdbench.train.batches import Batch
+
+    index = torch.tensor([3, 1])
+    plain = Batch(torch.zeros(2, 1, 8, 8), index, index)
+    assert memory.recall(plain, frozenset()) is not None
+    assert memory.recall(plain, frozenset({"stages"})) is None
+    assert memory.recall(Batch(plain.x, plain.y, index, {"strong": plain.x}), frozenset()) is None
+    assert memory.recall(Batch(plain.x[:1], plain.y[:1], index[:1]), frozenset()) is None
