@@ -150,7 +150,7 @@ def test_rkd_angles_in_turns_give_the_same_loss_and_gradient_in_bounded_memory()
 
     whole = angle_loss(student, teacher)
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        turns = angle_loss(student, teacher, chunk)
+        turns = angle_loss(student, teacher, at_once=chunk, turn=chunk)
     assert max(stored, default=0) < chunk
     same(turns, whole)
     same(*(torch.autograd.grad(loss, student)[0] for loss in (turns, whole)))

@@ -114,6 +114,15 @@ def test_mlkd_correlations_do_not_see_the_order_of_samples_or_classes(seed):
         same(before[term], after[term])
 
 
+@given(seeds)
+@quick
+def test_mlkd_class_correlations_are_those_of_the_definition_on_both_sides(seed):
+    for rows, columns in ((4, 9), (9, 4)):
+        p, q = (torch.rand(rows, columns, generator=rng(seed + i), dtype=torch.float64).softmax(0) for i in range(2))
+        direct = sum((p[i] @ p[j] - q[i] @ q[j]) ** 2 for i in range(rows) for j in range(rows)) / rows
+        same(correlation(p, q), direct)
+
+
 def test_half_of_an_even_batch_is_at_most_the_median():
     assert share_below_median(torch.tensor([1.0, 4.0, 2.0, 3.0])) == 0.5
     assert share_below_median(torch.ones(6)) == 1

@@ -32,8 +32,14 @@ def divergence(z: Tensor, v: Tensor, temperature: float) -> Tensor:
 
 
 def correlation(p: Tensor, q: Tensor) -> Tensor:
-    """Squared difference of the Gram matrices of the rows of ``p`` and ``q``, over the number of rows."""
-    return (p @ p.T - q @ q.T).square().sum() / len(p)
+    """Squared difference of the Gram matrices of the rows of ``p`` and ``q`` [n,m], over the number of rows.
+
+    Where there are more rows than columns it is made from products of columns, which are fewer.
+    """
+    if len(p) <= p.shape[1]:
+        return (p @ p.T - q @ q.T).square().sum() / len(p)
+    within, between = (p.T @ p).square().sum() + (q.T @ q).square().sum(), (p.T @ q).square().sum()
+    return (within - 2 * between) / len(p)
 
 
 def share_below_median(x: Tensor) -> Tensor:

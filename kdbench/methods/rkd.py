@@ -20,7 +20,8 @@ from torch.utils.checkpoint import checkpoint
 from kdbench.methods.base import Method, Step, full
 
 _SMALLEST = 1e-6  # a distance, under which two features count as one
-_CHUNK = 2**24  # entries: the largest tensor the angles may need at a time
+_AT_ONCE = 2**23  # entries of the largest tensor of all angles, above which they are taken in turns
+_TURN = 2**20  # entries of the largest tensor of one turn
 
 
 def relative_distances(e: Tensor) -> Tensor:
@@ -47,23 +48,25 @@ def distance_loss(student: Tensor, teacher: Tensor) -> Tensor:
     return F.smooth_l1_loss(relative_distances(full(student)), target)
 
 
-def angle_loss(student: Tensor, teacher: Tensor, chunk: int = _CHUNK) -> Tensor:
+def angle_loss(student: Tensor, teacher: Tensor, at_once: int = _AT_ONCE, turn: int = _TURN) -> Tensor:
     """RKD-A of pooled features [N,D_s] and [N,D_t]; no gradient to ``teacher``.
 
-    The rows are taken in turns of at most ``chunk`` tensor entries, and recomputed in the backward pass where one turn
-    is not enough: memory stays bounded while the full tensor grows with N^3.
+    Where that takes a tensor of more than ``at_once`` entries, the rows are taken in turns of at most ``turn``, and
+    recomputed in the backward pass: memory stays bounded while the full tensor grows with N^3.
     """
     student, teacher = full(student), full(teacher).detach()
     n = len(student)
 
     def part(e: Tensor, s: Tensor, t: Tensor) -> Tensor:
-        return F.smooth_l1_loss(angles(e, s), angles(teacher, t), reduction="sum")
+        # torch's own sum is a scalar that keeps a storage of R N^2 entries until the backward pass.
+        return F.smooth_l1_loss(angles(e, s), angles(teacher, t), reduction="none").sum()
 
-    rows = max(1, chunk // (n * max(n, student.shape[1], teacher.shape[1])))
-    if rows >= n:
+    row = n * max(n, student.shape[1], teacher.shape[1])
+    if n * row <= at_once:
         return part(student, student, teacher) / n**3
+    rows = max(1, turn // row)
     turns = zip(torch.split(student, rows), torch.split(teacher, rows), strict=True)
-    parts = [checkpoint(part, student, s, t, use_reentrant=False, preserve_rng_state=False, early_stop=False) for s, t in turns]
+    parts = [checkpoint(part, student, s, t, use_reentrant=False, preserve_rng_state=False) for s, t in turns]
     return torch.stack(parts).sum() / n**3
 
 

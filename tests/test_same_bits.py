@@ -1,0 +1,81 @@
+"""Equal key, equal bits: in any company, on any number of cores, with or without what is kept on disk, or killed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bench import PHASED, Bench, registries_kept, same_bits, suite_text
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from test_kill_resume import Killed, at
+
+from kdbench.plan.trial import Trial
+from kdbench.plugins import load_plugins
+from kdbench.records import Record
+from kdbench.suites import parse_suite
+from kdbench.train import cohort, remembered
+from kdbench.train.batches import Batches
+
+FIXED = {"augmentation": "none", "batch": 200}
+#: Some under one protocol whose images never change, so that the teacher's outputs can be kept, some under another.
+ROWS: list[dict[str, Any]] = [
+    *({"name": name, "protocol": FIXED} for name in ("ce", "kd", "rkd", "fitnet", "crld")),
+    *({"name": name, "label": f"{name} moved"} for name in ("kd", "nd", "phased", "dot(dkd)")),
+]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Bench, list[Trial], dict[str, Record]]]:
+    """The trials, and the records of each trained alone on one core, with a teacher that runs each time."""
+    with registries_kept():
+        bench = Bench(tmp_path_factory.mktemp("undisturbed"))
+        load_plugins([bench.plugin("phased", **PHASED)])
+        rows = [{**row, "label": row.get("label", row["name"]).replace(" ", "-")} for row in ROWS]
+        trials = bench.trials(parse_suite(suite_text(rows), "tiny.toml"))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(remembered, "SHARE", 0.0)
+            for trial in trials:
+                bench.train([trial])
+        yield bench, trials, bench.records()
+
+
+@given(
+    order=st.permutations(range(len(ROWS))),
+    count=st.integers(1, len(ROWS)),
+    cores=st.integers(1, 3),
+    share=st.sampled_from([0.0, 0.5]),
+    kills=st.lists(st.integers(0, 40), max_size=2),
+)
+@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+def test_nothing_that_the_key_leaves_out_changes_a_bit(
+    undisturbed: tuple[Bench, list[Trial], dict[str, Record]],
+    order: list[int],
+    count: int,
+    cores: int,
+    share: float,
+    kills: list[int],
+) -> None:
+    whole, trials, expected = undisturbed
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        bench = Bench(Path(folder), cores=cores)
+        shutil.copytree(whole.folder / "cache" / "teachers", bench.folder / "cache" / "teachers")
+        patch.setattr(cohort, "CHECKPOINT_SECONDS", 0.0)
+        patch.setattr(os, "fsync", lambda _: None)
+        patch.setattr(remembered, "SHARE", share)
+        chosen = [trials[place] for place in order[:count]]
+        for kill in kills:
+            with pytest.MonkeyPatch.context() as deadly:
+                deadly.setattr(Batches, "batch", at(kill, Batches.batch))
+                try:
+                    bench.train(chosen)
+                except Killed:
+                    continue
+        records = bench.train(chosen)
+        assert {record["status"] for record in records.values()} == {"finished"}
+        assert all(same_bits(records[trial.label], expected[trial.label]) for trial in chosen)
