@@ -84,21 +84,36 @@ class CRD(Method):
         mixed = self.momentum * memory[index] + (1 - self.momentum) * embeddings
         return memory.index_copy(0, index, F.normalize(mixed))
 
-    def loss(self, step: Step) -> dict[str, Tensor]:
+    def embedded(self, step: Step) -> tuple[Tensor, Tensor]:
+        """s and t [N,D] of length 1."""
         assert step.student.pooled is not None, "the card's needs list pooled"
         assert step.taught.pooled is not None, "the card's needs list pooled"
-        s = F.normalize(self.embed_s(full(step.student.pooled)))
-        t = F.normalize(self.embed_t(full(step.taught.pooled).detach()))
-        chosen = torch.cat([step.index[:, None], self.draw(step.index, step.generator("negatives"))], dim=1)
+        student, teacher = full(step.student.pooled), full(step.taught.pooled).detach()
+        return F.normalize(self.embed_s(student)), F.normalize(self.embed_t(teacher))
+
+    def chosen(self, step: Step) -> Tensor:
+        """Places [N,1+K] of each sample itself and of its negatives."""
+        return torch.cat([step.index[:, None], self.draw(step.index, step.generator("negatives"))], dim=1)
+
+    def compare(self, s: Tensor, t: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
+        """N(s, M_t) and N(t, M_s); the first call sets Z."""
         sides = self.scores(s, self.memory_t, chosen), self.scores(t, self.memory_s, chosen)
         size = len(self.labels)
         with torch.no_grad():
             first = torch.stack([side.logsumexp((0, 1)) for side in sides]) + math.log(size / chosen.numel())
             self.log_z = torch.where(self.log_z.isnan(), first, self.log_z)
-        loss = contrast(sides[0], self.log_z[0], size) + contrast(sides[1], self.log_z[1], size)
-        self.memory_s = self.remember(self.memory_s, step.index, s)
-        self.memory_t = self.remember(self.memory_t, step.index, t)
+        return contrast(sides[0], self.log_z[0], size), contrast(sides[1], self.log_z[1], size)
+
+    def update(self, index: Tensor, s: Tensor, t: Tensor) -> None:
+        """Both memories, with the batch's embeddings mixed in."""
+        self.memory_s = self.remember(self.memory_s, index, s)
+        self.memory_t = self.remember(self.memory_t, index, t)
+
+    def loss(self, step: Step) -> dict[str, Tensor]:
+        s, t = self.embedded(step)
+        student, teacher = self.compare(s, t, self.chosen(step))
+        self.update(step.index, s, t)
         return {
             "ce": self.ce_weight * F.cross_entropy(full(step.student.logits), step.y),
-            "contrast": self.weight * loss,
+            "contrast": self.weight * (student + teacher),
         }
