@@ -13,8 +13,9 @@ from kdbench.models.outputs import Outputs
 # A wrapper is nothing by itself: it is tried around plain distillation.
 ALL = [f"{name}(kd)" if METHODS.get(name).wraps else name for name in METHODS]
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
-#: Distillation terms that train the method's own parts alone: a phase without the student, and the peer's own lesson.
-IDLE = {("ft", "paraphrase"), ("dml", "peer_mutual")}
+#: Distillation terms that train the method's own parts alone: a phase without the student, the peer's own lesson, and
+#: the teacher's embedding told from the student's memory.
+IDLE = {("ft", "paraphrase"), ("dml", "peer_mutual"), ("tekap_f", "copy")}
 
 
 def _map(outputs: Outputs, logits: Tensor, factor: float) -> Outputs:
