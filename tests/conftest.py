@@ -22,7 +22,7 @@ def _own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KDBENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("KDBENCH_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(PACKAGE), os.environ.get("PYTHONPATH")])))
-    for name in ("KDBENCH_DOWNLOAD", "KDBENCH_CHECKPOINT_SECONDS", "CUDA_VISIBLE_DEVICES"):
+    for name in ("KDBENCH_DOWNLOAD", "KDBENCH_CHECKPOINT_SECONDS", "KDBENCH_DECODERS", "CUDA_VISIBLE_DEVICES"):
         monkeypatch.delenv(name, raising=False)
 
 

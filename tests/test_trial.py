@@ -73,6 +73,7 @@ OTHER_PROTOCOL: dict[str, Any] = {
     "split_seed": 1,
     "selection": "best_val",
     "fold": True,
+    "compile": "default",
 }
 
 

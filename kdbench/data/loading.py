@@ -102,7 +102,8 @@ def _read(spec: DatasetSpec, source: Source) -> tuple[Part, Part]:
 
 
 def _identify(spec: DatasetSpec, source: Source, train: Part, test: Part) -> tuple[str, tuple[str, ...]]:
-    digest = content_digest(train, test)
+    with _unreadable(spec):
+        digest = content_digest(train, test)
     warnings = differences(spec, source, digest)
     remember(spec, source, digest, warnings)
     return digest, warnings

@@ -10,6 +10,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from kdbench.data.files import ImageFiles
+
 Images = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
 
@@ -48,9 +50,9 @@ class DatasetSpec:
 
 
 class Part(NamedTuple):
-    """Images [N,C,H,W] uint8 and labels [N] int64, in the official order."""
+    """Images [N,C,H,W] uint8, or the files they are in, and labels [N] int64, in the official order."""
 
-    images: Images
+    images: Images | ImageFiles
     labels: Labels
 
 
@@ -69,12 +71,12 @@ class Source:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A data set in memory or mapped from its files; ``warnings`` say in what it differs from the official one."""
+    """A data set in memory, mapped from its files, or left in them; ``warnings`` say what is not official about it."""
 
     spec: DatasetSpec
-    train_images: Images = field(repr=False)
+    train_images: Images | ImageFiles = field(repr=False)
     train_labels: Labels = field(repr=False)
-    test_images: Images = field(repr=False)
+    test_images: Images | ImageFiles = field(repr=False)
     test_labels: Labels = field(repr=False)
     digest: str
     warnings: tuple[str, ...] = ()

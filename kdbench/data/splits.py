@@ -1,4 +1,4 @@
-"""Seeded, stratified splits that are the same on every platform, numpy release and run."""
+"""Seeded, stratified splits that are the same on every platform, numpy release and run; and shares of processes."""
 
 from __future__ import annotations
 
@@ -42,3 +42,13 @@ def split_digest(train: Labels, held_out: Labels) -> str:
     for indices in (train, held_out):
         digest.update(indices.astype("<i8").tobytes())
     return digest.hexdigest()
+
+
+def shards(n: int, rank: int, world: int) -> range:
+    """Which of ``n`` things the process ``rank`` of ``world`` takes: each one is taken once, and none is repeated.
+
+    Samplers that repeat a few to give every process as many count those twice in an evaluation.
+    """
+    if not 0 <= rank < world:
+        raise ValueError(f"rank must be one of 0 to {world - 1}, not {rank}")
+    return range(rank, n, world)

@@ -11,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from kdbench.data.decoders import pieces_of
+from kdbench.data.files import ImageFiles
 from kdbench.stats.scores import score_predictions, top_k_accuracy
 
 #: Images a forward pass. One fixed layout: another batch size gives other bits (measured), so this is part of the
@@ -37,21 +39,23 @@ class Predictions:
     kl_to_teacher: float | None
 
 
-def logits_of(network: nn.Module, images: NDArray[np.uint8], device: torch.device) -> tuple[torch.Tensor, float]:
+def logits_of(
+    network: nn.Module, images: NDArray[np.uint8] | ImageFiles, device: torch.device
+) -> tuple[torch.Tensor, float]:
     """Logits [N,K] float32 on the CPU of uint8 ``images`` [N,C,H,W], and the seconds they took.
 
-    Leaves the mode as it was.
+    Waiting for files to be decoded is not counted. Leaves the mode as it was.
     """
     training = network.training
     network.eval()
     out = []
-    started = time.perf_counter()
+    seconds = 0.0
     with torch.no_grad():
-        for start in range(0, len(images), EVALUATION_BATCH):
-            batch = torch.from_numpy(np.ascontiguousarray(images[start : start + EVALUATION_BATCH])).to(device)
+        for batch in pieces_of(images, EVALUATION_BATCH, device):
+            started = time.perf_counter()
             x = batch.float().div_(255).contiguous(memory_format=torch.channels_last)
             out.append(network(x).logits.float().cpu())
-    seconds = time.perf_counter() - started
+            seconds += time.perf_counter() - started
     network.train(training)
     return torch.cat(out), seconds
 

@@ -14,9 +14,10 @@ OPTIMISERS = ("sgd",)
 SCHEDULES = ("constant", "multistep", "onecycle", "cosine")
 AUGMENTATIONS = ("none", "crop", "crop_flip", "resized_crop_flip")
 PRECISIONS = ("float32",)
+COMPILES = ("none", "default", "reduce-overhead")
 
 #: Fields that are younger than the first records, with their defaults. Without them the identity is the one of before.
-LATER = {"fold": False}
+LATER = {"fold": False, "compile": "none"}
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Protocol:
     validation split drawn from ``split_seed``; with 0 there is no ``best_val``. ``threads`` is the number inside one
     operation on a CPU: another number gives other bits. ``selection`` is the epoch that ranks; the others are
     recorded beside it. ``fold``: the teacher runs with its batch normalisation folded into its convolutions.
+    ``compile``: how torch compiles both networks.
     """
 
     epochs: int
@@ -49,6 +51,7 @@ class Protocol:
     split_seed: int = 0
     selection: str = "last"
     fold: bool = False
+    compile: str = "none"
 
     def identity(self) -> dict[str, Any]:
         """Every field as plain data, for the key, the record and the page; a LATER one unless it is the default."""
@@ -95,6 +98,7 @@ def _check(p: Protocol, where: str) -> None:
         ("schedule", SCHEDULES),
         ("augmentation", AUGMENTATIONS),
         ("precision", PRECISIONS),
+        ("compile", COMPILES),
         ("selection", ("last", "best_val")),
     ):
         if getattr(p, name) not in allowed:

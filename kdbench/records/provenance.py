@@ -12,7 +12,7 @@ from typing import Any
 
 from kdbench import __version__
 
-PACKAGES = ("torch", "torchvision", "timm", "numpy", "scikit-learn", "safetensors")
+PACKAGES = ("torch", "torchvision", "timm", "numpy", "pillow", "scikit-learn", "safetensors")
 
 
 def _git(*arguments: str) -> str | None:

@@ -141,6 +141,7 @@ class LocalExecutor:
     def _environment(self, task: Task, slot: Slot) -> dict[str, str]:
         threads = str(task.threads)
         return {
+            "KDBENCH_DECODERS": str(_cores() // self.slots if self.devices else 0),
             **os.environ,
             "OMP_NUM_THREADS": threads,
             "MKL_NUM_THREADS": threads,
@@ -228,6 +229,10 @@ def _parts(task: Task) -> list[Task]:
         )
         for trial in task.trials
     ]
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _signal_name(number: int) -> str:

@@ -19,7 +19,7 @@ class Task:
     """What ``python -m kdbench.worker FILE`` is told.
 
     ``teacher`` alone: make it ready; with ``trials``: train them under it. ``cores``: slots of a CPU it fills, stepping
-    the students of a cohort side by side.
+    the students of a cohort side by side; ``share``: what of the device's free memory it may plan with.
     """
 
     id: str
@@ -39,6 +39,7 @@ class Task:
     cost: float = 0.0
     attempt: int = 1
     cores: int = 1
+    share: float = 1.0
 
     @property
     def threads(self) -> int:
@@ -49,7 +50,18 @@ class Task:
         plain: dict[str, Any] = {
             **{
                 name: getattr(self, name)
-                for name in ("id", "title", "dataset", "data_digest", "suite", "device", "cost", "attempt", "cores")
+                for name in (
+                    "id",
+                    "title",
+                    "dataset",
+                    "data_digest",
+                    "suite",
+                    "device",
+                    "cost",
+                    "attempt",
+                    "cores",
+                    "share",
+                )
             },
             **{name: str(getattr(self, name)) for name in ("results", "data_root", "cache")},
             **{name: list(getattr(self, name)) for name in ("plugins", "warnings", "after")},

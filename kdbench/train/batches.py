@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from kdbench.errors import UserError
 from kdbench.plan.protocol import Protocol
 from kdbench.train.seeds import philox
 
+T = TypeVar("T")
 #: Offsets and flips of every training image in one epoch.
 Crops = tuple[Tensor, Tensor]
 
@@ -37,66 +39,88 @@ class Batch:
 class Batches:
     """All batches of one (seed, stream): batch ``step`` is the same whoever asks, whenever, in whatever order."""
 
+    #: Where the images are, and what can be done to them there.
+    KIND = "images held in memory"
+    AUGMENTATIONS: tuple[str, ...] = ("none", "crop", "crop_flip")
+
     def __init__(self, dataset: Dataset, protocol: Protocol, seed: int, stream: int, device: torch.device) -> None:
-        if protocol.augmentation not in ("none", "crop", "crop_flip"):
-            raise UserError(f"augmentation {protocol.augmentation!r} is not offered for images held in memory.")
+        if protocol.augmentation not in self.AUGMENTATIONS:
+            offered = ", ".join(self.AUGMENTATIONS)
+            raise UserError(
+                f"augmentation {protocol.augmentation!r} is not offered for {self.KIND}; choose one of {offered}."
+            )
         self.protocol, self.device = protocol, device
         self.root = (seed, stream)
         self.train, self.val = split(dataset.train_labels, protocol.holdout, protocol.split_seed)
-        self.images = dataset.train_images
         self.labels = torch.from_numpy(np.ascontiguousarray(dataset.train_labels[self.train])).to(device)
-        self.on_device = None if device.type == "cpu" else torch.from_numpy(np.array(self.images)).to(device)
         self.steps_per_epoch = -(-len(self.train) // protocol.batch)
-        self._epoch: int | None = None
+        self._kept: dict[tuple[str, int], Any] = {}
+        self._hold(dataset)
+
+    def _hold(self, dataset: Dataset) -> None:
+        self.images = dataset.train_images
+        self.on_device = None if self.device.type == "cpu" else torch.from_numpy(np.array(self.images)).to(self.device)
 
     @property
     def total_steps(self) -> int:
         return self.protocol.epochs * self.steps_per_epoch
 
-    def _begin(self, epoch: int) -> None:
-        """Draw the order and the crops of 0-based ``epoch``.
-
-        The order is a sort of raw generator words: numpy promises those for ever, its shuffling algorithms not (NEP
-        19).
-        """
-        words = philox(*self.root, "order", epoch).bit_generator.random_raw(len(self.train))
-        self._order: NDArray[np.int64] = np.argsort(words, kind="stable")
-        self._crops = self._draw_crops("augment", epoch)
-        self._strong: tuple[Crops | None, StrongDraws] | None = None
-        self._epoch = epoch
-
-    def _draw_crops(self, purpose: str, epoch: int) -> Crops | None:
-        if self.protocol.augmentation == "none":
-            return None
-        offsets, flips = crop_flip_draws(philox(*self.root, purpose, epoch), len(self.train), self.protocol.pad)
-        return offsets, flips.zero_() if self.protocol.augmentation == "crop" else flips
-
     def batch(self, step: int, views: Iterable[str] = ()) -> Batch:
         """The batch of 0-based global ``step``, and these views of it; the last one of an epoch may be short."""
-        epoch, number = divmod(step, self.steps_per_epoch)
-        if epoch != self._epoch:
-            self._begin(epoch)
-        chosen = self._order[number * self.protocol.batch : (number + 1) * self.protocol.batch]
-        index = torch.from_numpy(chosen.copy())
-        images = self._gather(self.train[chosen])
-        x = _network_input(self._cropped(images, self._crops, index))
-        others = {name: _network_input(VIEWS[name](self, images, index, epoch)) for name in views}
+        names = list(views)
+        index = torch.from_numpy(self._places(step).copy())
+        plain, *others = self._pictures(step, ["augment", *(f"{name} crop" for name in names)])
+        epoch = step // self.steps_per_epoch
+        x = _network_input(plain)
+        seen = zip(names, others, strict=True)
+        made = {name: _network_input(VIEWS[name](self, picture, index, epoch)) for name, picture in seen}
         index = index.to(self.device)
-        return Batch(x, self.labels[index], index, others)
+        return Batch(x, self.labels[index], index, made)
 
-    def _cropped(self, images: Tensor, crops: Crops | None, index: Tensor) -> Tensor:
-        if crops is None:
-            return images
-        offsets, flips = (draws[index].to(self.device) for draws in crops)
-        return pad_crop_flip(images, offsets, flips, self.protocol.pad)
+    def _drawn(self, purpose: str, epoch: int, draw: Callable[[np.random.Generator], T]) -> T:
+        """What ``draw`` makes of the random numbers for ``purpose`` in 0-based ``epoch``; kept for a while.
+
+        Two epochs are at hand at a time, as the first batches of the next one are made before this one ends.
+        """
+        made: T | None = self._kept.get((purpose, epoch))
+        if made is None:
+            made = draw(philox(*self.root, purpose, epoch))
+            near = {key: value for key, value in self._kept.items() if abs(key[1] - epoch) <= 1}
+            self._kept = {**near, (purpose, epoch): made}
+        return made
+
+    def _places(self, step: int) -> NDArray[np.int64]:
+        """Places in the training split of the images of ``step``."""
+        epoch, number = divmod(step, self.steps_per_epoch)
+        order = self._drawn("order", epoch, self._draw_order)
+        return order[number * self.protocol.batch : (number + 1) * self.protocol.batch]
+
+    def _draw_order(self, rng: np.random.Generator) -> NDArray[np.int64]:
+        """A sort of raw generator words: numpy promises those for ever, its shuffling algorithms not (NEP 19)."""
+        return np.argsort(rng.bit_generator.random_raw(len(self.train)), kind="stable")
+
+    def _pictures(self, step: int, purposes: Sequence[str]) -> list[Tensor]:
+        """The images of ``step``, augmented once for each of ``purposes``: uint8 [N,C,H,W] each."""
+        places = self._places(step)
+        images = self._gather(places)
+        if self.protocol.augmentation == "none":
+            return [images] * len(purposes)
+        epoch, index = step // self.steps_per_epoch, torch.from_numpy(places)
+        crops = (self._drawn(purpose, epoch, self._draw_crops) for purpose in purposes)
+        chosen = ((part[index].to(self.device) for part in crop) for crop in crops)
+        return [pad_crop_flip(images, offsets, flips, self.protocol.pad) for offsets, flips in chosen]
+
+    def _draw_crops(self, rng: np.random.Generator) -> Crops:
+        offsets, flips = crop_flip_draws(rng, len(self.train), self.protocol.pad)
+        return offsets, flips.zero_() if self.protocol.augmentation == "crop" else flips
 
     def _strong_view(self, images: Tensor, index: Tensor, epoch: int) -> Tensor:
-        """The protocol's augmentation drawn a second time, then RandAugment and cutout."""
-        if self._strong is None:
-            draws = strong_draws(philox(*self.root, "strong", epoch), len(self.train))
-            self._strong = self._draw_crops("strong crop", epoch), draws
-        crops, draws = self._strong
-        return strongly_augmented(self._cropped(images, crops, index), draws.of(index).to(self.device))
+        """RandAugment and cutout of ``images``, which have been through the protocol's augmentation a second time."""
+        draws = self._drawn("strong", epoch, self._draw_strong)
+        return strongly_augmented(images, draws.of(index).to(self.device))
+
+    def _draw_strong(self, rng: np.random.Generator) -> StrongDraws:
+        return strong_draws(rng, len(self.train))
 
     def plain(self, size: int) -> Iterator[Batch]:
         """The training images as they are, in order, ``size`` at a time."""
@@ -105,13 +129,17 @@ class Batches:
 
     def of(self, index: Tensor) -> Batch:
         """The training images at the places ``index`` [N] as they are."""
-        x = _network_input(self._gather(self.train[index.numpy()]))
-        return Batch(x, self.labels[index.to(self.device)], index.to(self.device))
+        return self._as_they_are(self._gather(index.numpy()), index)
+
+    def _as_they_are(self, images: Tensor, index: Tensor) -> Batch:
+        index = index.to(self.device)
+        return Batch(_network_input(images), self.labels[index], index)
 
     def _gather(self, places: NDArray[np.int64]) -> Tensor:
+        chosen = self.train[places]
         if self.on_device is not None:
-            return self.on_device[torch.from_numpy(places).to(self.device)]
-        return torch.from_numpy(np.ascontiguousarray(self.images[places]))
+            return self.on_device[torch.from_numpy(chosen).to(self.device)]
+        return torch.from_numpy(np.ascontiguousarray(self.images[chosen]))
 
 
 def _network_input(images: Tensor) -> Tensor:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-import statistics
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 
 from kdbench.data import Dataset, load
 from kdbench.errors import UserError
-from kdbench.measure.cost import flops, parameters, peak_memory
+from kdbench.measure.cost import forget_peak
 from kdbench.models.folding import folded
 from kdbench.models.network import Network
 from kdbench.models.outputs import NetworkSpec
@@ -22,12 +22,16 @@ from kdbench.schedule.task import Task
 from kdbench.teachers.facts import TeacherFacts
 from kdbench.teachers.prepare import ready_teacher
 from kdbench.teachers.weights import weights_digest
-from kdbench.train.batches import Batches
+from kdbench.train.account import Account
+from kdbench.train.compiling import compiled
 from kdbench.train.crew import Crew
 from kdbench.train.device import numerics, set_up
+from kdbench.train.file_batches import make_batches
 from kdbench.train.lockstep import Emit, Lockstep, Outcome, Saver
 from kdbench.train.member import Member, frozen_spec
+from kdbench.train.pace import Pace
 from kdbench.train.remembered import remember
+from kdbench.train.room import Room, free_memory
 
 #: Seconds between two checkpoints: what a kill can cost.
 CHECKPOINT_SECONDS = float(os.environ.get("KDBENCH_CHECKPOINT_SECONDS", "60"))
@@ -49,6 +53,7 @@ def train_cohort(
         return
     protocol = trials[0].protocol
     device = set_up(task.device, protocol.threads)
+    forget_peak(device)
     facts_of_machine = numerics(device)
     dataset = load(task.dataset, task.data_root)
     if dataset.digest != task.data_digest:
@@ -61,28 +66,42 @@ def train_cohort(
         teacher, facts, logits = ready_teacher(task, wanted, facts_of_machine, device, dataset)
         spec = frozen_spec(teacher, wanted.model, dataset.spec.image_shape)
         taught = (wanted, facts, logits)
-    batches = Batches(dataset, protocol, trials[0].seed, trials[0].stream, device)
+    batches = make_batches(dataset, protocol, trials[0].seed, trials[0].stream, device)
     clerk = _Clerk(task, store, dataset, facts_of_machine, taught, emit, on_finish)
-    members = []
-    for trial in trials:
-        try:
-            members.append(Member(trial, dataset, batches, device, spec, None if taught is None else taught[2]))
-        except (Exception, SystemExit) as error:  # a plugin that cannot be built costs its own trial only
-            clerk.failed(trial, error)
-    if members:
-        saver = Saver(task.cache / "checkpoints", CHECKPOINT_SECONDS, facts_of_machine)
-        crew = Crew(task.cores if device.type == "cpu" else 1, protocol.threads)
-        if teacher is not None and wanted is not None and protocol.fold:
-            teacher = folded(teacher, wanted.model, dataset.spec.image_shape)
-        remembered = None
-        if teacher is not None and taught is not None:
-            recipe = teacher_identity(taught[0], task.dataset, task.data_digest)
-            identity = [recipe, taught[1].weights_sha256, task.data_digest, facts_of_machine]
-            remembered = remember(
-                task.cache / "outputs", teacher, batches, identity, lambda text: emit({"event": "note", "text": text})
-            )
-        clerk.lockstep = Lockstep(members, batches, teacher, saver, emit, clerk.ended, crew, remembered)
-        clerk.lockstep.run()
+    cores = task.cores if device.type == "cpu" and protocol.compile == "none" else 1
+    if teacher is not None and wanted is not None and protocol.fold:
+        teacher = folded(teacher, wanted.model, dataset.spec.image_shape)
+    teacher = teacher and compiled(teacher, protocol.compile)
+    remembered = None
+    if teacher is not None and taught is not None:
+        recipe = teacher_identity(taught[0], task.dataset, task.data_digest)
+        identity = [recipe, taught[1].weights_sha256, task.data_digest, facts_of_machine]
+        remembered = remember(task.cache / "outputs", teacher, batches, identity, partial(_note, emit))
+    waiting = list(trials)
+    while waiting:
+        room = Room(free_memory(device, task.share), cores)
+        members: list[Member] = []
+        while waiting and room.for_another():
+            trial = waiting.pop(0)
+            try:
+                members.append(Member(trial, dataset, batches, device, spec, None if taught is None else taught[2]))
+                room.add(members[-1], batches.batch(0))
+            except (Exception, SystemExit) as error:  # a plugin that cannot be built costs its own trial only
+                clerk.failed(trial, error)
+        if waiting:
+            _note(emit, f"there is memory for {len(members)} students at a time; {len(waiting)} more follow them")
+        if members:
+            saver = Saver(task.cache / "checkpoints", CHECKPOINT_SECONDS, facts_of_machine)
+            crew = Crew(cores, protocol.threads)
+            plain = protocol.compile != "none" or any(member.trial.method == "ce" for member in members)
+            pace = None if plain else Pace(trials[0], dataset, batches, device)
+            lockstep = Lockstep(members, batches, teacher, saver, emit, clerk.ended, crew, remembered, pace)
+            clerk.account = Account(lockstep, dataset)
+            lockstep.run()
+
+
+def _note(emit: Emit, text: str) -> None:
+    emit({"event": "note", "text": text})
 
 
 class _Clerk:
@@ -100,7 +119,7 @@ class _Clerk:
     ) -> None:
         self.task, self.store, self.dataset, self.machine = task, store, dataset, machine
         self.taught, self.emit, self.on_finish = taught, emit, on_finish
-        self.lockstep: Lockstep
+        self.account: Account
 
     def failed(self, trial: Trial, error: BaseException) -> None:
         """Record a trial that could not even be built; a UserError is the method's word that it is not defined here."""
@@ -123,7 +142,7 @@ class _Clerk:
             scores=member.scoring.scores() if finished else None,
             curve=member.scoring.curve,
             teacher=None if taught is None else taught[1].section(taught[0]),
-            cost=self._cost(member) if finished else None,
+            cost=self.account.section(member) if finished else None,
             weights_sha256=weights_digest(member.deployed.state_dict()) if finished else None,
             warnings=warnings,
             attempts=self.task.attempt,
@@ -147,23 +166,3 @@ class _Clerk:
                 "top1": None if last is None else last["top1"],
             }
         )
-
-    def _cost(self, member: Member) -> dict[str, Any]:
-        """The cost section. What a kill threw away is not in it: it is the cost of an undisturbed training."""
-        lockstep = self.lockstep
-        own = member.seconds / member.images
-        shared = lockstep.shared_seconds / max(lockstep.shared_images, 1) / len(lockstep.members)
-        plain = [m.seconds / m.images for m in lockstep.members if m.trial.method == "ce" and m.images]
-        return {
-            "parameters": parameters(member.deployed),
-            "flops": flops(member.deployed, self.dataset.spec.image_shape),
-            "train_images_per_s": 1 / own,
-            "train_images_per_s_shared": 1 / (own + shared),
-            "inference_images_per_s": len(self.dataset.test_images) / member.scoring.seconds
-            if member.scoring.seconds
-            else None,
-            "seconds": member.seconds,
-            "peak_memory_bytes": peak_memory(torch.device(self.task.device)),
-            "cohort_size": len(lockstep.members),
-            "ratio_to_ce": own / statistics.mean(plain) if plain else None,
-        }

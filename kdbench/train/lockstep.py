@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from kdbench.errors import DataError
 from kdbench.measure.evaluate import EVALUATION_BATCH
 from kdbench.methods.base import Sweep
 from kdbench.models.network import Network
@@ -22,6 +23,7 @@ from kdbench.train import checkpoint
 from kdbench.train.batches import Batch, Batches
 from kdbench.train.crew import Crew
 from kdbench.train.member import Member
+from kdbench.train.pace import Pace
 from kdbench.train.remembered import Remembered
 from kdbench.train.scoring import Diverged
 from kdbench.train.taught import Taught, teach
@@ -93,6 +95,7 @@ class Lockstep:
     on_end: Callable[[Member, Outcome], None]
     crew: Crew = field(default_factory=Crew)
     remembered: Remembered | None = None
+    pace: Pace | None = None
     shared_seconds: float = 0.0
     shared_images: int = 0
 
@@ -135,12 +138,13 @@ class Lockstep:
         self._finish(live)
 
     def _step(self, step: int, due: Sequence[Member], shared: Shared, live: list[Member]) -> None:
-        """One step of each of ``due``, those side by side that can be; who ends leaves ``live``."""
-        beside = [member for member in due if member.self_contained and self.crew.cores > 1]
+        """One step of each of ``due``, and of who sets the pace, side by side if they can be; who ends leaves ``live``."""
+        company = [*due, *(() if self.pace is None else self.pace.on(step))]
+        beside = [member for member in company if member.self_contained and self.crew.cores > 1]
         self._leave(
             live, beside, self.crew.each(lambda member: _attempt(member, partial(_step, member, *shared)), beside)
         )
-        for member in [member for member in due if member not in beside]:
+        for member in [member for member in company if member not in beside]:
             ended = _attempt(member, partial(_step, member, *shared))
             if ended is not None:
                 self._leave(live, [member], [ended])
@@ -156,9 +160,11 @@ class Lockstep:
     def _leave(self, live: list[Member], members: Sequence[Member], outcomes: Sequence[Outcome | None]) -> None:
         """Record those of ``members`` that ended, and go on without them."""
         for member, outcome in zip(members, outcomes, strict=True):
-            if outcome is not None:
+            if outcome is not None and member in live:
                 self._end(member, outcome)
                 live.remove(member)
+            elif outcome is not None:  # the student that sets the pace, which has no record
+                self.pace = None
 
     def _sweep(self, member: Member) -> Sweep:
         """What ``member``'s method may look at before its training: the teacher on every training image as it is."""
@@ -238,6 +244,8 @@ def _attempt(member: Member, work: Callable[[], object]) -> Outcome | None:
         work()
     except Diverged as ended:
         return Outcome("diverged", f"{ended}.")
+    except DataError:  # a damaged file is no fault of a member
+        raise
     except (Exception, SystemExit) as error:  # other people's code: whatever it raises costs its own trial only
         traceback.print_exc()
         return Outcome("crashed", f"{type(error).__name__}: {error}")

@@ -17,6 +17,7 @@ from kdbench.models.network import Network
 from kdbench.models.outputs import PARTS, DataSpec, NetworkSpec, Outputs
 from kdbench.plan.trial import Trial
 from kdbench.train.batches import Batch, Batches
+from kdbench.train.compiling import compiled
 from kdbench.train.crew import self_contained
 from kdbench.train.rate import learning_rate
 from kdbench.train.scoring import Diverged, Scoring
@@ -62,8 +63,11 @@ class Member:
             student = self.network.spec(trial.student, shape)
             self.method: Method = load_class(self.spec).build(self.spec, trial.config, student, taught, data)
         self.method.to(device)
+        self.see = compiled(self.network, trial.protocol.compile)
+        #: Batch sizes seen in this process: a new one is compiled first, where the protocol compiles.
+        self._sizes: set[int] = set()
         #: Whether it may be stepped beside others (kdbench.train.crew).
-        self.self_contained = self_contained(trial, self.network, self.method)
+        self.self_contained = trial.protocol.compile == "none" and self_contained(trial, self.network, self.method)
         self.teacher_head = taught.head if taught is not None and "teacher_head" in self.spec.needs else None
         self.network.train()
         self.method.train()
@@ -136,14 +140,23 @@ class Member:
     def step(self, batch: Batch, taught: Taught | None) -> None:
         """Train on ``batch``, the batch of ``self.position``. Diverged when the loss is seen not to be finite."""
         started = time.perf_counter()
-        if len(batch.y) >= self.smallest_batch:
+        trained = len(batch.y) if len(batch.y) >= self.smallest_batch else 0
+        if trained:
             self._train(batch, taught)
         self.position += 1
         if self.position % FINITE_EVERY == 0 and not self.scoring.sums.finite():
             raise Diverged(self._epoch_of(self.position - 1))
         if self.position == 0:  # the main training starts with an optimiser that has seen nothing
             self.optimiser = self._optimiser()
-        self.seconds += time.perf_counter() - started
+        if not self._compiled(len(batch.y)):
+            self.seconds += time.perf_counter() - started
+            self.images += trained
+
+    def _compiled(self, size: int) -> bool:
+        """Whether the step just taken was the first on ``size`` images in this process, and its code made for it."""
+        new = self.trial.protocol.compile != "none" and size not in self._sizes
+        self._sizes.add(size)
+        return new
 
     def _train(self, batch: Batch, taught: Taught | None) -> None:
         if not self.self_contained:
@@ -159,7 +172,6 @@ class Member:
         frozen = () if phase is None or phase[2].method else tuple(self.method.parameters())
         self._descend(terms, frozen)
         self.scoring.sums.add(terms, outputs.logits, batch.y)
-        self.images += len(batch.y)
 
     def _seed(self) -> None:
         """Set torch's global generator, which dropout and the like draw from.
@@ -216,11 +228,11 @@ class Member:
         joint = [name for name in norms if norms[name] == "joint"]
         if joint:
             images = torch.cat([batch.x, *(batch.views[name] for name in joint)])
-            outputs, *others = self.network(images, self.parts).split(len(batch.y))
+            outputs, *others = self.see(images, self.parts).split(len(batch.y))
         else:
-            outputs, others = self.network(batch.x, self.parts), []
+            outputs, others = self.see(batch.x, self.parts), []
         views = dict(zip(joint, others, strict=True))
-        views |= {name: self.network(batch.views[name], self.parts) for name in norms if name not in joint}
+        views |= {name: self.see(batch.views[name], self.parts) for name in norms if name not in joint}
         return outputs, views
 
     def _epoch_of(self, position: int) -> int:

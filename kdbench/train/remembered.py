@@ -60,8 +60,8 @@ def remember(
     protocol = batches.protocol
     if protocol.augmentation != "none" or protocol.epochs < 2 or len(batches.train) < protocol.batch:
         return None
-    split = [protocol.batch, protocol.holdout, protocol.split_seed, protocol.fold, protocol.precision, protocol.threads]
-    place = folder / digest([identity, split])[:20]
+    named = ("batch", "holdout", "split_seed", "precision", "threads", "fold", "compile")
+    place = folder / digest([identity, {name: getattr(protocol, name) for name in named}])[:20]
     try:
         arrays = _open(place) or (_open(place) if _write(place, teacher, batches, say) else {})
     except OSError as error:  # a full or read-only disk costs time, not the training

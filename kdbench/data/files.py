@@ -1,0 +1,59 @@
+"""Images that stay in their files: what a data set too large for memory has in place of an array."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from kdbench.errors import DataError
+
+
+@dataclass(frozen=True, eq=False)
+class ImageFiles:
+    """Files of images, with the length, shape and indexing of an array [N,C,H,W] that nobody has read.
+
+    Image i is the file ``names[i]`` in the folder ``folder / classes[labels[i]]``; decoded it has the shape ``picture``
+    (C, H, W). The names are one array of bytes, as a million strings would take four times the memory.
+    """
+
+    folder: Path
+    classes: tuple[str, ...]
+    names: npt.NDArray[np.bytes_]
+    labels: npt.NDArray[np.int64]
+    picture: tuple[int, int, int]
+
+    dtype = np.dtype(np.uint8)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (len(self), *self.picture)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, places: npt.NDArray[np.int64] | slice) -> ImageFiles:
+        return ImageFiles(self.folder, self.classes, self.names[places], self.labels[places], self.picture)
+
+    def paths(self) -> Iterator[str]:
+        """The path of each file, in order."""
+        for relative in self._relative():
+            yield f"{self.folder}{os.sep}{os.fsdecode(relative)}"
+
+    def listing(self) -> Iterator[bytes]:
+        """What identifies each file: its path below ``folder`` and its size in bytes. DataError for an empty file."""
+        for relative, path in zip(self._relative(), self.paths(), strict=True):
+            size = os.stat(path).st_size
+            if not size:
+                raise DataError(f"{path} is empty; fetch it again.")
+            yield b"%s\0%d\0" % (relative, size)
+
+    def _relative(self) -> Iterator[bytes]:
+        folders = [os.fsencode(name) for name in self.classes]
+        rows: Iterator[tuple[Any, Any]] = zip(self.labels, self.names, strict=True)
+        return (b"%s/%s" % (folders[label], bytes(name)) for label, name in rows)

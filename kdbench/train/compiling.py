@@ -1,0 +1,41 @@
+"""Networks compiled by torch.compile, where the protocol asks for it.
+
+Each batch size is compiled by itself, as a size that is met later must not change the code for those before it, or a
+resumed training would have other bits. It takes from seconds to minutes, which a record's times leave out.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from kdbench.errors import UserError
+
+
+def compiled(network: nn.Module, mode: str) -> nn.Module:
+    """``network`` as the protocol's ``compile`` says; itself for ``none``.
+
+    ``default`` fuses what lies between convolutions; ``reduce-overhead`` replays CUDA graphs, too. UserError where
+    there is no compiler on this machine.
+    """
+    if mode == "none":
+        return network
+    _check_compiler(next(network.parameters()).device)
+    torch._inductor.config.fallback_random = True  # dropout draws as it does uncompiled, from torch's own generator
+    made: nn.Module = torch.compile(network, dynamic=False, mode=None if mode == "default" else mode)
+    return made
+
+
+def _check_compiler(device: torch.device) -> None:
+    if device.type != "cpu":
+        return
+    from torch._inductor.cpp_builder import get_cpp_compiler
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    try:
+        get_cpp_compiler()
+    except InvalidCxxCompiler:
+        raise UserError(
+            "The protocol compiles its networks (compile), but torch finds no C++ compiler here; "
+            'install g++ or clang, or set compile = "none".'
+        ) from None
