@@ -1,10 +1,16 @@
-"""The benchmarks' option, their fixture, and their figures under the table of pytest-benchmark."""
+"""The benchmarks' option, their fixture, their machine, and their figures under the table of pytest-benchmark."""
 
 from __future__ import annotations
 
+import os
+from typing import Any
+
 import pytest
+import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 from report import LINES, Report
+
+from kdbench.train.device import numerics
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -13,6 +19,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[LINES] = []
+
+
+def pytest_benchmark_update_machine_info(machine_info: dict[str, Any]) -> None:
+    machine_info["kdbench"] = {**numerics(torch.device("cpu")), "cores": os.cpu_count()}
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import random
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import pytest
@@ -13,15 +14,28 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 #: What is printed under the table of pytest-benchmark.
 LINES = pytest.StashKey[list[str]]()
+#: Fewer say nothing of the spread.
+FEWEST = 3
 
 
 @dataclass(frozen=True)
 class Ratio:
-    """CPU seconds over the baseline's of the same round: the median and the quartiles of all rounds."""
+    """A figure over another one of the same round: the median and the quartiles of all rounds."""
 
     low: float
     median: float
     high: float
+
+    @classmethod
+    def of(cls, figures: Sequence[float], others: Sequence[float]) -> Ratio:
+        return cls(*statistics.quantiles([a / b for a, b in zip(figures, others, strict=True)], n=4))
+
+    @property
+    def quartiles(self) -> list[float]:
+        return [self.low, self.median, self.high]
+
+    def __str__(self) -> str:
+        return f"{self.median:.3f} ({self.low:.3f} to {self.high:.3f})"
 
 
 @dataclass(frozen=True)
@@ -35,13 +49,14 @@ class Report:
         self.benchmark.extra_info[name] = figure
         self.config.stash[LINES].append(f"{self.benchmark.name}: {name} {text}")
 
-    def ratios(self, tasks: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, Ratio]:
-        """Time ``tasks`` in rounds, each once a round and in random order; the first is the baseline.
+    def seconds(
+        self, tasks: Mapping[str, Callable[[], object]], rounds: int, budget: float = math.inf
+    ) -> dict[str, list[float]]:
+        """Time ``tasks`` in rounds, each once a round and in random order, after one that does not count.
 
         Times are this process's on the CPU: other processes' turns do not count, and what slows the machine for longer
-        than a round slows all of it, and cancels.
+        than a round slows all of it, and cancels in a Ratio. ``budget``: seconds in which the rounds should be over.
         """
-        baseline, *others = tasks
         seconds: dict[str, list[float]] = {name: [] for name in tasks}
         order, shuffle = list(tasks), random.Random(0).shuffle
 
@@ -52,14 +67,21 @@ class Report:
                 tasks[name]()
                 seconds[name].append(time.process_time() - started)
 
+        started = time.monotonic()
         each()
+        fitting = budget / (time.monotonic() - started)
         for times in seconds.values():
             times.clear()
-        self.benchmark.pedantic(each, rounds=max(2, self.config.getoption("rounds", None) or rounds))
-        found = {}
-        for name in others:
-            ratios = [a / b for a, b in zip(seconds[name], seconds[baseline], strict=True)]
-            found[name] = ratio = Ratio(*statistics.quantiles(ratios, n=4))
+        wanted = self.config.getoption("rounds", None) or min(rounds, fitting)
+        self.benchmark.pedantic(each, rounds=max(FEWEST, int(wanted)))
+        return seconds
+
+    def ratios(self, tasks: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, Ratio]:
+        """The time of each of ``tasks`` over that of the first."""
+        baseline, *others = tasks
+        seconds = self.seconds(tasks, rounds)
+        found = {name: Ratio.of(seconds[name], seconds[baseline]) for name in others}
+        for name, ratio in found.items():
             text = f"{ratio.median:.3f} x {baseline} ({ratio.low:.3f} to {ratio.high:.3f})"
-            self.add(name, [ratio.low, ratio.median, ratio.high], text)
+            self.add(name, ratio.quartiles, text)
         return found

@@ -24,6 +24,13 @@ PROTOCOL: dict[str, Any] = {
 LABELS = np.random.default_rng(0).integers(0, CLASSES, IMAGES).astype(np.int16)
 
 
+#: What a record's cost also has where the deployed network was timed.
+SPEEDS: dict[str, Any] = {
+    "inference_images_per_s_single": 100.0, "inference_images_per_s_best": 4200.0, "inference_best_batch": 64,
+    "inference_fraction": 0.31, "train_fraction": 0.24, "reference_images_per_s": 2000.0, "ceiling_gflops_per_s": 90.0,
+}  # fmt: skip
+
+
 def predictions(
     accuracy: float, seed: int, images: int = IMAGES, selections: tuple[str, ...] = ("last", "best_test")
 ) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from kdbench.data import load, split
 from kdbench.errors import UserError
 from kdbench.methods import METHODS
+from kdbench.methods.ce import CE
 from kdbench.methods.kd import kd_loss
 from kdbench.models.factory import create
 from kdbench.plan.cohorts import cohorts
@@ -31,6 +32,7 @@ from kdbench.stats.scores import score_predictions
 from kdbench.suites import Suite, parse_suite
 from kdbench.teachers.facts import TeacherShelf
 from kdbench.teachers.weights import read_weights, weights_digest
+from kdbench.train import pace
 from kdbench.train.batches import Batches
 from kdbench.train.conformance import make_bench
 from kdbench.train.device import numerics
@@ -296,6 +298,9 @@ def test_a_record_agrees_with_its_predictions_curve_and_teacher(bench: Bench, ma
         )
         assert (cost["cohort_size"], cost["ratio_to_ce"] == 1.0) == (2, label == "ce")
         assert cost["train_images_per_s_shared"] < cost["train_images_per_s"]
+        operations, most = cost["flops"] / 1e9, cost["ceiling_gflops_per_s"]
+        assert cost["inference_fraction"] == pytest.approx(operations * cost["inference_images_per_s_best"] / most)
+        assert cost["train_fraction"] == pytest.approx(3 * operations * cost["train_images_per_s"] / most)
         assert (record["teacher"] is None) == (label == "ce")
         assert (scores["last"]["agreement"] is None) == (label == "ce")
     (kd,) = bench.trials(suite, "kd")
@@ -310,9 +315,40 @@ def test_a_record_agrees_with_its_predictions_curve_and_teacher(bench: Bench, ma
     assert "ratio_to_ce" in records["kd"]["cost"]
 
 
-def test_the_ratio_is_to_the_plain_student_of_the_cohort_or_none(bench: Bench, make_suite: MakeSuite) -> None:
-    records = together(bench, make_suite(suite_text(["kd"], epochs=1)))
+def test_without_a_plain_student_one_is_stepped_for_its_time_and_no_bit_moves(
+    taught: Bench, good: tuple[Path, dict[str, Record]], make_suite: MakeSuite
+) -> None:
+    suite = make_suite(suite_text(METHOD_ROWS))
+    for cores in (1, 2):
+        timed = taught.again(f"timed-{cores}")
+        shutil.copytree(taught.folder / "cache" / "teachers", timed.folder / "cache" / "teachers")
+        timed.cores = cores
+        records = together(timed, suite, "kd", "fitnet")
+        assert set(records) == {"kd", "fitnet"}
+        for label, record in records.items():
+            assert record["cost"]["ratio_to_ce"] > 0
+            assert record["cost"]["cohort_size"] == 2
+            assert same_bits(record, good[1][label])
+
+
+@pytest.mark.parametrize("constants", [{"STEPS": 3}, {"SECONDS": 0.0, "SHARE": 0.0}])
+def test_few_steps_of_a_plain_student_tell_nothing(
+    taught: Bench, make_suite: MakeSuite, monkeypatch: pytest.MonkeyPatch, constants: dict[str, float]
+) -> None:
+    for name, value in constants.items():
+        monkeypatch.setattr(pace, name, value)
+    records = together(taught, make_suite(suite_text(["kd"], epochs=1)))
     assert records["kd"]["cost"]["ratio_to_ce"] is None
+
+
+def test_a_plain_student_that_diverges_costs_nobody_anything(
+    taught: Bench, good: tuple[Path, dict[str, Record]], make_suite: MakeSuite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(CE, "loss", lambda self, step: {"ce": step.student.logits.sum() * float("nan")})
+    monkeypatch.setattr("kdbench.train.member.FINITE_EVERY", 3)
+    record = together(taught, make_suite(suite_text(METHOD_ROWS)), "kd")["kd"]
+    assert record["cost"]["ratio_to_ce"] is None
+    assert same_bits(record, good[1]["kd"])
 
 
 def test_all_methods_start_from_one_student_and_see_one_order(bench: Bench, make_suite: MakeSuite) -> None:

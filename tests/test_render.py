@@ -329,6 +329,35 @@ def test_a_row_with_a_longer_training_says_so_and_is_not_set_against_the_others(
 
 
 @pytest.mark.usefixtures("few")
+def test_throughput_is_shown_of_records_that_have_it(tmp_path):
+    store = Store(tmp_path / "results")
+    cost = rr.record()["cost"]
+    pair = "resnet56:resnet20"
+    rr.put(store, 0.5, "ce", "none:resnet20", images=200, cost={**cost, **rr.SPEEDS})
+    rr.put(store, 0.5, "kd", pair, images=200, cost={**cost, **rr.SPEEDS, "inference_images_per_s_best": 4400.0})
+    rr.put(store, 0.5, "simkd", pair, images=200, cost={**cost, **rr.SPEEDS, "flops": 95_000_000})
+    rr.put(store, 0.5, "wttm", pair, images=200)
+    rr.put(store, 0.5, "dkd", pair, images=200, cost={**cost, "train_fraction": 0.9})
+    build(tmp_path / "results", tmp_path / "out")
+    page = Html((tmp_path / "out/suites/cifar100-short@1.html").read_text(encoding="utf-8"))
+    rows = [row for row in page.rows if row and row[0].startswith("resnet20 ")]
+    assert rows == [
+        [
+            *("resnet20 on cifar100 x", "2", "278.3", "82.0", "900 24.0 % of ceiling", "100"),
+            *("4300 batch 64, 31.0 % of ceiling", "2.15", "90"),
+        ],
+        [
+            *("resnet20 on cifar100 as deployed by simkd x", "1", "278.3", "95.0", "–", "100"),
+            *("4200 batch 64, 31.0 % of ceiling", "2.10", "90"),
+        ],
+    ]
+
+
+def test_without_any_throughput_there_is_no_table_of_it(site):
+    assert "throughput" not in (site / "suites/cifar100-short@1.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.usefixtures("few")
 def test_a_folder_that_is_no_site_is_never_replaced(results, tmp_path):
     keep = tmp_path / "precious" / "thesis.txt"
     keep.parent.mkdir()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import resource
 import sys
+from contextlib import suppress
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -25,6 +27,15 @@ def flops(network: nn.Module, image_shape: Shape) -> int:
         network(torch.zeros(1, *image_shape, device=device))
     network.train(training)
     return int(counter.get_total_flops())
+
+
+def forget_peak(device: torch.device) -> None:
+    """Let ``peak_memory`` speak of what comes from here on, as far as the system can: on cuda and on Linux."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    else:
+        with suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # "man 5 proc": resets the peak
 
 
 def peak_memory(device: torch.device) -> int:

@@ -13,6 +13,7 @@ from kdbench.render.catalogue import Catalogue, installed_suite, spread
 from kdbench.render.content import outline
 from kdbench.render.measured import Line, Table, Yardstick
 from kdbench.render.plot import Axis, Dot, axis
+from kdbench.render.speeds import Speed, speeds
 from kdbench.stats import aggregate
 from kdbench.stats.aggregate import Record
 from kdbench.stats.intervals import Interval
@@ -47,6 +48,7 @@ class SuiteView:
     rows: tuple[Row, ...]
     axis: Axis
     yardsticks: tuple[Yardstick, ...]
+    speeds: tuple[Speed, ...]
     protocol: tuple[tuple[str, list[tuple[str, list[str]]]], ...]
     outline: str
     statuses: Mapping[str, int]
@@ -96,6 +98,7 @@ def suite_view(catalogue: Catalogue, name: str) -> SuiteView:
         rows=tuple(dataclasses.replace(r, dot=shared.dot(r.gain, r.kind)) if r.gain else r for r in rows),
         axis=shared,
         yardsticks=tuple(y for t in tables for y in measured.yardsticks([line.cell for line in t.lines], selection)),
+        speeds=tuple(speeds(records)),
         protocol=tuple(_protocol(lines)),
         outline=suite_outline(tables),
         statuses=dict(sorted(Counter(r["status"] for r in records).items())),

@@ -94,7 +94,7 @@ def train_cohort(
             saver = Saver(task.cache / "checkpoints", CHECKPOINT_SECONDS, facts_of_machine)
             crew = Crew(cores, protocol.threads)
             plain = protocol.compile != "none" or any(member.trial.method == "ce" for member in members)
-            pace = None if plain else Pace(trials[0], dataset, batches, device)
+            pace = None if plain else Pace(members[0].trial, dataset, batches, device)
             lockstep = Lockstep(members, batches, teacher, saver, emit, clerk.ended, crew, remembered, pace)
             clerk.account = Account(lockstep, dataset)
             lockstep.run()

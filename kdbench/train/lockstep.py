@@ -26,6 +26,7 @@ from kdbench.train.member import Member
 from kdbench.train.pace import Pace
 from kdbench.train.remembered import Remembered
 from kdbench.train.scoring import Diverged
+from kdbench.train.stopwatch import Stopwatch
 from kdbench.train.taught import Taught, teach
 
 Emit = Callable[[dict[str, Any]], None]
@@ -96,8 +97,10 @@ class Lockstep:
     crew: Crew = field(default_factory=Crew)
     remembered: Remembered | None = None
     pace: Pace | None = None
-    shared_seconds: float = 0.0
     shared_images: int = 0
+
+    def __post_init__(self) -> None:
+        self.shared_work = Stopwatch(self.batches.device)
 
     def run(self) -> None:
         live = [m for m in self.members if self.saver.restore(m) or self._began(m)]
@@ -138,8 +141,8 @@ class Lockstep:
         self._finish(live)
 
     def _step(self, step: int, due: Sequence[Member], shared: Shared, live: list[Member]) -> None:
-        """One step of each of ``due``, and of who sets the pace, side by side if they can be; who ends leaves ``live``."""
-        company = [*due, *(() if self.pace is None else self.pace.on(step))]
+        """One step of each of ``due`` and of the pace, those side by side that can be; who ends leaves ``live``."""
+        company = [*due, *(() if self.pace is None else self.pace.on(step, due))]
         beside = [member for member in company if member.self_contained and self.crew.cores > 1]
         self._leave(
             live, beside, self.crew.each(lambda member: _attempt(member, partial(_step, member, *shared)), beside)
@@ -198,7 +201,7 @@ class Lockstep:
 
     def _share(self, step: int, due: Sequence[Member]) -> Shared:
         """The batch of ``step`` and what the teacher says of it, made once for all."""
-        started = time.perf_counter()
+        began = self.shared_work.mark()
         batch = self.batches.batch(step, _views(due))
         taught = None
         pupils = [member for member in due if member.spec.needs_teacher]
@@ -206,7 +209,7 @@ class Lockstep:
             parts = frozenset[str]().union(*(member.parts for member in pupils))
             taught = None if self.remembered is None else self.remembered.recall(batch, parts)
             taught = taught or teach(self.teacher, batch, parts, _views(pupils))
-        self.shared_seconds += time.perf_counter() - started
+        self.shared_work.add(began)
         self.shared_images += len(batch.y)
         return batch, taught
 

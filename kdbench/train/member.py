@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,6 +21,7 @@ from kdbench.train.crew import self_contained
 from kdbench.train.rate import learning_rate
 from kdbench.train.scoring import Diverged, Scoring
 from kdbench.train.seeds import derive, seeded
+from kdbench.train.stopwatch import Stopwatch
 from kdbench.train.taught import Taught
 
 #: Steps between two looks at whether the loss is still finite: a look waits for the device.
@@ -81,7 +81,7 @@ class Member:
         #: Where this training starts: below 0 by the steps of its phases.
         self.first = self.timetable[0][0] if self.timetable else 0
         self.position = self.first
-        self.seconds = 0.0
+        self.watch = Stopwatch(device)
         self.images = 0
         self.resumed = 0
 
@@ -124,6 +124,11 @@ class Member:
             self.method.prepare(sweep)
 
     @property
+    def seconds(self) -> float:
+        """Of its own work so far: forward pass, loss, backward pass and update."""
+        return self.watch.seconds
+
+    @property
     def deployed(self) -> nn.Module:
         """The network that is scored and counted."""
         return self.method.deployed(self.network)
@@ -139,7 +144,7 @@ class Member:
 
     def step(self, batch: Batch, taught: Taught | None) -> None:
         """Train on ``batch``, the batch of ``self.position``. Diverged when the loss is seen not to be finite."""
-        started = time.perf_counter()
+        began = self.watch.mark()
         trained = len(batch.y) if len(batch.y) >= self.smallest_batch else 0
         if trained:
             self._train(batch, taught)
@@ -149,7 +154,7 @@ class Member:
         if self.position == 0:  # the main training starts with an optimiser that has seen nothing
             self.optimiser = self._optimiser()
         if not self._compiled(len(batch.y)):
-            self.seconds += time.perf_counter() - started
+            self.watch.add(began)
             self.images += trained
 
     def _compiled(self, size: int) -> bool:
@@ -319,7 +324,8 @@ class Member:
         self.network.load_state_dict(state["network"])
         self.method.load_state_dict(state["method"])
         self.optimiser.load_state_dict(state["optimiser"])
-        self.position, self.images, self.seconds = state["position"], state["images"], state["seconds"]
+        self.position, self.images = state["position"], state["images"]
+        self.watch = Stopwatch(self.device, state["seconds"])
         self.resumed = state["resumed"] + 1
         self.scoring.restore(state)
 

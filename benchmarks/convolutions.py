@@ -1,0 +1,83 @@
+"""The convolutions of a piece of work and nothing else: what bounds its speed while a library's are what they are.
+
+Every convolution that runs is recorded, forward and backward, with the shapes and strides of its arguments, and run
+again on random numbers in tensors that are laid out alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+#: The first is what runs where autograd does not listen, the others where it does.
+OPERATORS = (torch.ops.aten.conv2d, torch.ops.aten.convolution, torch.ops.aten.convolution_backward)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A tensor without its numbers."""
+
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+    dtype: torch.dtype
+
+    def tensor(self) -> Tensor:
+        extent = 1 + sum((n - 1) * step for n, step in zip(self.shape, self.stride, strict=True))
+        return torch.randn(extent).to(self.dtype).as_strided(self.shape, self.stride)
+
+
+#: An operator and its arguments, a Layout for each tensor among them.
+Call = tuple[Any, list[Any]]
+
+
+class _Recorder(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[Call] = []
+
+    def __torch_dispatch__(self, operator: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if operator.overloadpacket in OPERATORS:
+            seen = [Layout(tuple(a.shape), a.stride(), a.dtype) if isinstance(a, Tensor) else a for a in args]
+            self.calls.append((operator, seen))
+        return operator(*args, **(kwargs or {}))
+
+
+def recorded(work: Callable[[], object]) -> list[Call]:
+    """The convolutions of ``work``, which is done once."""
+    with _Recorder() as recorder:
+        work()
+    return recorder.calls
+
+
+def replay(calls: Sequence[Call]) -> Callable[[], None]:
+    """What runs ``calls``.
+
+    Of one layout in one place of an operator's arguments there is one tensor: activations are found in the cache, if at
+    all, as those are that the operator before has just written.
+    """
+    tensors: dict[tuple[Any, int, Layout], Tensor] = {}
+
+    def stand_in(operator: Any, place: int, argument: Any) -> Any:
+        if not isinstance(argument, Layout):
+            return argument
+        key = (operator, place, argument)
+        if key not in tensors:
+            tensors[key] = argument.tensor()
+        return tensors[key]
+
+    made = [
+        (operator, [stand_in(operator, place, argument) for place, argument in enumerate(arguments)])
+        for operator, arguments in calls
+    ]
+
+    @torch.inference_mode()
+    def run() -> None:
+        for operator, arguments in made:
+            operator(*arguments)
+
+    return run

@@ -1,0 +1,57 @@
+"""kdbench's own training, a step at a time: what a worker does with a batch, for students of one pair."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+
+from pairs import Pair
+
+from kdbench.data import Dataset
+from kdbench.models.folding import folded
+from kdbench.train.conformance import Bench
+from kdbench.train.device import set_up
+from kdbench.train.file_batches import make_batches
+from kdbench.train.lockstep import Lockstep, Outcome, Saver, Shared
+from kdbench.train.member import Member
+
+#: Eight methods that read logits alone.
+SUITE = ("kd", "ttm", "wttm", "dkd", "dist", "nkd", "rld", "lskd(kd)")
+#: More than anybody will time.
+EPOCHS = 10_000
+
+
+class Engine(Bench):
+    """Cohorts of one pair, all on the same batches, on one thread."""
+
+    def __init__(self, pair: Pair, dataset: Dataset) -> None:
+        super().__init__("kd", pair.student, pair.teacher, dataset, set_up("cpu", 1), pair.batch)
+        augmentation = "resized_crop_flip" if pair.in_files else "crop_flip"
+        self.protocol = replace(self.protocol, epochs=EPOCHS, augmentation=augmentation)
+        self.batches = make_batches(dataset, self.protocol, 0, 0, self.device)
+        self._steps = count()
+
+    def cohort(self, methods: Sequence[str], fold: bool = False) -> Lockstep:
+        """Students of ``methods`` under one teacher; ``fold`` as in a protocol."""
+        teacher = self.network
+        if fold:
+            teacher = folded(teacher, self.teacher, self.dataset.spec.image_shape)
+        saver = Saver(Path(os.devnull), math.inf, {})
+        members = [self.member(name) for name in methods]
+        return Lockstep(members, self.batches, teacher, saver, lambda event: None, _ended)
+
+    def share(self, cohort: Lockstep) -> Shared:
+        """The next batch, and what the teacher says of it."""
+        return cohort._share(next(self._steps), cohort.members)
+
+    def step(self, cohort: Lockstep) -> None:
+        """Train every student of ``cohort`` on the next batch, as Lockstep does between two looks at the clock."""
+        cohort._step(0, cohort.members, self.share(cohort), list(cohort.members))
+
+
+def _ended(member: Member, outcome: Outcome) -> None:
+    raise RuntimeError(f"{member.trial.method} {outcome.status}: {outcome.detail}")

@@ -1,0 +1,96 @@
+"""What of the benchmarks is no measurement: the page they write, what they replay, what they compare with."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from types import ModuleType
+
+import pytest
+import torch
+from bench import ROOT
+from torch.utils.flop_counter import FlopCounterMode
+
+from kdbench.methods.kd import kd_loss
+from kdbench.models.factory import create
+
+Import = Callable[[str], ModuleType]
+
+
+@pytest.fixture
+def benchmarks(monkeypatch: pytest.MonkeyPatch) -> Import:
+    """A module of the benchmarks, by name."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    return importlib.import_module
+
+
+def test_the_page_has_each_block_and_writing_it_keeps_the_rest(benchmarks: Import) -> None:
+    table = benchmarks("table")
+    page = table.PAGE.read_text(encoding="utf-8")
+    for name in table.BLOCKS:
+        written = table.replaced(page, name, "| new |")
+        before, _, rest = page.partition(f"<!-- {name}: begin -->")
+        after = rest.partition(f"<!-- {name}: end -->")[2]
+        assert written.startswith(before)
+        assert written.endswith(after)
+        assert written[len(before) : len(written) - len(after)].splitlines()[1:-1] == ["", "| new |", ""]
+        assert table.replaced(written, name, "| new |") == written
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        "no marks\n",
+        "<!-- loops: begin -->\n",
+        "<!-- loops: end -->\n<!-- loops: begin -->\n",
+        "<!-- loops: begin -->\n<!-- loops: end -->\n" * 2,
+    ],
+)
+def test_a_page_without_the_block_is_not_written(benchmarks: Import, page: str) -> None:
+    with pytest.raises(ValueError, match="does not have the block 'loops' exactly once"):
+        benchmarks("table").replaced(page, "loops", "new")
+
+
+def test_the_table_shows_each_row_and_the_machine(benchmarks: Import) -> None:
+    table = benchmarks("table")
+    row = {"students": 8, "fold": True, "batch": 64, "peer": 101.23, "kdbench": 303.7, "bound": 350.0}
+    row |= {"ratio": [2.9, 3.0, 3.1], "share": [0.8, 0.87, 0.9]}
+    timed = {"params": {"name": "a:b"}, "extra_info": {"8 students (fold)": row}, "name": "test_loops[a:b]"}
+    started = {"name": "test_command[list methods]", "stats": {"median": 0.1234}}
+    lines = list(table.loops([timed, started]))
+    assert "| `a:b` | 64 | 8 | true | 101 | 304 | 3.00 (2.90 to 3.10) | 350 | 0.87 (0.80 to 0.90) |" in lines
+    assert "| `kdbench list methods` | 0.12 s |" in lines
+    info = {"kdbench": {"device_name": "A CPU", "cores": 2, "isa": "AVX2", "torch": "9.9"}}
+    assert table.machine(info, "x") == "Made on A CPU, 2 cores, AVX2, torch 9.9, by `x`."
+
+
+def test_what_bounds_a_step_is_all_of_its_convolutions_as_they_are_laid_out(benchmarks: Import) -> None:
+    convolutions = benchmarks("convolutions")
+    norm = ((0.5,) * 3, (0.25,) * 3)
+    network = create("shufflenetv1_cifar", classes=10, image_shape=(3, 32, 32), mean=norm[0], std=norm[1])
+    network.to(memory_format=torch.channels_last)
+    images = torch.rand(2, 3, 32, 32).contiguous(memory_format=torch.channels_last)
+
+    def work() -> None:
+        with torch.inference_mode():
+            network.eval()(images)
+        network.train()(images).logits.square().sum().backward()
+
+    calls = convolutions.recorded(work)
+    again = convolutions.replay(calls)
+    assert convolutions.recorded(again) == calls
+    assert _flops(again) == _flops(work) != {}
+
+
+def _flops(work: Callable[[], None]) -> dict[str, int]:
+    """Operations of the convolutions of ``work``, forward and backward."""
+    with FlopCounterMode(display=False) as counter:
+        work()
+    counts = counter.get_flop_counts()["Global"]
+    return {str(operator): count for operator, count in counts.items() if "convolution" in str(operator)}
+
+
+def test_the_peers_loss_is_kd(benchmarks: Import) -> None:
+    student, teacher, labels = torch.randn(8, 10), torch.randn(8, 10), torch.arange(8)
+    ours = 0.1 * torch.nn.functional.cross_entropy(student, labels) + 0.9 * kd_loss(student, teacher, 4.0)
+    torch.testing.assert_close(benchmarks("peer").kd_loss(student, teacher, labels), ours)
