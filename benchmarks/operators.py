@@ -1,7 +1,7 @@
 """Where the time of a training step goes, operator by operator: ``python benchmarks/operators.py TEACHER:STUDENT``.
 
-Times are operators' own, on one thread; the profiler itself adds some to each call, so small operators look dearer than
-they are.
+Times are operators' own, on one thread, by the clock on the wall: the machine should do nothing else. The profiler adds
+some to each call, so small operators look dearer than they are.
 """
 
 from __future__ import annotations
@@ -51,10 +51,10 @@ def _step(pair: Pair, folder: Path, asked: argparse.Namespace) -> Callable[[], N
 def _table(step: Callable[[], None], steps: int) -> str:
     """A row for each of the operators that take longest, one for all others, one for what is no operator."""
     with profile(activities=[ProfilerActivity.CPU]) as seen:
-        started = time.process_time()
+        started = time.perf_counter()
         for _ in range(steps):
             step()
-        whole = time.process_time() - started
+        whole = time.perf_counter() - started
     own = sorted(((e.self_cpu_time_total / 1e6, e.count, e.key) for e in seen.key_averages()), reverse=True)
     rest, total = own[SHOWN:], sum(seconds for seconds, _, _ in own)
     rows = [(f"`{name}`", seconds, calls) for seconds, calls, name in own[:SHOWN]]

@@ -16,6 +16,7 @@ import render_records as rr
 from kdbench.errors import UserError
 from kdbench.records.store import Store
 from kdbench.render import build
+from kdbench.render.pages import rate
 from kdbench.render.plot import MARGIN, WIDTH, axis
 from kdbench.render.site import CSP, MARKER, gather
 from kdbench.render.verify import verify
@@ -351,6 +352,10 @@ def test_throughput_is_shown_of_records_that_have_it(tmp_path):
             *("4200 batch 64, 31.0 % of ceiling", "2.10", "90"),
         ],
     ]
+
+
+def test_few_images_a_second_keep_their_digits():
+    assert [rate(value) for value in (4321.6, 43.21, 0.4321, None)] == ["4322", "43.2", "0.43", "–"]
 
 
 def test_without_any_throughput_there_is_no_table_of_it(site):

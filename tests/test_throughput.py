@@ -69,6 +69,8 @@ def test_larger_batches_are_tried_while_there_is_memory_and_time(monkeypatch: py
     assert set(throughput(Sized(), (3, 8, 8)).by_batch) == {1, 4, 16}
     network = Sized(room=7)
     assert set(throughput(network, (3, 8, 8)).by_batch) == {1, 4} == set(network.seen)
+    with pytest.raises(torch.OutOfMemoryError):
+        throughput(Sized(room=0), (3, 8, 8))
     monkeypatch.setattr(module, "LONG", 0.0)
     assert set(throughput(Sized(), (3, 8, 8)).by_batch) == {1}
 

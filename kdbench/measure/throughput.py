@@ -60,7 +60,10 @@ class Throughput:
 
 
 def throughput(network: nn.Module, image_shape: Shape) -> Throughput:
-    """Time ``network`` on random images [C,H,W] where it lies, and leave its mode as it was."""
+    """Time ``network`` on random images [C,H,W] where it lies, and leave its mode as it was.
+
+    torch.OutOfMemoryError where there is no room for one image.
+    """
     device = next(network.parameters()).device
     training = network.training
     network.eval()
@@ -68,11 +71,13 @@ def throughput(network: nn.Module, image_shape: Shape) -> Throughput:
         with torch.no_grad():
             own = list(_growing(lambda batch: partial(network, _images((batch, *image_shape), device)), BATCHES, LONG))
             reference = list(_growing(partial(_reference, device), (REFERENCE_BATCH,), LONG))
-            seconds = _in_turn([*own, *reference])
+            if not own or not reference:
+                raise torch.OutOfMemoryError
+            *seconds, shown = _in_turn([*own, *reference])
     finally:
         network.train(training)
-    by_batch = {batch: batch / taken for (batch, _, _), taken in zip(own, seconds, strict=False)}
-    return Throughput(by_batch, REFERENCE_BATCH / seconds[-1])
+    by_batch = {batch: batch / taken for (batch, _, _), taken in zip(own, seconds, strict=True)}
+    return Throughput(by_batch, REFERENCE_BATCH / shown)
 
 
 def ceiling(device: torch.device, dtype: torch.dtype) -> float:

@@ -142,6 +142,11 @@ def signed(value: float | None, digits: int = 2) -> str:
     return text if value is None or not math.isfinite(value) or value < 0 else f"+{text}"
 
 
+def rate(value: float | None) -> str:
+    """Images a second: whole ones where there are many, else at least two digits."""
+    return number(value, 0 if value is None or value >= 100 else 1 if value >= 10 else 2)
+
+
 def sort_value(value: Interval | float | None) -> str:
     """What the page's script sorts by; empty sorts last."""
     mean = value.mean if isinstance(value, Interval) else value
@@ -155,7 +160,13 @@ SELECTION_NAMES = {
     "unstated": "not stated",
 }
 
-FILTERS = {"number": number, "signed": signed, "sort_value": sort_value, "selection_name": SELECTION_NAMES.__getitem__}
+FILTERS = {
+    "number": number,
+    "signed": signed,
+    "rate": rate,
+    "sort_value": sort_value,
+    "selection_name": SELECTION_NAMES.__getitem__,
+}
 
 GLOBALS = {
     "href": href,

@@ -85,7 +85,7 @@ def train_cohort(
             trial = waiting.pop(0)
             try:
                 members.append(Member(trial, dataset, batches, device, spec, None if taught is None else taught[2]))
-                room.add(members[-1], batches.batch(0))
+                room.add(members[-1], batches.of(torch.arange(min(protocol.batch, len(batches.train)))))
             except (Exception, SystemExit) as error:  # a plugin that cannot be built costs its own trial only
                 clerk.failed(trial, error)
         if waiting:
