@@ -117,6 +117,28 @@ def test_a_resumed_trial_among_new_ones_and_after_a_lost_checkpoint(
 
 
 @pytest.mark.usefixtures("fast_disk")
+def test_a_batch_made_ahead_for_one_that_left_is_nobody_elses(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On two cores: a new member crashes while the next batch is made, and the resumed one waits at a later step."""
+    bench.cores = 2
+    suite = parse_suite(suite_text(["ce", "fitnet"]), "tiny.toml")
+    expected = bench.train(bench.trials(suite))
+    resumed = bench.again("resumed")
+    shutil.copytree(bench.folder / "cache" / "teachers", resumed.folder / "cache" / "teachers")
+    resumed.cores = 2
+    trials = {trial.label: trial for trial in resumed.trials(suite)}
+    with monkeypatch.context() as patch:
+        patch.setattr(Batches, "batch", at(STEPS + 3, Batches.batch))
+        with pytest.raises(Killed):
+            resumed.train([trials["ce"]])
+    with monkeypatch.context() as patch:
+        patch.setattr("kdbench.methods.fitnet.FitNet.loss", lambda self, step: 1 / 0)
+        records = resumed.train(list(trials.values()))
+    assert records["fitnet"]["status"] == "crashed"
+    assert records["ce"]["provenance"]["resumed"] == 1
+    assert same_bits(records["ce"], expected["ce"])
+
+
+@pytest.mark.usefixtures("fast_disk")
 @pytest.mark.parametrize("part", ["curve", "method", "optimiser", "network"])
 def test_a_checkpoint_of_another_version_of_the_code_is_passed_over(
     bench: Bench, undisturbed: tuple[Bench, Suite, dict[str, Record]], monkeypatch: pytest.MonkeyPatch, part: str

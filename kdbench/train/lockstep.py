@@ -121,7 +121,9 @@ class Lockstep:
         ahead: Future[Shared] | None = None
         for step in range(min(member.position for member in live), self.batches.total_steps):
             due = [member for member in live if member.position == step]
-            if due:
+            if not due:  # whoever it was made for has left
+                ahead = None
+            else:
                 shared = self._share(step, due) if ahead is None else ahead.result()
                 after = [member for member in live if member.position in (step, step + 1)]
                 last = step + 1 == self.batches.total_steps
