@@ -34,7 +34,6 @@ from kdbench.teachers.facts import TeacherShelf
 from kdbench.teachers.weights import read_weights, weights_digest
 from kdbench.train import pace
 from kdbench.train.batches import Batches
-from kdbench.train.conformance import make_bench
 from kdbench.train.device import numerics
 from kdbench.train.rate import learning_rate
 from kdbench.train.seeds import seeded
@@ -79,44 +78,6 @@ def test_alone_in_company_and_in_any_order(bench: Bench, make_suite: MakeSuite) 
     turned = bench.again("turned")
     records = turned.train(list(reversed(turned.trials(suite))))
     assert all(same_bits(records[label], company[label]) for label in rows)
-
-
-@pytest.mark.parametrize("cores", [2, 3])
-def test_side_by_side(taught: Bench, make_suite: MakeSuite, cores: int) -> None:
-    """Of these, nd has dropout and phased is a plugin: both are stepped alone."""
-    load_plugins([taught.plugin("phased", **PHASED)])
-    suite = make_suite(suite_text(("ce", "kd", "fitnet", "crld", "nd", "phased", "dot(kd)")))
-    one = together(taught, suite)
-    beside = taught.again("beside")
-    shutil.copytree(taught.folder / "cache" / "teachers", beside.folder / "cache" / "teachers")
-    beside.cores = cores
-    many = together(beside, suite)
-    assert {record["status"] for record in one.values()} == {"finished"}
-    assert all(same_bits(one[label], many[label]) for label in one)
-
-
-@pytest.mark.parametrize("name", [name for name in METHODS if not METHODS.get(name).wraps])
-def test_who_may_be_stepped_beside_others_draws_nothing_that_threads_share(name: str) -> None:
-    bench = make_bench(name)
-    member = bench.member()
-    batch = bench.batch(0, member)
-    taught = bench.taught(batch, member)
-    torch.manual_seed(7)
-    before = torch.random.get_rng_state()
-    member.step(batch, taught)
-    assert torch.equal(before, torch.random.get_rng_state()) == member.self_contained
-    assert member.self_contained or name == "nd"
-
-
-def test_a_bad_method_beside_others_costs_its_own_trial_only(taught: Bench, make_suite: MakeSuite) -> None:
-    taught.cores = 2
-    suite = make_suite(suite_text(["ce", "kd", {"name": "kd", "label": "wild", "config": {"kd_weight": 1e38}}]))
-    records = together(taught, suite)
-    assert {label: record["status"] for label, record in records.items()} == {
-        "ce": "finished",
-        "kd": "finished",
-        "wild": "diverged",
-    }
 
 
 BAD: dict[str, dict[str, Any]] = {

@@ -145,7 +145,7 @@ class Lockstep:
     def _step(self, step: int, due: Sequence[Member], shared: Shared, live: list[Member]) -> None:
         """One step of each of ``due`` and of the pace, those side by side that can be; who ends leaves ``live``."""
         company = [*due, *(() if self.pace is None else self.pace.on(step, due))]
-        beside = [member for member in company if member.self_contained and self.crew.cores > 1]
+        beside = self._beside(company)
         self._leave(
             live, beside, self.crew.each(lambda member: _attempt(member, partial(_step, member, *shared)), beside)
         )
@@ -156,11 +156,20 @@ class Lockstep:
                 shared = self._share(step, due)  # whatever it did to this one, nobody else sees
 
     def _close_epoch(self, members: Sequence[Member], seconds: float, step: int, live: list[Member]) -> None:
-        ended = self.crew.each(lambda member: _attempt(member, partial(member.end_epoch, seconds)), members)
-        self._leave(live, members, ended)
+        def close(member: Member) -> Outcome | None:
+            return _attempt(member, partial(member.end_epoch, seconds))
+
+        beside = self._beside(members)
+        self._leave(live, beside, self.crew.each(close, beside))
+        alone = [member for member in members if member not in beside]
+        self._leave(live, alone, [close(member) for member in alone])
         for member in members:
             if step >= 0 and member in live:
                 self._tell(member)
+
+    def _beside(self, members: Sequence[Member]) -> list[Member]:
+        """Those of ``members`` that threads may work on at once."""
+        return [member for member in members if member.self_contained and self.crew.cores > 1]
 
     def _leave(self, live: list[Member], members: Sequence[Member], outcomes: Sequence[Outcome | None]) -> None:
         """Record those of ``members`` that ended, and go on without them."""
