@@ -80,32 +80,35 @@ def machine(info: Mapping[str, Any], command: str) -> str:
 
 def loops(benchmarks: Sequence[Figures]) -> Iterator[str]:
     """The trainings, row by row, and what else a user waits for."""
-    yield "| pair | batch | students | `fold` | peers | kdbench | ratio | convolutions alone | share of these |"
-    yield "| --- | --- | --- | --- | --- | --- | --- | --- | --- |"
+    columns = ("pair", "batch", "students", "`fold`", "`compile`", "first step")
+    columns += ("peers", "kdbench", "ratio", "convolutions alone", "share of these")
+    yield row(*columns)
+    yield row(*("---" for _ in columns))
     for benchmark in _named(benchmarks, "test_loops"):
-        for row in benchmark["extra_info"].values():
-            cells = [f"`{benchmark['params']['name']}`", row["batch"], row["students"], str(row["fold"]).lower()]
-            cells += [f"{row['peer']:.3g}", f"{row['kdbench']:.3g}", _spread(row["ratio"])]
-            yield _row(*cells, f"{row['bound']:.3g}", _spread(row["share"]))
+        for found in benchmark["extra_info"].values():
+            cells = [f"`{benchmark['params']['name']}`", found["batch"], found["students"], str(found["fold"]).lower()]
+            cells += [f"`{found['compile']}`", f"{found['first']:.0f} s"]
+            cells += [f"{found['peer']:.3g}", f"{found['kdbench']:.3g}", _spread(found["ratio"])]
+            yield row(*cells, f"{found['bound']:.3g}", _spread(found["share"]))
     yield from ("", "| what else | |", "| --- | --- |")
     for benchmark in _named(benchmarks, "test_augmentation"):
         found = benchmark["extra_info"]["crop_flip"]
         figures = f"{found['kdbench']:,.0f}, peers {found['peer']:,.0f}: {_spread(found['ratio'])}"
-        yield _row("crops and flips of 32 x 32 pixels, images a second", figures)
+        yield row("crops and flips of 32 x 32 pixels, images a second", figures)
     for benchmark in _named(benchmarks, "test_random_crops"):
         low, median, high = benchmark["extra_info"]["kdbench"]
         figures = f"{_spread([1 / high, 1 / median, 1 / low])} times as many as the peers"
-        yield _row("crops of JPEGs, 224 x 224 pixels, images a second", figures)
+        yield row("crops of JPEGs, 224 x 224 pixels, images a second", figures)
     for benchmark in _named(benchmarks, "test_worker"):
         found = benchmark["extra_info"]
-        yield _row("a worker's start to its first steps", f"{found['start']:.1f} s")
-        yield _row("a cohort of eight resnet20, most memory", f"{found['peak'] / 2**20:,.0f} MiB")
-        yield _row("training images copied from their file", f"{found['copied']} bytes")
+        yield row("a worker's start to its first steps", f"{found['start']:.1f} s")
+        yield row("a cohort of eight resnet20, most memory", f"{found['peak'] / 2**20:,.0f} MiB")
+        yield row("training images copied from their file", f"{found['copied']} bytes")
     for benchmark in _named(benchmarks, "test_command"):
         words = benchmark["name"].partition("[")[2].removesuffix("]")
-        yield _row(f"`kdbench {words}`", f"{benchmark['stats']['median']:.2f} s")
+        yield row(f"`kdbench {words}`", f"{benchmark['stats']['median']:.2f} s")
     for benchmark in _named(benchmarks, "test_import_torch"):
-        yield _row("`import torch`, of which none of these does any", f"{benchmark['stats']['median']:.2f} s")
+        yield row("`import torch`, of which none of these does any", f"{benchmark['stats']['median']:.2f} s")
 
 
 def methods(benchmarks: Sequence[Figures]) -> Iterator[str]:
@@ -113,14 +116,14 @@ def methods(benchmarks: Sequence[Figures]) -> Iterator[str]:
     yield from ("| method | step, over that of `kd` |", "| --- | --- |")
     for benchmark in _named(benchmarks, "test_all_methods"):
         for name, ratio in sorted(benchmark["extra_info"].items(), key=lambda item: item[1][1]):
-            yield _row(f"`{name}`", _spread(ratio))
+            yield row(f"`{name}`", _spread(ratio))
 
 
 def _named(benchmarks: Sequence[Figures], name: str) -> list[Figures]:
     return [benchmark for benchmark in benchmarks if benchmark["name"].partition("[")[0] == name]
 
 
-def _row(*cells: object) -> str:
+def row(*cells: object) -> str:
     return f"| {' | '.join(map(str, cells))} |"
 
 

@@ -1,16 +1,18 @@
 """Images a second of kdbench and of the loop that people fork, on one thread each, and of the convolutions alone.
 
 A trial is kd; the suite is eight methods under one teacher, on whose batches every image counts eight times, once for
-each student. Nothing is compiled.
+each student. What compiling takes, before and in the first step, is measured apart.
 """
 
 from __future__ import annotations
 
 import statistics
+import time
 from collections.abc import Callable
 from functools import partial
 from itertools import product
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from convolutions import recorded, replay
@@ -26,35 +28,60 @@ SECONDS = 150.0
 LIMIT = 0.85
 #: Number of students to their methods.
 METHODS = {1: SUITE[:1], len(SUITE): SUITE}
-ROWS = list(product(METHODS, (False, True)))
 
 
-def _tasks(pair: Pair, folder: Path) -> dict[object, Callable[[], object]]:
-    """The peers' step; by row, kdbench's step; and the convolutions of the teacher, by ``fold``, and of a student."""
+class Row(NamedTuple):
+    """Number of students, and the fields of the protocol that say how the networks run."""
+
+    students: int
+    fold: bool
+    compile: str
+
+    def __str__(self) -> str:
+        return f"{self.students} students" + " (fold)" * self.fold + " (compiled)" * (self.compile != "none")
+
+
+ROWS = [Row(n, *how) for n, how in product(METHODS, [(False, "none"), (True, "none"), (True, "default")])]
+
+
+def _tasks(pair: Pair, folder: Path) -> tuple[dict[object, Callable[[], object]], dict[Row, float]]:
+    """The peers' step; by row, kdbench's step; and the convolutions of the teacher, by ``fold``, and of a student.
+
+    With the seconds of each row's first step, by the clock on the wall: a network that is compiled is compiled in it.
+    """
     dataset = pair.dataset(folder)
     engine = Engine(pair, dataset)
-    cohorts = {(students, fold): engine.cohort(METHODS[students], fold) for students, fold in ROWS}
+    cohorts = {row: engine.cohort(METHODS[row.students], row.fold, row.compile) for row in ROWS}
     tasks: dict[object, Callable[[], object]] = {"peer": Peer(pair, dataset).step}
     tasks |= {row: partial(engine.step, cohort) for row, cohort in cohorts.items()}
-    tasks |= {fold: replay(recorded(partial(engine.share, cohorts[1, fold]))) for fold in (False, True)}
-    alone = cohorts[1, False]
-    tasks["student"] = replay(recorded(partial(alone.members[0].step, *engine.share(alone))))
-    return tasks
+    first = {}
+    for row in ROWS:
+        started = time.perf_counter()
+        tasks[row]()
+        first[row] = time.perf_counter() - started
+    alone = {fold: cohorts[Row(1, fold, "none")] for fold in (False, True)}
+    tasks |= {fold: replay(recorded(partial(engine.share, alone[fold]))) for fold in (False, True)}
+    tasks["student"] = replay(recorded(partial(alone[False].members[0].step, *engine.share(alone[False]))))
+    return tasks, first
 
 
 @pytest.mark.parametrize("name", PAIRS)
 def test_loops(report: Report, name: str, tmp_path: Path) -> None:
     pair = PAIRS[name]
-    seconds = report.seconds(_tasks(pair, tmp_path), ROUNDS, SECONDS)
+    tasks, first = _tasks(pair, tmp_path)
+    seconds = report.seconds(tasks, ROUNDS, SECONDS)
     shares = []
-    for students, fold in ROWS:
-        ours, images = seconds[students, fold], students * pair.batch
-        bound = [t + students * s for t, s in zip(seconds[fold], seconds["student"], strict=True)]
+    for row in ROWS:
+        students, ours = row.students, seconds[row]
+        images = students * pair.batch
+        bound = [t + students * s for t, s in zip(seconds[row.fold], seconds["student"], strict=True)]
         ratio = Ratio.of([students * s for s in seconds["peer"]], ours)
         shares.append(Ratio.of(bound, ours))
         figures = {
             "students": students,
-            "fold": fold,
+            "fold": row.fold,
+            "compile": row.compile,
+            "first": first[row],
             "batch": pair.batch,
             "peer": pair.batch / statistics.median(seconds["peer"]),
             "kdbench": images / statistics.median(ours),
@@ -63,5 +90,5 @@ def test_loops(report: Report, name: str, tmp_path: Path) -> None:
             "share": shares[-1].quartiles,
         }
         text = f"{ratio} x the peers' loop, {shares[-1]} x its convolutions alone"
-        report.add(f"{students} students{' (fold)' * fold}", figures, text)
+        report.add(str(row), figures, text)
     assert not [row for row, share in zip(ROWS, shares, strict=True) if share.median < LIMIT]

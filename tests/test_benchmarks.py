@@ -9,6 +9,7 @@ from types import ModuleType
 import pytest
 import torch
 from bench import ROOT
+from test_intervals import _record
 from torch.utils.flop_counter import FlopCounterMode
 
 from kdbench.methods.kd import kd_loss
@@ -53,15 +54,49 @@ def test_a_page_without_the_block_is_not_written(benchmarks: Import, page: str) 
 
 def test_the_table_shows_each_row_and_the_machine(benchmarks: Import) -> None:
     table = benchmarks("table")
-    row = {"students": 8, "fold": True, "batch": 64, "peer": 101.23, "kdbench": 303.7, "bound": 350.0}
+    row = {
+        "students": 8,
+        "fold": True,
+        "compile": "none",
+        "first": 2.4,
+        "batch": 64,
+        "peer": 101.23,
+        "kdbench": 303.7,
+        "bound": 350.0,
+    }
     row |= {"ratio": [2.9, 3.0, 3.1], "share": [0.8, 0.87, 0.9]}
     timed = {"params": {"name": "a:b"}, "extra_info": {"8 students (fold)": row}, "name": "test_loops[a:b]"}
     started = {"name": "test_command[list methods]", "stats": {"median": 0.1234}}
     lines = list(table.loops([timed, started]))
-    assert "| `a:b` | 64 | 8 | true | 101 | 304 | 3.00 (2.90 to 3.10) | 350 | 0.87 (0.80 to 0.90) |" in lines
+    assert (
+        "| `a:b` | 64 | 8 | true | `none` | 2 s | 101 | 304 | 3.00 (2.90 to 3.10) | 350 | 0.87 (0.80 to 0.90) |"
+        in lines
+    )
     assert "| `kdbench list methods` | 0.12 s |" in lines
     info = {"kdbench": {"device_name": "A CPU", "cores": 2, "isa": "AVX2", "torch": "9.9"}}
     assert table.machine(info, "x") == "Made on A CPU, 2 cores, AVX2, torch 9.9, by `x`."
+
+
+def test_equivalence_is_of_the_same_method_in_another_precision(
+    benchmarks: Import, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    equivalence = benchmarks("equivalence")
+    records = [
+        {**_record(method=method, seed=seed, top1=top1, label=label, suite="precision@1"), "identity": identity}
+        for label, method, kind, scores in (
+            ("kd", "kd", "float32", (50.0, 51.0, 52.0)),
+            ("kd-bf16", "kd", "bf16", (50.1, 51.0, 52.05)),
+            ("ce", "ce", "float32", (40.0, 41.0, 42.0)),
+            ("ce-bf16", "ce", "bf16", (41.0, 42.1, 43.0)),
+        )
+        for seed, top1 in enumerate(scores)
+        for identity in [{"protocol": {"precision": kind}, "method": method, "seed": seed}]
+    ]
+    monkeypatch.setattr(equivalence.Store, "read", lambda self: (records, []))
+    assert list(equivalence.table(ROOT))[2:] == [
+        "| `a:b` | `ce-bf16` | 3 | 41.00 | 42.03 | +1.03 | 0.06 | +0.94 to +1.13 | not shown |",
+        "| `a:b` | `kd-bf16` | 3 | 51.00 | 51.05 | +0.05 | 0.05 | -0.03 to +0.13 | within 0.4 |",
+    ]
 
 
 def test_what_bounds_a_step_is_all_of_its_convolutions_as_they_are_laid_out(benchmarks: Import) -> None:

@@ -10,7 +10,7 @@ from scipy import stats
 
 from kdbench.stats import aggregate
 from kdbench.stats.aggregate import baseline, cells, difference, doubled, mean_gain, summary
-from kdbench.stats.intervals import t_interval
+from kdbench.stats.intervals import equivalent, t_interval
 
 
 def _record(method="kd", pair="a:b", seed=0, top1=50.0, *, label=None, stream=0, status="finished", **changes):
@@ -157,3 +157,16 @@ def test_mean_gain_averages_pairs_within_a_seed():
 def test_mean_cost_ignores_what_is_missing():
     (cell,) = cells([_record(seed=0), _record(seed=1, cost=None), _record(seed=2, cost={"ratio_to_ce": 2.5})])
     assert aggregate.mean_cost(cell, "ratio_to_ce") == 2.0
+
+
+@given(st.lists(st.floats(-1, 1), min_size=2, max_size=20, unique=True), st.floats(0.01, 1))
+def test_equivalence_is_two_one_sided_tests(values: list[float], margin: float) -> None:
+    above = stats.ttest_1samp(values, -margin, alternative="greater").pvalue
+    below = stats.ttest_1samp(values, margin, alternative="less").pvalue
+    if abs(max(above, below) - 0.05) > 1e-6:
+        assert equivalent(values, margin) == (max(above, below) < 0.05)
+
+
+def test_one_difference_shows_no_equivalence() -> None:
+    assert not equivalent([0.0], 0.4)
+    assert equivalent([0.0, 0.0], 0.4)

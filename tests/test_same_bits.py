@@ -26,7 +26,9 @@ FIXED = {"augmentation": "none", "batch": 200}
 #: Some under one protocol whose images never change, so that the teacher's outputs can be kept, some under another.
 ROWS: list[dict[str, Any]] = [
     *({"name": name, "protocol": FIXED} for name in ("ce", "kd", "rkd", "fitnet", "crld")),
+    {"name": "kd", "label": "kd bf16", "protocol": {**FIXED, "precision": "bf16"}},
     *({"name": name, "label": f"{name} moved"} for name in ("kd", "nd", "phased", "dot(dkd)")),
+    {"name": "kd", "label": "kd bf16 moved", "protocol": {"precision": "bf16"}},
 ]
 
 

@@ -13,7 +13,7 @@ from kdbench.errors import UserError
 OPTIMISERS = ("sgd",)
 SCHEDULES = ("constant", "multistep", "onecycle", "cosine")
 AUGMENTATIONS = ("none", "crop", "crop_flip", "resized_crop_flip")
-PRECISIONS = ("float32",)
+PRECISIONS = ("float32", "bf16")
 COMPILES = ("none", "default", "reduce-overhead")
 
 #: Fields that are younger than the first records, with their defaults. Without them the identity is the one of before.
@@ -29,7 +29,7 @@ class Protocol:
     validation split drawn from ``split_seed``; with 0 there is no ``best_val``. ``threads`` is the number inside one
     operation on a CPU: another number gives other bits. ``selection`` is the epoch that ranks; the others are
     recorded beside it. ``fold``: the teacher runs with its batch normalisation folded into its convolutions.
-    ``compile``: how torch compiles both networks.
+    ``compile``: how torch compiles both networks. ``precision``: what both compute in during the training.
     """
 
     epochs: int

@@ -47,3 +47,15 @@ def t_interval(values: Iterable[float], level: float = 0.95) -> Interval:
     variance = math.fsum((v - mean) ** 2 for v in sample) / (n - 1)
     half = t_quantile(n - 1, level) * math.sqrt(variance / n)
     return Interval(n, mean, mean - half, mean + half)
+
+
+def equivalent(differences: Iterable[float], margin: float, alpha: float = 0.05) -> bool:
+    """Whether the mean of ``differences`` is shown to lie within ``margin`` of 0; ValueError when there are none.
+
+    Two one-sided t-tests at ``alpha`` each (Schuirmann, J. Pharmacokinet. Biopharm. 15, 1987): the same as whether the
+    interval with a probability of 1 - 2 ``alpha`` lies inside (-margin, margin). One difference shows nothing.
+    """
+    interval = t_interval(differences, 1 - 2 * alpha)
+    if interval.low is None or interval.high is None:
+        return False
+    return -margin < interval.low and interval.high < margin

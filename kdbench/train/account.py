@@ -12,6 +12,7 @@ import torch
 from kdbench.data import Dataset
 from kdbench.measure.cost import flops, parameters, peak_memory
 from kdbench.measure.throughput import ceiling, throughput
+from kdbench.models.precision import native
 from kdbench.plan.cost import TRAINING
 from kdbench.train.lockstep import Lockstep
 from kdbench.train.member import Member
@@ -78,10 +79,10 @@ class Account:
         return self._known[name]
 
     def _speeds(self, member: Member, operations: int) -> dict[str, Any]:
-        """Inference beside a reference network, and against the device's ceiling; empty where it cannot be timed."""
+        """Inference, in float32, beside a reference network and against the ceiling; empty where it cannot be timed."""
         try:
             speed = throughput(member.deployed, self.dataset.spec.image_shape)
-            most = ceiling(self.device, getattr(torch, member.trial.protocol.precision))
+            most, trained = (ceiling(self.device, kind) for kind in (torch.float32, self._arithmetic(member)))
         except Exception:  # other people's code: what a network does with other batches costs no trial its record
             traceback.print_exc()
             return {}
@@ -91,5 +92,10 @@ class Account:
             "inference_best_batch": speed.best_batch,
             "inference_fraction": operations * speed.best / most,
             "reference_images_per_s": speed.reference,
-            "ceiling_gflops_per_s": most / 1e9,
+            "ceiling_gflops_per_s": trained / 1e9,
         }
+
+    def _arithmetic(self, member: Member) -> torch.dtype:
+        """What the most of a training's products were computed in."""
+        reduced = member.trial.protocol.precision == "bf16" and native(self.device)
+        return torch.bfloat16 if reduced else torch.float32

@@ -8,13 +8,14 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch import nn
 
 from kdbench.data import Dataset, load
 from kdbench.errors import UserError
 from kdbench.measure.cost import forget_peak
 from kdbench.models.folding import folded
-from kdbench.models.network import Network
 from kdbench.models.outputs import NetworkSpec
+from kdbench.models.precision import in_precision, native
 from kdbench.plan.trial import Teacher, Trial, teacher_identity
 from kdbench.records.build import build_record
 from kdbench.records.store import Store
@@ -33,6 +34,11 @@ from kdbench.train.pace import Pace
 from kdbench.train.remembered import remember
 from kdbench.train.room import Room, free_memory
 
+#: On the record of a trial in bf16 whose speeds are those of float32.
+EMULATED = (
+    "This device has no instructions for bfloat16: float32 ones computed it, operands and results rounded, so the "
+    "accuracy is that of bf16 and the speeds are not."
+)
 #: Seconds between two checkpoints: what a kill can cost.
 CHECKPOINT_SECONDS = float(os.environ.get("KDBENCH_CHECKPOINT_SECONDS", "60"))
 
@@ -58,7 +64,7 @@ def train_cohort(
     dataset = load(task.dataset, task.data_root)
     if dataset.digest != task.data_digest:
         raise UserError(f"The data set {task.dataset} changed since the run was planned; start the run again.")
-    teacher: Network | None = None
+    teacher: nn.Module | None = None
     spec: NetworkSpec | None = None
     taught: tuple[Teacher, TeacherFacts, torch.Tensor] | None = None
     wanted = next((trial.teacher for trial in trials if trial.teacher), None)
@@ -71,7 +77,7 @@ def train_cohort(
     cores = task.cores if device.type == "cpu" and protocol.compile == "none" else 1
     if teacher is not None and wanted is not None and protocol.fold:
         teacher = folded(teacher, wanted.model, dataset.spec.image_shape)
-    teacher = teacher and compiled(teacher, protocol.compile)
+    teacher = teacher and compiled(in_precision(teacher, protocol.precision), protocol.compile)
     remembered = None
     if teacher is not None and taught is not None:
         recipe = teacher_identity(taught[0], task.dataset, task.data_digest)
@@ -133,6 +139,8 @@ class _Clerk:
         """Record how ``member`` ended."""
         trial, taught = member.trial, self.taught if member.spec.needs_teacher else None
         warnings = list(self.task.warnings) + ([] if taught is None else taught[1].warnings(taught[0]))
+        if trial.protocol.precision == "bf16" and not native(member.device):
+            warnings.append(EMULATED)
         finished = outcome.status == "finished"
         record = build_record(
             trial,

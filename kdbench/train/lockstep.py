@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from kdbench.errors import DataError
 from kdbench.measure.evaluate import EVALUATION_BATCH
 from kdbench.methods.base import Sweep
-from kdbench.models.network import Network
 from kdbench.models.outputs import Outputs
 from kdbench.train import checkpoint
 from kdbench.train.batches import Batch, Batches
@@ -90,7 +90,7 @@ class Lockstep:
 
     members: list[Member]
     batches: Batches
-    teacher: Network | None
+    teacher: nn.Module | None
     saver: Saver
     emit: Emit
     on_end: Callable[[Member, Outcome], None]

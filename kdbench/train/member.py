@@ -14,6 +14,7 @@ from kdbench.methods.base import ApartOptimiser, Method, Phase, Step, Sweep, Vie
 from kdbench.models.factory import create
 from kdbench.models.network import Network
 from kdbench.models.outputs import PARTS, DataSpec, NetworkSpec, Outputs
+from kdbench.models.precision import in_precision
 from kdbench.plan.trial import Trial
 from kdbench.train.batches import Batch, Batches
 from kdbench.train.compiling import compiled
@@ -63,7 +64,7 @@ class Member:
             student = self.network.spec(trial.student, shape)
             self.method: Method = load_class(self.spec).build(self.spec, trial.config, student, taught, data)
         self.method.to(device)
-        self.see = compiled(self.network, trial.protocol.compile)
+        self.see = compiled(in_precision(self.network, trial.protocol.precision), trial.protocol.compile)
         #: Batch sizes seen in this process: a new one is compiled first, where the protocol compiles.
         self._sizes: set[int] = set()
         #: Whether it may be stepped beside others (kdbench.train.crew).

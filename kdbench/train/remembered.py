@@ -18,10 +18,9 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from kdbench.canonical import digest
-from kdbench.models.network import Network
 from kdbench.models.outputs import Outputs
 from kdbench.train.batches import Batch, Batches
 from kdbench.train.taught import Taught, teach
@@ -50,7 +49,7 @@ class Remembered:
 
 
 def remember(
-    folder: Path, teacher: Network, batches: Batches, identity: Sequence[Any], say: Callable[[str], None]
+    folder: Path, teacher: nn.Module, batches: Batches, identity: Sequence[Any], say: Callable[[str], None]
 ) -> Remembered | None:
     """Open or make the memory of ``teacher``; None where the views change, or where it would not pay or not fit.
 
@@ -81,7 +80,7 @@ def _open(place: Path) -> dict[str, NDArray[np.float32]]:
         return {}
 
 
-def _write(place: Path, teacher: Network, batches: Batches, say: Callable[[str], None]) -> bool:
+def _write(place: Path, teacher: nn.Module, batches: Batches, say: Callable[[str], None]) -> bool:
     """Whether all was written; False where it would take more than SHARE of the disk."""
     images, size = len(batches.train), batches.protocol.batch
     first = _kept(_show(teacher, batches, range(size)))
@@ -113,7 +112,7 @@ def _write(place: Path, teacher: Network, batches: Batches, say: Callable[[str],
     return True
 
 
-def _show(teacher: Network, batches: Batches, places: range) -> Taught:
+def _show(teacher: nn.Module, batches: Batches, places: range) -> Taught:
     return teach(teacher, batches.of(torch.tensor(places)), KEPT, ())
 
 
@@ -122,7 +121,7 @@ def _kept(taught: Taught) -> dict[str, Tensor]:
     return {"logits": outputs.logits} | ({} if outputs.pooled is None else {"pooled": outputs.pooled})
 
 
-def _same(kept: Remembered, teacher: Network, batches: Batches) -> bool:
+def _same(kept: Remembered, teacher: nn.Module, batches: Batches) -> bool:
     """Whether a batch in training order has the bits that are kept of its images, on this machine."""
     batch = batches.batch(0)
     recalled = kept.recall(batch, KEPT)

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from kdbench.models.precision import in_precision
 from kdbench.train.batches import Batch
 from kdbench.train.member import Member
 
@@ -45,7 +46,7 @@ def state_bytes(member: Member) -> int:
 
 def activation_bytes(member: Member, batch: Batch) -> int:
     """Bytes that the student keeps for its backward pass, each storage counted once; ``member`` stays as it is."""
-    network = copy.deepcopy(member.network).train()
+    network = in_precision(copy.deepcopy(member.network), member.trial.protocol.precision).train()
     kept: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:

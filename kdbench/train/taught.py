@@ -6,9 +6,8 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from kdbench.models.network import Network
 from kdbench.models.outputs import Outputs
 from kdbench.train.batches import Batch
 
@@ -28,7 +27,7 @@ class Taught:
         return [tensor for part in (self.outputs, *self.views.values()) for tensor in part.tensors()]
 
 
-def teach(teacher: Network, batch: Batch, parts: frozenset[str], views: Collection[str]) -> Taught:
+def teach(teacher: nn.Module, batch: Batch, parts: frozenset[str], views: Collection[str]) -> Taught:
     """Show ``batch`` and these views of it to the teacher, in eval mode whatever a method has left it in."""
     teacher.eval()
     with torch.inference_mode():
