@@ -99,6 +99,14 @@ def test_equivalence_is_of_the_same_method_in_another_precision(
     ]
 
 
+def test_the_page_on_precision_says_what_the_records_say(benchmarks: Import) -> None:
+    equivalence = benchmarks("equivalence")
+    page = equivalence.PAGE.read_text(encoding="utf-8")
+    found = "\n".join(equivalence.table(ROOT / "results"))
+    assert found.count("\n") > 1
+    assert equivalence.replaced(page, "equivalence", found) == page
+
+
 def test_what_bounds_a_step_is_all_of_its_convolutions_as_they_are_laid_out(benchmarks: Import) -> None:
     convolutions = benchmarks("convolutions")
     norm = ((0.5,) * 3, (0.25,) * 3)

@@ -23,6 +23,7 @@ from kdbench.records import Record
 from kdbench.suites import Suite, parse_suite
 from kdbench.train import checkpoint, cohort
 from kdbench.train.batches import Batches
+from kdbench.train.device import numerics
 
 METHODS = ("ce", "fitnet", "phased")
 
@@ -244,3 +245,24 @@ def test_attempts_are_on_the_record(bench: Bench) -> None:
     (task,) = bench.tasks(bench.trials(parse_suite(suite_text(["ce"], epochs=1), "tiny.toml")))
     worker.run(replace(task, attempt=3), bench.events.append)
     assert bench.records()["ce"]["provenance"]["attempts"] == 3
+
+
+@pytest.mark.parametrize("rows", [["ce", "kd"], ["kd"]])
+def test_a_resumed_trainings_ratio_is_of_what_was_timed_together(
+    bench: Bench, make_suite: Callable[[str], Suite], monkeypatch: pytest.MonkeyPatch, rows: list[str]
+) -> None:
+    """An hour that was lost under another load does not make the method dear."""
+    monkeypatch.setattr(cohort, "CHECKPOINT_SECONDS", 0.0)
+    trials = bench.trials(make_suite(suite_text(rows, epochs=4)))
+    with monkeypatch.context() as patch:
+        patch.setattr(Batches, "batch", at(2 * STEPS + 3, Batches.batch))  # the teacher takes STEPS
+        with pytest.raises(Killed):
+            bench.train(trials)
+    path = bench.folder / "cache" / "checkpoints" / f"{trials[-1].key}.ckpt"
+    state = checkpoint.load(path, numerics(torch.device("cpu")))
+    assert state is not None
+    checkpoint.save(path, {**state, "seconds": state["seconds"] + 3600.0})
+    record = bench.train(trials)["kd"]
+    assert record["provenance"]["resumed"] == 1
+    assert record["cost"]["seconds"] > 3600
+    assert 0 < record["cost"]["ratio_to_ce"] < 1000

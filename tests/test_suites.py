@@ -12,7 +12,6 @@ from kdbench.errors import UnknownName, UserError
 from kdbench.plan.expand import Selection, expand
 from kdbench.suites import SUITES, Suite, get_suite, parse_suite
 
-
 #: It compares rows of one method, with no student alone to gain on.
 PRECISION = "precision"
 

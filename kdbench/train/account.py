@@ -32,7 +32,7 @@ class Account:
     def section(self, member: Member) -> dict[str, Any]:
         """The cost section of ``member``, which finished."""
         lockstep, peak = self.lockstep, self._peak
-        own = member.seconds / member.images
+        own, here = member.seconds / member.images, member.seconds_an_image
         shared = lockstep.shared_work.seconds / max(lockstep.shared_images, 1) / len(lockstep.members)
         operations, speeds = self._of(member)
         tested = len(self.dataset.test_images)
@@ -45,7 +45,7 @@ class Account:
             "seconds": member.seconds,
             "peak_memory_bytes": peak,
             "cohort_size": len(lockstep.members),
-            "ratio_to_ce": None if self._plain is None else own / self._plain,
+            "ratio_to_ce": None if self._plain is None or here is None else here / self._plain,
             **speeds,
         }
         if speeds:
@@ -60,10 +60,14 @@ class Account:
 
     @cached_property
     def _plain(self) -> float | None:
-        """Seconds an image of plain cross-entropy training: of the cohort's ``ce`` trial, else as its pace says."""
+        """Seconds an image of plain cross-entropy training: of the cohort's ``ce`` trial, else as its pace says.
+
+        In this process alone, as another one may have met another load.
+        """
         members, pace = self.lockstep.members, self.lockstep.pace
-        plain = [m.seconds / m.images for m in members if m.trial.method == "ce" and m.images]
-        return statistics.mean(plain) if plain else None if pace is None else pace.seconds_an_image
+        plain = [m.seconds_an_image for m in members if m.trial.method == "ce"]
+        timed = [seconds for seconds in plain if seconds is not None]
+        return statistics.mean(timed) if timed else None if pace is None else pace.seconds_an_image
 
     @cached_property
     def _student_flops(self) -> int:

@@ -85,6 +85,8 @@ class Member:
         self.watch = Stopwatch(device)
         self.images = 0
         self.resumed = 0
+        #: Of ``seconds`` and ``images``, what an earlier process counted.
+        self._earlier = (0.0, 0)
 
     def _timetable(self) -> list[tuple[int, int, Phase]]:
         table: list[tuple[int, int, Phase]] = []
@@ -128,6 +130,12 @@ class Member:
     def seconds(self) -> float:
         """Of its own work so far: forward pass, loss, backward pass and update."""
         return self.watch.seconds
+
+    @property
+    def seconds_an_image(self) -> float | None:
+        """In this process alone, where others are timed beside it; None where it has trained on nothing."""
+        images = self.images - self._earlier[1]
+        return (self.seconds - self._earlier[0]) / images if images else None
 
     @property
     def deployed(self) -> nn.Module:
@@ -327,6 +335,7 @@ class Member:
         self.optimiser.load_state_dict(state["optimiser"])
         self.position, self.images = state["position"], state["images"]
         self.watch = Stopwatch(self.device, state["seconds"])
+        self._earlier = (state["seconds"], state["images"])
         self.resumed = state["resumed"] + 1
         self.scoring.restore(state)
 
