@@ -134,7 +134,9 @@ def _spread(quartiles: Sequence[float]) -> str:
 
 BLOCKS = {
     "loops": Block(
-        ("test_loops.py", "test_augmentation.py", "test_decoding.py", "test_worker.py", "test_start.py"), loops
+        # Decoding first: a training keeps freed memory, and a loader forked from its process would be faster for it.
+        ("test_decoding.py", "test_augmentation.py", "test_loops.py", "test_worker.py", "test_start.py"),
+        loops,
     ),
     "methods": Block(("test_steps.py", "-m", "slow"), methods),
 }
