@@ -13,6 +13,7 @@ from pairs import Pair
 
 from kdbench.data import Dataset
 from kdbench.models.folding import folded
+from kdbench.models.precision import in_precision
 from kdbench.train.compiling import compiled
 from kdbench.train.conformance import Bench
 from kdbench.train.device import set_up
@@ -36,13 +37,15 @@ class Engine(Bench):
         self.batches = make_batches(dataset, self.protocol, 0, 0, self.device)
         self._steps = count()
 
-    def cohort(self, methods: Sequence[str], fold: bool = False, mode: str = "none") -> Lockstep:
-        """Students of ``methods`` under one teacher; ``fold`` as in a protocol, ``mode`` as its ``compile``."""
+    def cohort(
+        self, methods: Sequence[str], fold: bool = False, mode: str = "none", precision: str = "float32"
+    ) -> Lockstep:
+        """Students of ``methods`` under one teacher; ``mode`` is the protocol's ``compile``."""
         teacher = self.network
         if fold:
             teacher = folded(teacher, self.teacher, self.dataset.spec.image_shape)
-        teacher = compiled(teacher, mode)
-        self.protocol = replace(self.protocol, compile=mode)
+        teacher = compiled(in_precision(teacher, precision), mode)
+        self.protocol = replace(self.protocol, compile=mode, precision=precision)
         saver = Saver(Path(os.devnull), math.inf, {})
         members = [self.member(name) for name in methods]
         return Lockstep(members, self.batches, teacher, saver, lambda event: None, _ended)

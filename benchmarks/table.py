@@ -80,14 +80,14 @@ def machine(info: Mapping[str, Any], command: str) -> str:
 
 def loops(benchmarks: Sequence[Figures]) -> Iterator[str]:
     """The trainings, row by row, and what else a user waits for."""
-    columns = ("pair", "batch", "students", "`fold`", "`compile`", "first step")
+    columns = ("pair", "batch", "students", "`precision`", "`fold`", "`compile`", "first step")
     columns += ("peers", "kdbench", "ratio", "convolutions alone", "share of these")
     yield row(*columns)
     yield row(*("---" for _ in columns))
     for benchmark in _named(benchmarks, "test_loops"):
         for found in benchmark["extra_info"].values():
-            cells = [f"`{benchmark['params']['name']}`", found["batch"], found["students"], str(found["fold"]).lower()]
-            cells += [f"`{found['compile']}`", f"{found['first']:.0f} s"]
+            cells = [f"`{benchmark['params']['name']}`", found["batch"], found["students"], f"`{found['precision']}`"]
+            cells += [str(found["fold"]).lower(), f"`{found['compile']}`", f"{found['first']:.0f} s"]
             cells += [f"{found['peer']:.3g}", f"{found['kdbench']:.3g}", _spread(found["ratio"])]
             yield row(*cells, f"{found['bound']:.3g}", _spread(found["share"]))
     yield from ("", "| what else | |", "| --- | --- |")

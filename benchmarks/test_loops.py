@@ -15,11 +15,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import torch
 from convolutions import recorded, replay
 from engine import SUITE, Engine
 from pairs import PAIRS, Pair
 from peer import Peer
 from report import Ratio, Report
+
+from kdbench.models.precision import native
 
 ROUNDS = 30
 #: Seconds for the rounds of one pair, unless that is not enough for the fewest.
@@ -36,22 +39,27 @@ class Row(NamedTuple):
     students: int
     fold: bool
     compile: str
+    precision: str
 
     def __str__(self) -> str:
-        return f"{self.students} students" + " (fold)" * self.fold + " (compiled)" * (self.compile != "none")
+        how = (" (fold)" * self.fold, " (compiled)" * (self.compile != "none"), " (bf16)" * (self.precision == "bf16"))
+        return f"{self.students} students" + "".join(how)
 
 
-ROWS = [Row(n, *how) for n, how in product(METHODS, [(False, "none"), (True, "none"), (True, "default")])]
+HOW = [(False, "none", "float32"), (True, "none", "float32"), (True, "default", "float32")]
+#: Where there are instructions for it.
+REDUCED = [(True, "none", "bf16"), (True, "default", "bf16")]
+ROWS = [Row(n, *how) for n, how in product(METHODS, HOW + REDUCED * native(torch.device("cpu")))]
 
 
 def _tasks(pair: Pair, folder: Path) -> tuple[dict[object, Callable[[], object]], dict[Row, float]]:
-    """The peers' step; by row, kdbench's step; and the convolutions of the teacher, by ``fold``, and of a student.
+    """The peers' step; by row, kdbench's step; and the convolutions of a teacher and of a student, as rows have them.
 
     With the seconds of each row's first step, by the clock on the wall: a network that is compiled is compiled in it.
     """
     dataset = pair.dataset(folder)
     engine = Engine(pair, dataset)
-    cohorts = {row: engine.cohort(METHODS[row.students], row.fold, row.compile) for row in ROWS}
+    cohorts = {row: engine.cohort(METHODS[row.students], *row[1:]) for row in ROWS}
     tasks: dict[object, Callable[[], object]] = {"peer": Peer(pair, dataset).step}
     tasks |= {row: partial(engine.step, cohort) for row, cohort in cohorts.items()}
     first = {}
@@ -59,9 +67,11 @@ def _tasks(pair: Pair, folder: Path) -> tuple[dict[object, Callable[[], object]]
         started = time.perf_counter()
         tasks[row]()
         first[row] = time.perf_counter() - started
-    alone = {fold: cohorts[Row(1, fold, "none")] for fold in (False, True)}
-    tasks |= {fold: replay(recorded(partial(engine.share, alone[fold]))) for fold in (False, True)}
-    tasks["student"] = replay(recorded(partial(alone[False].members[0].step, *engine.share(alone[False]))))
+    for row, cohort in cohorts.items():
+        if row.students == 1 and row.compile == "none":
+            tasks["teacher", row.fold, row.precision] = replay(recorded(partial(engine.share, cohort)))
+            step = partial(cohort.members[0].step, *engine.share(cohort))
+            tasks.setdefault(("student", row.precision), replay(recorded(step)))
     return tasks, first
 
 
@@ -74,13 +84,15 @@ def test_loops(report: Report, name: str, tmp_path: Path) -> None:
     for row in ROWS:
         students, ours = row.students, seconds[row]
         images = students * pair.batch
-        bound = [t + students * s for t, s in zip(seconds[row.fold], seconds["student"], strict=True)]
+        bounds = seconds["teacher", row.fold, row.precision], seconds["student", row.precision]
+        bound = [t + students * s for t, s in zip(*bounds, strict=True)]
         ratio = Ratio.of([students * s for s in seconds["peer"]], ours)
         shares.append(Ratio.of(bound, ours))
         figures = {
             "students": students,
             "fold": row.fold,
             "compile": row.compile,
+            "precision": row.precision,
             "first": first[row],
             "batch": pair.batch,
             "peer": pair.batch / statistics.median(seconds["peer"]),

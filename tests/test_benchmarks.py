@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib
+from collections import Counter
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -13,6 +16,7 @@ from test_intervals import _record
 from torch.utils.flop_counter import FlopCounterMode
 
 from kdbench.methods.kd import kd_loss
+from kdbench.models import precision
 from kdbench.models.factory import create
 
 Import = Callable[[str], ModuleType]
@@ -59,6 +63,7 @@ def test_the_table_shows_each_row_and_the_machine(benchmarks: Import) -> None:
         "fold": True,
         "compile": "none",
         "first": 2.4,
+        "precision": "bf16",
         "batch": 64,
         "peer": 101.23,
         "kdbench": 303.7,
@@ -68,10 +73,8 @@ def test_the_table_shows_each_row_and_the_machine(benchmarks: Import) -> None:
     timed = {"params": {"name": "a:b"}, "extra_info": {"8 students (fold)": row}, "name": "test_loops[a:b]"}
     started = {"name": "test_command[list methods]", "stats": {"median": 0.1234}}
     lines = list(table.loops([timed, started]))
-    assert (
-        "| `a:b` | 64 | 8 | true | `none` | 2 s | 101 | 304 | 3.00 (2.90 to 3.10) | 350 | 0.87 (0.80 to 0.90) |"
-        in lines
-    )
+    how = "| `a:b` | 64 | 8 | `bf16` | true | `none` | 2 s"
+    assert f"{how} | 101 | 304 | 3.00 (2.90 to 3.10) | 350 | 0.87 (0.80 to 0.90) |" in lines
     assert "| `kdbench list methods` | 0.12 s |" in lines
     info = {"kdbench": {"device_name": "A CPU", "cores": 2, "isa": "AVX2", "torch": "9.9"}}
     assert table.machine(info, "x") == "Made on A CPU, 2 cores, AVX2, torch 9.9, by `x`."
@@ -105,6 +108,19 @@ def test_the_page_on_precision_says_what_the_records_say(benchmarks: Import) -> 
     found = "\n".join(equivalence.table(ROOT / "results"))
     assert found.count("\n") > 1
     assert equivalence.replaced(page, "equivalence", found) == page
+
+
+def test_the_bound_of_a_reduced_precision_is_in_that_precision(
+    benchmarks: Import, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(precision, "native", lambda device: True)
+    pair = benchmarks("pairs").Pair("resnet8", "resnet8", batch=8, classes=10)
+    engine = benchmarks("engine").Engine(pair, pair.dataset(tmp_path))
+    cohort = engine.cohort(("kd",), True, "none", "bf16")
+    engine.step(cohort)
+    calls = benchmarks("convolutions").recorded(partial(engine.share, cohort))
+    inputs = Counter(arguments[0].dtype for _, arguments in calls)
+    assert inputs == {torch.float32: 1, torch.bfloat16: len(calls) - 1}
 
 
 def test_what_bounds_a_step_is_all_of_its_convolutions_as_they_are_laid_out(benchmarks: Import) -> None:

@@ -42,7 +42,9 @@ def in_precision(network: Network, precision: str) -> nn.Module:
 
 def native(device: torch.device) -> bool:
     """Whether ``device`` has instructions for bfloat16."""
-    return device.type != "cpu" or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    if device.type != "cpu":
+        return True
+    return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 class _InBfloat16(nn.Module):
