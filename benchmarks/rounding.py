@@ -64,7 +64,7 @@ def main() -> None:
 
 def _networks(root: Path) -> tuple[Network, Network]:
     suite = get_suite(SUITE)
-    known = next(teacher for name, teacher in suite.teachers.items() if teacher.model == TEACHER)
+    known = next(teacher for teacher in suite.teachers.values() if teacher.model == TEACHER)
     norm = known.normalisation
     made = []
     for name in (TEACHER, STUDENT):

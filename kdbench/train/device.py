@@ -39,8 +39,8 @@ def set_up(name: str, threads: int) -> torch.device:
 def _keep_freed_memory() -> None:
     """Let glibc keep what a step has freed for the next one; other C libraries are left as they are.
 
-    It would give large blocks back to the system, which clears each page anew when a step asks for it: about a tenth of
-    a step of resnet34 -> resnet18 on images of 224 x 224 (docs/performance.md), for a tenth more memory.
+    It would give large blocks back to the system, which clears each page anew when a step asks for it. The activations
+    of images of 224 x 224 are such blocks.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
