@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import replace
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from kdbench.models.folding import folded
 from kdbench.models.precision import in_precision
 from kdbench.train.compiling import compiled
 from kdbench.train.conformance import Bench
+from kdbench.train.crew import Crew
 from kdbench.train.device import set_up
 from kdbench.train.file_batches import make_batches
 from kdbench.train.lockstep import Lockstep, Outcome, Saver, Shared
@@ -28,7 +31,7 @@ EPOCHS = 10_000
 
 
 class Engine(Bench):
-    """Cohorts of one pair, all on the same batches, on one thread."""
+    """Cohorts of one pair, all on the same batches, each operation on one thread."""
 
     def __init__(self, pair: Pair, dataset: Dataset) -> None:
         super().__init__("kd", pair.student, pair.teacher, dataset, set_up("cpu", 1), pair.batch)
@@ -36,11 +39,12 @@ class Engine(Bench):
         self.protocol = replace(self.protocol, epochs=EPOCHS, augmentation=augmentation)
         self.batches = make_batches(dataset, self.protocol, 0, 0, self.device)
         self._steps = count()
+        self._ahead: dict[int, Future[Shared] | None] = {}
 
     def cohort(
-        self, methods: Sequence[str], fold: bool = False, mode: str = "none", precision: str = "float32"
+        self, methods: Sequence[str], fold: bool = False, mode: str = "none", precision: str = "float32", cores: int = 1
     ) -> Lockstep:
-        """Students of ``methods`` under one teacher; ``mode`` is the protocol's ``compile``."""
+        """Students of ``methods`` under one teacher on ``cores`` cores; ``mode`` is the protocol's ``compile``."""
         teacher = self.network
         if fold:
             teacher = folded(teacher, self.teacher, self.dataset.spec.image_shape)
@@ -48,15 +52,27 @@ class Engine(Bench):
         self.protocol = replace(self.protocol, compile=mode, precision=precision)
         saver = Saver(Path(os.devnull), math.inf, {})
         members = [self.member(name) for name in methods]
-        return Lockstep(members, self.batches, teacher, saver, lambda event: None, _ended)
+        return Lockstep(members, self.batches, teacher, saver, lambda event: None, _ended, Crew(cores))
 
     def share(self, cohort: Lockstep) -> Shared:
         """The next batch, and what the teacher says of it."""
         return cohort._share(next(self._steps), cohort.members)
 
     def step(self, cohort: Lockstep) -> None:
-        """Train every student of ``cohort`` on the next batch, as Lockstep does between two looks at the clock."""
-        cohort._step(0, cohort.members, self.share(cohort), list(cohort.members))
+        """Train every student of ``cohort`` on the next batch, as Lockstep does between two looks at the clock.
+
+        With several cores the batch after it is made meanwhile; finish() waits for that.
+        """
+        ahead = self._ahead.get(id(cohort))
+        shared = self.share(cohort) if ahead is None else ahead.result()
+        self._ahead[id(cohort)] = cohort.crew.ahead(partial(self.share, cohort))
+        cohort._step(0, cohort.members, shared, list(cohort.members))
+
+    def finish(self, cohort: Lockstep) -> None:
+        """Wait until nothing of ``cohort`` is under way."""
+        ahead = self._ahead.get(id(cohort))
+        if ahead is not None:
+            ahead.result()
 
 
 def _ended(member: Member, outcome: Outcome) -> None:

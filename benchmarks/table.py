@@ -90,6 +90,11 @@ def loops(benchmarks: Sequence[Figures]) -> Iterator[str]:
             cells += [str(found["fold"]).lower(), f"`{found['compile']}`", f"{found['first']:.0f} s"]
             cells += [f"{found['peer']:.3g}", f"{found['kdbench']:.3g}", _spread(found["ratio"])]
             yield row(*cells, f"{found['bound']:.3g}", _spread(found["share"]))
+    yield from ("", "| pair | students | cores | side by side | threads inside |", "| --- | --- | --- | --- | --- |")
+    for benchmark in _named(benchmarks, "test_cores"):
+        beside, inside = benchmark["extra_info"]["side by side"], benchmark["extra_info"]["threads inside"]
+        cells = [f"`{benchmark['params']['name']}`", beside["students"], beside["cores"]]
+        yield row(*cells, _spread(beside["ratio"]), _spread(inside["ratio"]))
     yield from ("", "| what else | |", "| --- | --- |")
     for benchmark in _named(benchmarks, "test_augmentation"):
         found = benchmark["extra_info"]["crop_flip"]
@@ -135,7 +140,14 @@ def _spread(quartiles: Sequence[float]) -> str:
 BLOCKS = {
     "loops": Block(
         # Decoding first: a training keeps freed memory, and a loader forked from its process would be faster for it.
-        ("test_decoding.py", "test_augmentation.py", "test_loops.py", "test_worker.py", "test_start.py"),
+        (
+            "test_decoding.py",
+            "test_augmentation.py",
+            "test_loops.py",
+            "test_cores.py",
+            "test_worker.py",
+            "test_start.py",
+        ),
         loops,
     ),
     "methods": Block(("test_steps.py", "-m", "slow"), methods),

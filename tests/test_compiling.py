@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from functools import partial
 
 import pytest
+import torch
 from bench import Bench, same_bits, suite_text
 from test_kill_resume import Killed, at
 
 from kdbench.errors import UserError
+from kdbench.models.factory import create
 from kdbench.suites import Suite
 from kdbench.train import cohort, compiling
 from kdbench.train.batches import Batches
@@ -43,6 +46,25 @@ def test_compiled_killed_and_resumed(bench: Bench, make_suite: MakeSuite, monkey
     resumed = again.train(trials)["kd-compiled"]
     assert resumed["provenance"]["resumed"] == 1
     assert same_bits(resumed, other)
+
+
+def test_a_network_is_compiled_however_many_came_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch by itself stops at eight kinds of arguments of one function, and goes on uncompiled."""
+    graphs = []
+
+    def backend(graph: torch.fx.GraphModule, _: object) -> Callable[..., object]:
+        graphs.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
+    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 8)
+    torch._dynamo.reset()
+    for number, classes in enumerate((10, 7)):
+        network = create("tiny_cnn_s", classes=classes, image_shape=(1, 8, 8), mean=(0.5,), std=(0.25,))
+        see = compiling.compiled(network, "default")
+        for size in range(1, 7):
+            see(torch.rand(size, 1, 8, 8))
+            assert len(graphs) == 6 * number + size
 
 
 def test_a_machine_without_a_compiler_says_so(

@@ -74,7 +74,7 @@ def measured_rate(records: Iterable[Mapping[str, Any]], trials: Sequence[Trial],
         cost, numerics = record["cost"], record["numerics"]
         if (record["dataset"], record["student_model"]) not in wanted or not cost or not numerics:
             continue
-        if numerics["device"] != device:
+        if numerics["device"] != device or cost["train_images_per_s"] is None:
             continue
         an_image = 1 / cost["train_images_per_s"]
         arithmetic = an_image - STEP_SECONDS / record["identity"]["protocol"]["batch"]

@@ -71,7 +71,8 @@ def _rows(records: Iterable[Record]) -> tuple[str, ...]:
 
 def _speed(place: tuple[Any, ...], records: list[Record], is_student: bool) -> Speed:
     costs = [record["cost"] for record in records]
-    alone = [record["cost"] for record in records if record["method"] == "ce"]
+    plain = [record["cost"] for record in records if record["method"] == "ce"]
+    alone = [cost for cost in plain if cost["train_images_per_s"] is not None]
     dataset, model, device, threads = place
 
     def middle(name: str) -> float:

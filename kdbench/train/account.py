@@ -32,15 +32,16 @@ class Account:
     def section(self, member: Member) -> dict[str, Any]:
         """The cost section of ``member``, which finished."""
         lockstep, peak = self.lockstep, self._peak
-        own, here = member.seconds / member.images, member.seconds_an_image
-        shared = lockstep.shared_work.seconds / max(lockstep.shared_images, 1) / len(lockstep.members)
+        here = member.seconds_an_image
+        own = member.seconds / member.images if member.images else None
+        shared = lockstep.shared_work.seconds / max(lockstep.shared_images, 1)
         operations, speeds = self._of(member)
         tested = len(self.dataset.test_images)
         section = {
             "parameters": parameters(member.deployed),
             "flops": operations,
-            "train_images_per_s": 1 / own,
-            "train_images_per_s_shared": 1 / (own + shared),
+            "train_images_per_s": None if own is None else 1 / own,
+            "train_images_per_s_shared": None if own is None else 1 / (own + shared),
             "inference_images_per_s": tested / member.scoring.seconds if member.scoring.seconds else None,
             "seconds": member.seconds,
             "peak_memory_bytes": peak,
@@ -50,7 +51,7 @@ class Account:
         }
         if speeds:
             work = TRAINING * member.spec.budget.views * self._student_flops / 1e9
-            section["train_fraction"] = work / own / speeds["ceiling_gflops_per_s"]
+            section["train_fraction"] = None if own is None else work / own / speeds["ceiling_gflops_per_s"]
         return section
 
     @cached_property

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -24,6 +26,7 @@ from kdbench.teachers.facts import TeacherFacts
 from kdbench.teachers.prepare import ready_teacher
 from kdbench.teachers.weights import weights_digest
 from kdbench.train.account import Account
+from kdbench.train.batches import Batches
 from kdbench.train.compiling import compiled
 from kdbench.train.crew import Crew
 from kdbench.train.device import numerics, set_up
@@ -31,7 +34,7 @@ from kdbench.train.file_batches import make_batches
 from kdbench.train.lockstep import Emit, Lockstep, Outcome, Saver
 from kdbench.train.member import Member, frozen_spec
 from kdbench.train.pace import Pace
-from kdbench.train.remembered import remember
+from kdbench.train.remembered import Remembered, remember
 from kdbench.train.room import Room, free_memory
 
 #: On the record of a trial in bf16 whose speeds are those of float32.
@@ -41,6 +44,20 @@ EMULATED = (
 )
 #: Seconds between two checkpoints: what a kill can cost.
 CHECKPOINT_SECONDS = float(os.environ.get("KDBENCH_CHECKPOINT_SECONDS", "60"))
+
+
+@dataclass(frozen=True)
+class _Common:
+    """What all students of a cohort are given."""
+
+    dataset: Dataset
+    batches: Batches
+    device: torch.device
+    cores: int
+    teacher: nn.Module | None
+    spec: NetworkSpec | None
+    teacher_logits: torch.Tensor | None
+    remembered: Remembered | None
 
 
 def train_cohort(
@@ -83,27 +100,52 @@ def train_cohort(
         recipe = teacher_identity(taught[0], task.dataset, task.data_digest)
         identity = [recipe, taught[1].weights_sha256, task.data_digest, facts_of_machine]
         remembered = remember(task.cache / "outputs", teacher, batches, identity, partial(_note, emit))
-    waiting = list(trials)
-    while waiting:
-        room = Room(free_memory(device, task.share), cores)
-        members: list[Member] = []
-        while waiting and room.for_another():
-            trial = waiting.pop(0)
-            try:
-                members.append(Member(trial, dataset, batches, device, spec, None if taught is None else taught[2]))
-                room.add(members[-1], batches.of(torch.arange(min(protocol.batch, len(batches.train)))))
-            except (Exception, SystemExit) as error:  # a plugin that cannot be built costs its own trial only
-                clerk.failed(trial, error)
-        if waiting:
-            _note(emit, f"there is memory for {len(members)} students at a time; {len(waiting)} more follow them")
-        if members:
-            saver = Saver(task.cache / "checkpoints", CHECKPOINT_SECONDS, facts_of_machine)
-            crew = Crew(cores, protocol.threads)
-            plain = protocol.compile != "none" or any(member.trial.method == "ce" for member in members)
-            pace = None if plain else Pace(members[0].trial, dataset, batches, device)
-            lockstep = Lockstep(members, batches, teacher, saver, emit, clerk.ended, crew, remembered, pace)
-            clerk.account = Account(lockstep, dataset)
-            lockstep.run()
+    logits_of_teacher = None if taught is None else taught[2]
+    common = _Common(dataset, batches, device, cores, teacher, spec, logits_of_teacher, remembered)
+    while trials:
+        trials = _train_some(task, trials, common, clerk)
+        gc.collect()  # students refer to themselves in circles, and the next ones need their memory
+        forget_peak(device)
+
+
+def _train_some(task: Task, waiting: Sequence[Trial], common: _Common, clerk: _Clerk) -> list[Trial]:
+    """Train as many of the ``waiting`` as there is memory for; the rest of them.
+
+    Nothing that it makes outlives it, so that the memory is there again for those.
+    """
+    waiting, protocol = list(waiting), waiting[0].protocol
+    room = Room(free_memory(common.device, task.share), common.cores)
+    first = common.batches.of(torch.arange(min(protocol.batch, len(common.batches.train))))
+    members: list[Member] = []
+    while waiting and room.for_another():
+        trial = waiting.pop(0)
+        try:
+            members.append(
+                Member(trial, common.dataset, common.batches, common.device, common.spec, common.teacher_logits)
+            )
+            room.add(members[-1], first)
+        except (Exception, SystemExit) as error:  # a plugin that cannot be built costs its own trial only
+            clerk.failed(trial, error)
+    if waiting:
+        _note(clerk.emit, f"there is memory for {len(members)} students at a time; {len(waiting)} more follow them")
+    if members:
+        saver = Saver(task.cache / "checkpoints", CHECKPOINT_SECONDS, clerk.machine)
+        plain = any(member.trial.method == "ce" for member in members)
+        pace = None if plain else Pace(members[0].trial, common.dataset, common.batches, common.device)
+        lockstep = Lockstep(
+            members,
+            common.batches,
+            common.teacher,
+            saver,
+            clerk.emit,
+            lambda member, outcome: clerk.ended(member, outcome, account),
+            Crew(common.cores, protocol.threads),
+            common.remembered,
+            pace,
+        )
+        account = Account(lockstep, common.dataset)
+        lockstep.run()
+    return waiting
 
 
 def _note(emit: Emit, text: str) -> None:
@@ -125,7 +167,6 @@ class _Clerk:
     ) -> None:
         self.task, self.store, self.dataset, self.machine = task, store, dataset, machine
         self.taught, self.emit, self.on_finish = taught, emit, on_finish
-        self.account: Account
 
     def failed(self, trial: Trial, error: BaseException) -> None:
         """Record a trial that could not even be built; a UserError is the method's word that it is not defined here."""
@@ -135,7 +176,7 @@ class _Clerk:
             record = build_record(trial, "crashed", detail=f"{type(error).__name__}: {error}", numerics=self.machine)
         self._put(trial, record)
 
-    def ended(self, member: Member, outcome: Outcome) -> None:
+    def ended(self, member: Member, outcome: Outcome, account: Account) -> None:
         """Record how ``member`` ended."""
         trial, taught = member.trial, self.taught if member.spec.needs_teacher else None
         warnings = list(self.task.warnings) + ([] if taught is None else taught[1].warnings(taught[0]))
@@ -150,7 +191,7 @@ class _Clerk:
             scores=member.scoring.scores() if finished else None,
             curve=member.scoring.curve,
             teacher=None if taught is None else taught[1].section(taught[0]),
-            cost=self.account.section(member) if finished else None,
+            cost=account.section(member) if finished else None,
             weights_sha256=weights_digest(member.deployed.state_dict()) if finished else None,
             warnings=warnings,
             attempts=self.task.attempt,

@@ -2,6 +2,9 @@
 
 Each batch size is compiled by itself, as a size that is met later must not change the code for those before it, or a
 resumed training would have other bits. It takes from seconds to minutes, which a record's times leave out.
+
+torch would compile one function for eight kinds of arguments at most, and run it uncompiled for all others. The forward
+pass is one function for all networks of a process, so a student's bits would depend on how many had come before it.
 """
 
 from __future__ import annotations
@@ -10,6 +13,9 @@ import torch
 from torch import nn
 
 from kdbench.errors import UserError
+
+#: Kinds of arguments, over all networks that a worker ever trains.
+MOST_KINDS = 100_000
 
 
 def compiled(network: nn.Module, mode: str) -> nn.Module:
@@ -21,6 +27,8 @@ def compiled(network: nn.Module, mode: str) -> nn.Module:
     if mode == "none":
         return network
     _check_compiler(next(network.parameters()).device)
+    torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit = MOST_KINDS
+    torch._dynamo.config.fail_on_recompile_limit_hit = True
     torch._inductor.config.fallback_random = True  # dropout draws as it does uncompiled, from torch's own generator
     made: nn.Module = torch.compile(network, dynamic=False, mode=None if mode == "default" else mode)
     return made

@@ -48,7 +48,11 @@ def self_contained(trial: Trial, *parts: nn.Module) -> bool:
     It must draw nothing from torch's global generator, which threads share, and write to nothing that the cohort
     shares. Of kdbench's own that is tested; other people's are stepped one after the other.
     """
-    methods = leaves(METHODS.get(trial.method))
     ours = trial.student in MODELS and MODELS.origin(trial.student) == "kdbench"
     drawing = any(isinstance(module, _DropoutNd) for part in parts for module in part.modules())
-    return ours and not drawing and all(METHODS.origin(method.name) == "kdbench" for method in methods)
+    return ours and not drawing and own_method(trial)
+
+
+def own_method(trial: Trial) -> bool:
+    """Whether the method of ``trial``, all that it wraps and sums included, is kdbench's own."""
+    return all(METHODS.origin(method.name) == "kdbench" for method in leaves(METHODS.get(trial.method)))

@@ -97,6 +97,7 @@ class Lockstep:
     crew: Crew = field(default_factory=Crew)
     remembered: Remembered | None = None
     pace: Pace | None = None
+    #: What the shared work was done for: its images, each as often as there were students to see it.
     shared_images: int = 0
 
     def __post_init__(self) -> None:
@@ -221,7 +222,7 @@ class Lockstep:
             taught = None if self.remembered is None else self.remembered.recall(batch, parts)
             taught = taught or teach(self.teacher, batch, parts, _views(pupils))
         self.shared_work.add(began)
-        self.shared_images += len(batch.y)
+        self.shared_images += len(batch.y) * len(due)
         return batch, taught
 
     def _end(self, member: Member, outcome: Outcome) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from kdbench.data import Dataset
+from kdbench.errors import UserError
 from kdbench.methods import METHODS, load_class
 from kdbench.methods.base import ApartOptimiser, Method, Phase, Step, Sweep, View
 from kdbench.models.factory import create
@@ -18,7 +20,7 @@ from kdbench.models.precision import in_precision
 from kdbench.plan.trial import Trial
 from kdbench.train.batches import Batch, Batches
 from kdbench.train.compiling import compiled
-from kdbench.train.crew import self_contained
+from kdbench.train.crew import own_method, self_contained
 from kdbench.train.rate import learning_rate
 from kdbench.train.scoring import Diverged, Scoring
 from kdbench.train.seeds import derive, seeded
@@ -51,6 +53,8 @@ class Member:
         #: The parts of student's and teacher's Outputs that the method asks for.
         self.parts = self.spec.needs & PARTS
         taught = teacher if self.spec.needs_teacher else None
+        if not own_method(trial):  # who changes the teacher, for how short a time ever, changes one of his own
+            taught = copy.deepcopy(taught)
         shape, classes, norm = dataset.spec.image_shape, dataset.spec.classes, trial.normalisation
         with seeded(*self.root, "student"):
             self.network: Network = create(
@@ -74,6 +78,11 @@ class Member:
         self.method.train()
         applies = self.spec.applies
         self.smallest_batch = trial.protocol.batch if applies.full_batch else applies.min_batch
+        if len(batches.train) < self.smallest_batch:
+            raise UserError(
+                f"It learns from batches of {self.smallest_batch} images or more, and there are {len(batches.train)} "
+                "training images: give the protocol a smaller batch."
+            )
         #: (first step, epochs, phase) of each phase; the last one ends where step 0 begins.
         self.timetable = self._timetable()
         self.optimiser = self._optimiser()

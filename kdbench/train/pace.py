@@ -52,4 +52,4 @@ class Pace:
     @property
     def seconds_an_image(self) -> float | None:
         """Of a plain step; None where too few were timed."""
-        return self.member.seconds / self.member.images if self.taken > ENOUGH else None
+        return self.member.seconds_an_image if self.taken > ENOUGH else None

@@ -67,7 +67,8 @@ def _bytes(tensor: Tensor) -> int:
 def free_memory(device: torch.device, share: float) -> int | None:
     """Bytes that a worker may plan with, which has ``share`` of the device; None where that cannot be told."""
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0] * SHARE * share)
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # by torch, for its next tensor
+        return int((torch.cuda.mem_get_info(device)[0] + kept) * SHARE * share)
     found = [amount for amount in (_available(), _allowed()) if amount is not None]
     return int(min(found) * SHARE * share) if found else None
 
