@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +21,7 @@ from hypothesis import strategies as st
 from pictures import CLASSES, PICTURES, TRAIN, write_pictures
 
 from kdbench.data import DATASETS, Dataset, load
-from kdbench.data.decoders import Decoders
+from kdbench.data.decoders import Decoders, Pending
 from kdbench.data.decoding import decode
 from kdbench.data.files import ImageFiles
 from kdbench.errors import DataError, UserError
@@ -205,6 +208,30 @@ def test_a_cohort_and_its_teacher(bench: Bench, suite: Suite) -> None:
     write_pictures(other.folder / "data" / "pictures")
     again = other.train(other.trials(suite))
     assert all(same_bits(again[label], record) for label, record in records.items())
+
+
+def test_an_image_is_decoded_once_for_all_students(
+    bench: Bench, suite: Suite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To train on it, to score on it as a test image, and to score on it as one that was held out."""
+    asked: Counter[Path] = Counter()
+    decode_some = Decoders.decode
+
+    def counted(self: Decoders, images: ImageFiles, words: Any = None) -> Pending:
+        asked.update(map(Path, map(os.fsdecode, images.paths())))
+        return decode_some(self, images, words)
+
+    monkeypatch.setattr(Decoders, "decode", counted)
+    bench.train(bench.trials(suite, "kd"))
+    alone = asked.copy()
+    asked.clear()
+    other = Bench(bench.folder, cores=2)
+    shutil.rmtree(bench.folder / "results")
+    shutil.rmtree(bench.folder / "cache")
+    records = other.train(other.trials(suite))
+    assert {record["cost"]["cohort_size"] for record in records.values()} == {3}
+    assert len(alone) == IMAGES + 4 * len(CLASSES)
+    assert asked == alone
 
 
 def test_a_worker_on_a_gpu_has_its_share_of_the_cores(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

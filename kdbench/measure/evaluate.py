@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from kdbench.data.decoders import pieces_of
 from kdbench.data.files import ImageFiles
+from kdbench.data.spec import Images
 from kdbench.stats.scores import score_predictions, top_k_accuracy
 
 #: Images a forward pass. One fixed layout: another batch size gives other bits (measured), so this is part of the
@@ -39,19 +41,31 @@ class Predictions:
     kl_to_teacher: float | None
 
 
+def blocks_of(images: Images | ImageFiles, device: torch.device) -> Iterator[Images | Tensor]:
+    """``images`` in order, in parts that several networks can be shown with ``logits_of``, one after the other.
+
+    Images in files are decoded once for all of them, and so a batch at a time; others are one block.
+    """
+    if isinstance(images, ImageFiles):
+        yield from pieces_of(images, EVALUATION_BATCH, device)
+    elif len(images):
+        yield images
+
+
 def logits_of(
-    network: nn.Module, images: NDArray[np.uint8] | ImageFiles, device: torch.device
-) -> tuple[torch.Tensor, float]:
+    network: nn.Module, images: Images | ImageFiles | Tensor, device: torch.device
+) -> tuple[Tensor, float]:
     """Logits [N,K] float32 on the CPU of uint8 ``images`` [N,C,H,W], and the seconds they took.
 
-    Waiting for files to be decoded is not counted. Leaves the mode as it was.
+    A tensor is shown as the one batch that it is. Waiting for files to be decoded is not counted. Leaves the mode as it
+    was.
     """
     training = network.training
     network.eval()
     out = []
     seconds = 0.0
     with torch.no_grad():
-        for batch in pieces_of(images, EVALUATION_BATCH, device):
+        for batch in [images] if isinstance(images, Tensor) else pieces_of(images, EVALUATION_BATCH, device):
             started = time.perf_counter()
             x = batch.float().div_(255).contiguous(memory_format=torch.channels_last)
             out.append(network(x).logits.float().cpu())
@@ -60,12 +74,12 @@ def logits_of(
     return torch.cat(out), seconds
 
 
-def top1_of(logits: torch.Tensor, labels: NDArray[np.integer]) -> float:
+def top1_of(logits: Tensor, labels: NDArray[np.integer]) -> float:
     """Accuracy in percent, ties going to the lowest class."""
     return float((logits.argmax(1).numpy() == labels).mean() * 100)
 
 
-def summarise(logits: torch.Tensor, labels: NDArray[np.integer], teacher: torch.Tensor | None) -> Predictions:
+def summarise(logits: Tensor, labels: NDArray[np.integer], teacher: Tensor | None) -> Predictions:
     """The stored form of ``logits`` [N,K]; ``teacher``: the teacher's logits on the same images."""
     agreement, divergence = (None, None) if teacher is None else against_teacher(logits, teacher)
     log_p = torch.log_softmax(logits.double(), 1).numpy()
@@ -91,7 +105,7 @@ def arrays_of(predictions: dict[str, Predictions], labels: NDArray[np.integer]) 
     return arrays
 
 
-def against_teacher(logits: torch.Tensor, teacher: torch.Tensor) -> tuple[float, float]:
+def against_teacher(logits: Tensor, teacher: Tensor) -> tuple[float, float]:
     """Agreement in percent, and mean KL(teacher || student) in nats, of two sets of logits [N,K] on the same images."""
     s, t = torch.log_softmax(logits.double(), 1), torch.log_softmax(teacher.double(), 1)
     agreement = float((logits.argmax(1) == teacher.argmax(1)).double().mean() * 100)

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from kdbench.errors import DataError
-from kdbench.measure.evaluate import EVALUATION_BATCH
+from kdbench.measure.evaluate import EVALUATION_BATCH, blocks_of
 from kdbench.methods.base import Sweep
 from kdbench.models.outputs import Outputs
 from kdbench.train import checkpoint
@@ -157,16 +157,25 @@ class Lockstep:
                 shared = self._share(step, due)  # whatever it did to this one, nobody else sees
 
     def _close_epoch(self, members: Sequence[Member], seconds: float, step: int, live: list[Member]) -> None:
-        def close(member: Member) -> Outcome | None:
-            return _attempt(member, partial(member.end_epoch, seconds))
-
-        beside = self._beside(members)
-        self._leave(live, beside, self.crew.each(close, beside))
-        alone = [member for member in members if member not in beside]
-        self._leave(live, alone, [close(member) for member in alone])
+        """Score ``members`` after an epoch that took ``seconds``; images in files are decoded once for all of them."""
+        scored = [member for member in members if member.scored]
+        self._all(scored, Member.check_epoch, live)
+        for split in ("test", "val"):
+            for block in blocks_of(self.members[0].scoring.images(split), self.batches.device) if scored else ():
+                self._all(scored, lambda member, split=split, block=block: member.look(split, block), live)
+        self._all(members, lambda member: member.end_epoch(seconds), live)
         for member in members:
             if step >= 0 and member in live:
                 self._tell(member)
+
+    def _all(self, members: Sequence[Member], work: Callable[[Member], object], live: list[Member]) -> None:
+        """``work`` done for those of ``members`` that are ``live``, side by side where that can be."""
+        now = [member for member in members if member in live]
+        beside = self._beside(now)
+        self._leave(live, beside, self.crew.each(lambda member: _attempt(member, partial(work, member)), beside))
+        for member in now:
+            if member not in beside:
+                self._leave(live, [member], [_attempt(member, partial(work, member))])
 
     def _beside(self, members: Sequence[Member]) -> list[Member]:
         """Those of ``members`` that threads may work on at once."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from kdbench.data import Dataset
+from kdbench.data.spec import Images
 from kdbench.errors import UserError
 from kdbench.methods import METHODS, load_class
 from kdbench.methods.base import ApartOptimiser, Method, Phase, Step, Sweep, View
@@ -312,16 +313,28 @@ class Member:
             if not isinstance(value, Tensor) or value.ndim != 0:
                 raise ValueError(f"method {name!r}: the term {term!r} must be a scalar tensor")
 
+    @property
+    def scored(self) -> bool:
+        """Whether the epoch that it is at the end of is one of the main training."""
+        return self.position > 0
+
+    def check_epoch(self) -> None:
+        """Diverged where the loss of the epoch just trained was not finite."""
+        self.scoring.check(self._epoch_of(self.position - 1))
+
+    def look(self, split: str, images: Images | Tensor) -> None:
+        """Let the network that is scored see ``images``, the next of ``split``."""
+        self.scoring.look(self.deployed, split, images)
+
     def end_epoch(self, wall_seconds: float) -> dict[str, Any] | None:
         """Close the epoch just trained and return its point of the curve; None after an epoch of a phase."""
         epoch = self._epoch_of(self.position - 1)
-        if self.position <= 0:
+        if not self.scored:
             self.scoring.close_phase_epoch(epoch)
             return None
         rate = self.optimiser.param_groups[0]["lr"]
-        network = self.deployed
-        own = network is self.network
-        return self.scoring.close_epoch(epoch, network, rate, wall_seconds, trained_is_scored=own)
+        own = self.deployed is self.network
+        return self.scoring.close_epoch(epoch, rate, wall_seconds, trained_is_scored=own)
 
     def state(self) -> dict[str, Any]:
         """Everything a resume needs, as tensors and plain data (loads with ``weights_only=True``)."""

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from kdbench.data import Dataset
+from kdbench.data.files import ImageFiles
+from kdbench.data.spec import Images
 from kdbench.measure.evaluate import Predictions, arrays_of, logits_of, scores_of, summarise, top1_of
 
 
@@ -67,24 +69,42 @@ class Scoring:
         self.curve: list[dict[str, Any]] = []
         self.kept: dict[str, tuple[int, float, Predictions]] = {}
         self.seconds = 0.0
+        self._begin_to_look()
 
-    def close_epoch(
-        self, epoch: int, network: nn.Module, rate: float, wall_seconds: float, *, trained_is_scored: bool
-    ) -> dict[str, Any]:
-        """Score ``network`` after 1-based ``epoch``, extend the curve, keep it if it is the best or the last.
+    def _begin_to_look(self) -> None:
+        self._seen: dict[str, list[Tensor]] = {"test": [], "val": []}
+        self._looking = 0.0
 
-        Without ``trained_is_scored`` the training batches' logits are another network's: their accuracy is not kept.
-        Diverged where the loss or the logits are not finite.
-        """
+    def images(self, split: str) -> Images | ImageFiles:
+        """Those of "test" or of "val", the held-out ones."""
+        return self.dataset.test_images if split == "test" else self.dataset.train_images[self.val]
+
+    def check(self, epoch: int) -> None:
+        """Diverged where the loss of 1-based ``epoch`` was not finite."""
         if not self.sums.finite():
             raise Diverged(epoch)
-        logits, self.seconds = logits_of(network, self.dataset.test_images, self.device)
+
+    def look(self, network: nn.Module, split: str, images: Images | Tensor) -> None:
+        """Show ``network`` the next images of "test" or of "val", in the parts of ``blocks_of``, before close_epoch."""
+        logits, seconds = logits_of(network, images, self.device)
+        self._seen[split].append(logits)
+        if split == "test":
+            self._looking += seconds
+
+    def close_epoch(self, epoch: int, rate: float, wall_seconds: float, *, trained_is_scored: bool) -> dict[str, Any]:
+        """Score what was looked at after 1-based ``epoch``, extend the curve, keep it if it is the best or the last.
+
+        Without ``trained_is_scored`` the training batches' logits are another network's: their accuracy is not kept.
+        Diverged where the logits are not finite.
+        """
+        logits, self.seconds = torch.cat(self._seen["test"]), self._looking
+        val_logits = self._seen["val"]
+        self._begin_to_look()
         if not bool(torch.isfinite(logits).all()):
             raise Diverged(epoch)
         val_top1 = None
         if len(self.val):
-            val_logits, _ = logits_of(network, self.dataset.train_images[self.val], self.device)
-            val_top1 = top1_of(val_logits, self.dataset.train_labels[self.val])
+            val_top1 = top1_of(torch.cat(val_logits), self.dataset.train_labels[self.val])
         correct = 0 if self.sums.correct is None else int(self.sums.correct)
         point = {
             "epoch": epoch,
@@ -102,8 +122,7 @@ class Scoring:
 
     def close_phase_epoch(self, epoch: int) -> None:
         """End an epoch of a phase before the main training: nothing is scored. Diverged where it is not finite."""
-        if not self.sums.finite():
-            raise Diverged(epoch)
+        self.check(epoch)
         self.sums = EpochSums()
 
     def _keep(self, point: Mapping[str, Any], logits: Tensor) -> None:
