@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from kdbench import data
-from kdbench.data import builtin, cifar, loading
+from kdbench.data import builtin, cifar, loading, mapped
 from kdbench.data.spec import DatasetSpec, Part
 from kdbench.errors import DataError
 from kdbench.registry import Registry
@@ -121,6 +121,53 @@ def test_cifar100_is_a_view_of_the_file_that_cannot_change_it(tmp_path: Path) ->
     assert isinstance(images, np.memmap)
     images[0] = 0
     assert (folder / "train.bin").read_bytes() == before
+
+
+@pytest.mark.parametrize("form", ["python", "five files", "packed"])
+def test_images_that_no_file_holds_as_they_are_are_mapped_too(
+    form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Read once a machine: the second time not even the files are opened, unless the copy is damaged."""
+    monkeypatch.setattr(mapped, "SMALL", 0)
+    name = {"python": "cifar100", "five files": "cifar10", "packed": "mnist"}[form]
+    train, test = _random(data.DATASETS.get(name))
+    if form == "python":
+        _write_python(tmp_path, name, train, test, monkeypatch)
+    elif form == "five files":
+        _write_binary(tmp_path, name, train, test)
+    else:
+        _write_mnist(tmp_path, train, test, ".gz")
+    first = data.load(name, tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(loading, "_read", None)
+        second = data.load(name, tmp_path)
+    for found in (first, second):
+        _same(found, train, test)
+        assert isinstance(found.train_images, np.memmap)
+        assert isinstance(found.test_images, np.memmap)
+        assert (found.digest, found.warnings) == (first.digest, first.warnings)
+        found.train_images[:] = 0  # its own copy of it
+    (folder,) = (tmp_path / "cache" / "images").iterdir()
+    for damage in (b"", (folder / "train_images.npy").read_bytes()[:-7]):
+        (folder / "train_images.npy").write_bytes(damage)
+        _same(data.load(name, tmp_path), train, test)
+    assert list((tmp_path / "cache" / "images").iterdir()) == [folder]
+
+
+def test_a_cache_that_cannot_take_the_images_costs_memory_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mapped, "SMALL", 0)
+    train, test = _random(builtin.MNIST)
+    _write_mnist(tmp_path, train, test, ".gz")
+    with monkeypatch.context() as patch:
+        patch.setattr(mapped, "SHARE", 0.0)
+        _same(data.load("mnist", tmp_path), train, test)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(mapped.np, "save", full)
+    _same(data.load("mnist", tmp_path), train, test)
+    assert list((tmp_path / "cache" / "images").iterdir()) == []
 
 
 def test_a_copy_that_is_not_the_official_one_is_used_and_the_file_named(

@@ -210,9 +210,7 @@ def test_a_cohort_and_its_teacher(bench: Bench, suite: Suite) -> None:
     assert all(same_bits(again[label], record) for label, record in records.items())
 
 
-def test_an_image_is_decoded_once_for_all_students(
-    bench: Bench, suite: Suite, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_image_is_decoded_once_for_all_students(bench: Bench, suite: Suite, monkeypatch: pytest.MonkeyPatch) -> None:
     """To train on it, to score on it as a test image, and to score on it as one that was held out."""
     asked: Counter[Path] = Counter()
     decode_some = Decoders.decode

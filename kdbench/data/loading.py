@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from kdbench.data import mapped
 from kdbench.data.builtin import BUILTIN
 from kdbench.data.checks import check_labels
 from kdbench.data.identity import content_digest, differences, recall, remember
@@ -42,9 +43,14 @@ def load(name: str, root: Path | None = None, download: bool = False) -> Dataset
     """
     spec = DATASETS.get(name)
     source = _find(spec, root or data_root(None), download)
-    train, test = _read(spec, source)
-    digest, warnings = recall(spec, source) or _identify(spec, source, train, test)
-    return Dataset(spec, *train, *test, digest, warnings)
+    known = recall(spec, source)
+    parts = None if known is None else mapped.opened(spec, known[0])
+    if known is None or parts is None:
+        parts = _read(spec, source)
+        known = known or _identify(spec, source, *parts)
+        parts = mapped.keep(spec, known[0], parts)
+    train, test = parts
+    return Dataset(spec, *train, *test, *known)
 
 
 def identify(name: str, root: Path | None = None, download: bool = False) -> tuple[str, tuple[str, ...]]:

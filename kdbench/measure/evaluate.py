@@ -52,9 +52,7 @@ def blocks_of(images: Images | ImageFiles, device: torch.device) -> Iterator[Ima
         yield images
 
 
-def logits_of(
-    network: nn.Module, images: Images | ImageFiles | Tensor, device: torch.device
-) -> tuple[Tensor, float]:
+def logits_of(network: nn.Module, images: Images | ImageFiles | Tensor, device: torch.device) -> tuple[Tensor, float]:
     """Logits [N,K] float32 on the CPU of uint8 ``images`` [N,C,H,W], and the seconds they took.
 
     A tensor is shown as the one batch that it is. Waiting for files to be decoded is not counted. Leaves the mode as it

@@ -1,0 +1,106 @@
+"""Images that no file holds as they are, for they are packed, pickled or in several files: written out, then mapped.
+
+So they lie in memory once for all workers of a machine, as those do that are mapped from their own file.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import shutil
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdbench.data.files import ImageFiles
+from kdbench.data.spec import DatasetSpec, Images, Part
+from kdbench.paths import cache_dir
+
+#: Bytes of images that are not worth a file.
+SMALL = 16 * 2**20
+#: Of the disk's free space, what one data set may take.
+SHARE = 0.5
+
+Parts = tuple[Part, Part]
+
+
+def keep(spec: DatasetSpec, digest: str, parts: Parts) -> Parts:
+    """``parts``, (train, test), mapped from the cache folder, where they are written first if they are not there.
+
+    As they came where they are mapped already or small, or where the folder cannot take them: it costs memory only.
+    """
+    whole = [part.images for part in parts if not isinstance(part.images, ImageFiles)]
+    size = sum(images.nbytes for images in whole)
+    if len(whole) < len(parts) or size < SMALL or all(map(_is_mapped, whole)):
+        return parts
+    with suppress(OSError):
+        folder = _folder(spec, digest)
+        if not folder.is_dir():
+            _write(folder, parts, size)
+        return opened(spec, digest) or parts
+    return parts
+
+
+def opened(spec: DatasetSpec, digest: str) -> Parts | None:
+    """The parts that ``keep`` wrote for the content ``digest``; None where there are none, or not all of them."""
+    folder = _folder(spec, digest)
+    try:
+        train, test = (
+            Part(
+                _array(folder / f"{part}_images.npy", np.uint8),
+                np.array(_array(folder / f"{part}_labels.npy", np.int64)),
+            )
+            for part in _PARTS
+        )
+    except (OSError, ValueError, EOFError):
+        shutil.rmtree(folder, ignore_errors=True)
+        return None
+    return train, test
+
+
+_PARTS = ("train", "test")
+
+
+def _array(path: Path, dtype: type[np.generic]) -> NDArray[Any]:
+    # Copy on write: as safe for the file as a read-only mapping, and torch takes it without a warning.
+    array = np.load(path, mmap_mode="c", allow_pickle=False)
+    if array.dtype != dtype:
+        raise ValueError(f"{path} holds {array.dtype}")
+    return array
+
+
+def _folder(spec: DatasetSpec, digest: str) -> Path:
+    return cache_dir() / "images" / f"{spec.name}-{digest[:24]}"
+
+
+def _write(folder: Path, parts: Parts, size: int) -> None:
+    """All of it or nothing: OSError where it does not fit."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    if size > SHARE * shutil.disk_usage(folder.parent).free:
+        raise OSError(f"{folder.parent} has no room for {size} bytes")
+    unfinished = Path(tempfile.mkdtemp(dir=folder.parent))
+    try:
+        for name, (images, labels) in zip(_PARTS, parts, strict=True):
+            _save(unfinished / f"{name}_images.npy", images)
+            _save(unfinished / f"{name}_labels.npy", labels)
+        unfinished.rename(folder)  # fails where another worker was first
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _save(path: Path, array: ImageFiles | NDArray[Any]) -> None:
+    with path.open("wb") as file:
+        np.save(file, np.ascontiguousarray(array), allow_pickle=False)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _is_mapped(images: Images) -> bool:
+    base: object = images
+    while isinstance(base, np.ndarray):
+        base = base.base
+    return isinstance(base, mmap.mmap)
