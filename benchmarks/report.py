@@ -55,12 +55,13 @@ class Report:
         rounds: int,
         budget: float = math.inf,
         clock: Callable[[], float] = time.process_time,
+        fewest: int = FEWEST,
     ) -> dict[str, list[float]]:
         """Time ``tasks`` in rounds, each once a round and in random order, after one that does not count.
 
         Times are this process's on the CPU: other processes' turns do not count, and what slows the machine for longer
         than a round slows all of it, and cancels in a Ratio. Where a task uses several cores it takes another
-        ``clock``. ``budget``: seconds in which the rounds should be over.
+        ``clock``. ``budget``: seconds in which the rounds should be over, unless those are fewer than the ``fewest``.
         """
         seconds: dict[str, list[float]] = {name: [] for name in tasks}
         order, shuffle = list(tasks), random.Random(0).shuffle
@@ -77,8 +78,9 @@ class Report:
         fitting = budget / (time.monotonic() - started)
         for times in seconds.values():
             times.clear()
-        wanted = self.config.getoption("rounds", None) or min(rounds, fitting)
-        self.benchmark.pedantic(each, rounds=max(FEWEST, int(wanted)))
+        asked = self.config.getoption("rounds", None)
+        wanted = max(FEWEST, asked) if asked else max(fewest, int(min(rounds, fitting)))
+        self.benchmark.pedantic(each, rounds=wanted)
         return seconds
 
     def ratios(self, tasks: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, Ratio]:

@@ -41,6 +41,7 @@ def main() -> int:
         report = json.loads(found.read_text(encoding="utf-8"))
     command = f"python benchmarks/table.py {asked.block}" + (f" --rounds {asked.rounds}" if asked.rounds else "")
     lines = [machine(report["machine_info"], command), "", *block.render(report["benchmarks"])]
+    print("\n".join(lines))
     page = PAGE.read_text(encoding="utf-8")
     PAGE.write_text(replaced(page, asked.block, "\n".join(lines)), encoding="utf-8")
     return status
@@ -80,14 +81,14 @@ def machine(info: Mapping[str, Any], command: str) -> str:
 
 def loops(benchmarks: Sequence[Figures]) -> Iterator[str]:
     """The trainings, row by row, and what else a user waits for."""
-    columns = ("pair", "batch", "students", "`precision`", "`fold`", "`compile`", "first step")
+    columns = ("pair", "batch", "students", "`precision`", "`fold`", "`compile`", "first step", "rounds")
     columns += ("peers", "kdbench", "ratio", "convolutions alone", "share of these")
     yield row(*columns)
     yield row(*("---" for _ in columns))
     for benchmark in _named(benchmarks, "test_loops"):
         for found in benchmark["extra_info"].values():
             cells = [f"`{benchmark['params']['name']}`", found["batch"], found["students"], f"`{found['precision']}`"]
-            cells += [str(found["fold"]).lower(), f"`{found['compile']}`", f"{found['first']:.0f} s"]
+            cells += [str(found["fold"]).lower(), f"`{found['compile']}`", f"{found['first']:.0f} s", found["rounds"]]
             cells += [f"{found['peer']:.3g}", f"{found['kdbench']:.3g}", _spread(found["ratio"])]
             yield row(*cells, f"{found['bound']:.3g}", _spread(found["share"]))
     yield from ("", "| pair | students | cores | side by side | threads inside |", "| --- | --- | --- | --- | --- |")

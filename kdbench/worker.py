@@ -14,13 +14,14 @@ import json
 import os
 import sys
 import threading
+import traceback
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from kdbench.errors import UserError
-from kdbench.schedule.task import EXIT_REFUSED, Task
+from kdbench.errors import DeviceFailure, UserError
+from kdbench.schedule.task import EXIT_DEVICE, EXIT_REFUSED, Task
 
 
 def main(arguments: list[str]) -> int:
@@ -40,6 +41,9 @@ def main(arguments: list[str]) -> int:
     except UserError as error:
         emit({"event": "refused", "text": str(error)})
         return EXIT_REFUSED
+    except DeviceFailure:
+        traceback.print_exc()
+        return EXIT_DEVICE
     return 0
 
 

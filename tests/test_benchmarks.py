@@ -65,6 +65,7 @@ def test_the_table_shows_each_row_and_the_machine(benchmarks: Import) -> None:
         "first": 2.4,
         "precision": "bf16",
         "batch": 64,
+        "rounds": 7,
         "peer": 101.23,
         "kdbench": 303.7,
         "bound": 350.0,
@@ -73,7 +74,7 @@ def test_the_table_shows_each_row_and_the_machine(benchmarks: Import) -> None:
     timed = {"params": {"name": "a:b"}, "extra_info": {"8 students (fold)": row}, "name": "test_loops[a:b]"}
     started = {"name": "test_command[list methods]", "stats": {"median": 0.1234}}
     lines = list(table.loops([timed, started]))
-    how = "| `a:b` | 64 | 8 | `bf16` | true | `none` | 2 s"
+    how = "| `a:b` | 64 | 8 | `bf16` | true | `none` | 2 s | 7"
     assert f"{how} | 101 | 304 | 3.00 (2.90 to 3.10) | 350 | 0.87 (0.80 to 0.90) |" in lines
     assert "| `kdbench list methods` | 0.12 s |" in lines
     info = {"kdbench": {"device_name": "A CPU", "cores": 2, "isa": "AVX2", "torch": "9.9"}}

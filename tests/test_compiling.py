@@ -16,6 +16,7 @@ from kdbench.models.factory import create
 from kdbench.suites import Suite
 from kdbench.train import cohort, compiling
 from kdbench.train.batches import Batches
+from kdbench.train.lockstep import Lockstep
 
 MakeSuite = Callable[[str], Suite]
 
@@ -24,8 +25,18 @@ def test_compiled_killed_and_resumed(bench: Bench, make_suite: MakeSuite, monkey
     """With a short last batch, which is the first that the resumed process sees."""
     compiled = {"name": "kd", "label": "kd-compiled", "protocol": {"compile": "default", "batch": 500}}
     plain = {"name": "kd", "protocol": {"batch": 500}}
-    suite = make_suite(suite_text([plain, compiled]))
-    records = bench.train(bench.trials(suite))
+    twice = {**compiled, "name": "dot(kd)", "label": "dot-compiled"}  # two backward passes through one graph
+    suite = make_suite(suite_text([plain, compiled, twice]))
+    cohorts: list[Lockstep] = []
+    run = Lockstep.run
+    with monkeypatch.context() as patch:
+        patch.setattr(Lockstep, "run", lambda self: cohorts.append(self) or run(self))
+        records = bench.train(bench.trials(suite))
+    assert records["dot-compiled"]["status"] == "finished", records["dot-compiled"]["detail"]
+    (both,) = (each for each in cohorts if each.batches.protocol.compile != "none")
+    # Of each size the first batch is compiled: for the teacher, whose work two students share, and for each of them.
+    assert both.shared_images == 2 * (2 * 1200 - 700)
+    assert {member.images for member in both.members} == {2 * 1200 - 700}
     one, other = records["kd"], records["kd-compiled"]
     assert one["status"] == other["status"] == "finished"
     assert one["key"] != other["key"]

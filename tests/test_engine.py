@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import time
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -20,7 +21,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from kdbench.data import load, split
-from kdbench.errors import UserError
+from kdbench.errors import DeviceFailure, UserError
 from kdbench.methods.ce import CE
 from kdbench.methods.kd import kd_loss
 from kdbench.models.factory import create
@@ -34,13 +35,15 @@ from kdbench.stats.scores import score_predictions
 from kdbench.suites import Suite, parse_suite
 from kdbench.teachers.facts import TeacherShelf
 from kdbench.teachers.weights import read_weights, weights_digest
-from kdbench.train import cohort, pace
+from kdbench.train import cohort, lockstep, pace
+from kdbench.train.account import Account
 from kdbench.train.batches import Batches
 from kdbench.train.device import numerics
 from kdbench.train.lockstep import Lockstep, Shared
 from kdbench.train.member import Member
 from kdbench.train.rate import learning_rate
 from kdbench.train.seeds import seeded
+from kdbench.train.taught import Taught, teach
 
 MakeSuite = Callable[[str], Suite]
 CPU = torch.device("cpu")
@@ -205,6 +208,58 @@ def test_a_plugin_cannot_reach_the_teacher_that_others_learn_from(
     suite = make_suite(suite_text(["trains", "kd"], name="mixed"))
     together(taught, suite, plugins=(plugin,))
     assert modes == {False}
+
+
+def test_a_batch_made_again_waits_for_the_one_that_is_made_ahead(
+    taught: Bench, make_suite: MakeSuite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A teacher with hooks, as all library networks are, would hand one thread what another computes."""
+    plugin = taught.plugin("late", loss="if step.epoch == 2: raise RuntimeError('no')")
+    load_plugins([plugin])
+    inside: list[int] = []
+    most = 0
+
+    def alone(*arguments: Any) -> Taught:
+        nonlocal most
+        inside.append(1)
+        most = max(most, len(inside))
+        time.sleep(0.02)
+        made = teach(*arguments)
+        inside.pop()
+        return made
+
+    monkeypatch.setattr(lockstep, "teach", alone)
+    taught.cores = 3
+    records = together(taught, make_suite(suite_text(["late", "kd"])), plugins=(plugin,))
+    assert {label: record["status"] for label, record in records.items()} == {"late": "crashed", "kd": "finished"}
+    assert most == 1
+
+
+def test_a_gpu_that_fails_is_no_members_fault(taught: Bench, make_suite: MakeSuite) -> None:
+    """Its error comes back from every later call: the worker ends, and everybody goes on elsewhere."""
+    plugin = taught.plugin("fatal", loss="raise torch.AcceleratorError('CUDA error: device-side assert triggered')")
+    load_plugins([plugin])
+    suite = make_suite(suite_text(["kd", "fatal"], epochs=1))
+    with pytest.raises(DeviceFailure, match="device-side assert"):
+        together(taught, suite, plugins=(plugin,))
+    assert taught.records() == {}
+    assert together(taught, suite, "kd")["kd"]["status"] == "finished"
+
+
+def test_a_network_that_cannot_be_counted_costs_its_own_trial(
+    taught: Bench, make_suite: MakeSuite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    section = Account.section
+
+    def fails_once(self: Account, member: Member) -> dict[str, Any]:
+        if member.trial.label == "ce":
+            raise ValueError("two outputs")
+        return section(self, member)
+
+    monkeypatch.setattr(Account, "section", fails_once)
+    records = together(taught, make_suite(suite_text(["ce", "kd"], epochs=1)))
+    assert (records["ce"]["status"], records["ce"]["detail"]) == ("crashed", "ValueError: two outputs")
+    assert records["kd"]["status"] == "finished"
 
 
 def test_a_training_whose_every_step_compiled_has_no_speed(

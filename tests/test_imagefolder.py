@@ -107,6 +107,14 @@ def spoil_count(home: Path) -> None:
     (home / "train" / "n02" / "n02_4.JPEG").unlink()
 
 
+def spoil_depth(home: Path) -> None:
+    """As some archives are packed; and the folder is called like an image."""
+    folder = home / "train" / "n02"
+    (folder / "inner.JPEG").mkdir()
+    for path in folder.glob("n02_*"):
+        path.rename(folder / "inner.JPEG" / path.name)
+
+
 def spoil_classes(home: Path) -> None:
     (home / "val" / "n10").rename(home / "val" / "n11")
 
@@ -131,6 +139,10 @@ def spoil_part(home: Path) -> None:
     ("spoil", "sentence"),
     [
         (spoil_count, "train holds 29 images, not 30; unpack Pictures again."),
+        (
+            spoil_depth,
+            "not 30, not counting what is in folders below those of the classes, like n02/inner.JPEG; unpack",
+        ),
         (spoil_classes, "have class folders of different names"),
         (spoil_folders, "val holds 0 class folders, not 3; unpack Pictures again, each image into the folder of"),
         (spoil_size, "n02_4.JPEG is empty; fetch it again."),

@@ -132,3 +132,24 @@ def test_a_trial_in_bf16(bench: Bench, make_suite: Callable[[str], Suite]) -> No
     assert EMULATED not in plain["warnings"]
     same = plain["cost"]["ceiling_gflops_per_s"] == record["cost"]["ceiling_gflops_per_s"]
     assert same == emulated
+
+
+@pytest.mark.parametrize(
+    ("machine", "dnnl", "avx512", "amx", "found"),
+    [
+        ("x86_64", True, False, False, False),
+        ("x86_64", True, True, False, True),
+        ("AMD64", True, False, True, True),
+        ("x86_64", False, False, False, False),
+        ("aarch64", True, False, False, True),
+    ],
+)
+def test_instructions_for_bfloat16(
+    monkeypatch: pytest.MonkeyPatch, machine: str, dnnl: bool, avx512: bool, amx: bool, found: bool
+) -> None:
+    """oneDNN takes bfloat16 on any AVX-512; the older of them have no instruction that multiplies it."""
+    monkeypatch.setattr(precision.platform, "machine", lambda: machine)
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: dnnl)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    assert precision.native(torch.device("cpu")) == found

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import json
+import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -105,6 +109,8 @@ def test_outputs_that_are_not_this_machines_are_not_used(
     honest = _train(bench, suite)
     (place,) = (bench.folder / "cache" / "outputs").iterdir()
     np.load(place / "logits.npy", mmap_mode="r+")[:] += 1e-6
+    digests = {name: remembered._sha256(place / f"{name}.npy") for name in ("logits", "pooled")}
+    (place / "complete.json").write_text(json.dumps(digests))
     (bench.folder / "results").rename(bench.folder / "first")
     forwards.clear()
     again = _train(bench, suite)
@@ -112,12 +118,15 @@ def test_outputs_that_are_not_this_machines_are_not_used(
     assert all(same_bits(honest[label], again[label]) for label in honest)
 
 
-@pytest.mark.parametrize("damage", ["complete.json", "logits.npy", "pooled.npy"])
+@pytest.mark.parametrize("damage", ["complete.json", "logits.npy", "pooled.npy", "some rows"])
 def test_a_damaged_memory_is_made_anew(bench: Bench, make_suite: MakeSuite, damage: str) -> None:
     suite = make_suite(suite_text(ROWS))
     honest = _train(bench, suite)
     (place,) = (bench.folder / "cache" / "outputs").iterdir()
-    (place / damage).write_bytes((place / damage).read_bytes()[:10])
+    if damage == "some rows":
+        np.load(place / "logits.npy", mmap_mode="r+")[600:800] = 0
+    else:
+        (place / damage).write_bytes((place / damage).read_bytes()[:10])
     (bench.folder / "results").rename(bench.folder / "first")
     assert all(same_bits(honest[label], record) for label, record in _train(bench, suite).items())
     assert len(_notes(bench)) == 2
@@ -129,6 +138,38 @@ def test_a_disk_that_refuses_costs_no_training(bench: Bench, make_suite: MakeSui
     records = _train(bench, make_suite(suite_text(ROWS)))
     assert {record["status"] for record in records.values()} == {"finished"}
     assert any("cannot be kept" in note for note in _notes(bench))
+
+
+def test_a_disk_that_fills_up_costs_no_training(
+    bench: Bench, make_suite: MakeSuite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    records = _train(bench, make_suite(suite_text(ROWS)))
+    assert {record["status"] for record in records.values()} == {"finished"}
+    assert any("cannot be kept: [Errno 28] No space left" in note for note in _notes(bench))
+    assert list((bench.folder / "cache" / "outputs").iterdir()) == []
+
+
+def test_what_a_killed_worker_left_goes_in_the_end(bench: Bench, make_suite: MakeSuite) -> None:
+    suite = make_suite(suite_text(ROWS, epochs=2))
+    _train(bench, suite)
+    (place,) = (bench.folder / "cache" / "outputs").iterdir()
+    shutil.rmtree(place)
+    for name, age in (("old", 2 * remembered.STALE), ("new", 60.0)):
+        left = place.with_name(f"{place.name}.{name}")
+        left.mkdir()
+        os.utime(left, (time.time() - age,) * 2)
+    (bench.folder / "results").rename(bench.folder / "first")
+    _train(bench, suite)
+    assert sorted(path.name for path in place.parent.iterdir()) == [place.name, f"{place.name}.new"]
+
+
+def test_nothing_is_kept_for_a_cohort_whose_teacher_runs_anyway(bench: Bench, make_suite: MakeSuite) -> None:
+    _train(bench, make_suite(suite_text([ROWS[1], {"name": "fitnet", **FIXED}])))
+    assert not (bench.folder / "cache" / "outputs").exists()
 
 
 def test_views_are_never_recalled() -> None:

@@ -1,4 +1,6 @@
-"""Equal key, equal bits: in any company, on any number of cores, with or without what is kept on disk, or killed."""
+"""Equal key, equal bits: in any company, on any number of cores, with or without what is kept on disk, with memory for
+all students at a time or for one, or killed.
+"""
 
 from __future__ import annotations
 
@@ -29,6 +31,7 @@ ROWS: list[dict[str, Any]] = [
     {"name": "kd", "label": "kd bf16", "protocol": {**FIXED, "precision": "bf16"}},
     *({"name": name, "label": f"{name} moved"} for name in ("kd", "nd", "phased", "dot(dkd)")),
     {"name": "kd", "label": "kd bf16 moved", "protocol": {"precision": "bf16"}},
+    *({"name": name, "label": f"{name} folded", "protocol": {"fold": True}} for name in ("kd", "fitnet")),
 ]
 
 
@@ -52,6 +55,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Benc
     count=st.integers(1, len(ROWS)),
     cores=st.integers(1, 3),
     share=st.sampled_from([0.0, 0.5]),
+    memory=st.sampled_from([1, 2**40]),
     kills=st.lists(st.integers(0, 40), max_size=2),
 )
 @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
@@ -61,6 +65,7 @@ def test_nothing_that_the_key_leaves_out_changes_a_bit(
     count: int,
     cores: int,
     share: float,
+    memory: int,
     kills: list[int],
 ) -> None:
     whole, trials, expected = undisturbed
@@ -70,6 +75,7 @@ def test_nothing_that_the_key_leaves_out_changes_a_bit(
         patch.setattr(cohort, "CHECKPOINT_SECONDS", 0.0)
         patch.setattr(os, "fsync", lambda _: None)
         patch.setattr(remembered, "SHARE", share)
+        patch.setattr(cohort, "free_memory", lambda *_: memory)
         chosen = [trials[place] for place in order[:count]]
         for kill in kills:
             with pytest.MonkeyPatch.context() as deadly:

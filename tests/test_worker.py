@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 from bench import Bench, suite_text, wait_until
 
+from kdbench.plugins import load_plugins
 from kdbench.schedule import Task
-from kdbench.schedule.task import EXIT_REFUSED
+from kdbench.schedule.task import EXIT_DEVICE, EXIT_REFUSED
 from kdbench.suites import Suite
 from kdbench.worker import locked, run
 
@@ -42,6 +43,17 @@ def with_plugin(bench: Bench, task: Task, source: str) -> Task:
     path = bench.folder / "early_plugin.py"
     path.write_text(source)
     return replace(task, plugins=(str(path),))
+
+
+def test_a_gpu_that_fails_has_an_exit_code_of_its_own(bench: Bench, make_suite: MakeSuite) -> None:
+    plugin = bench.plugin("fatal", loss="raise torch.AcceleratorError('CUDA error')")
+    load_plugins([plugin])
+    (task,) = bench.tasks(bench.trials(make_suite(suite_text(["fatal"], epochs=1))), [plugin])
+    worker = start(bench, task)
+    assert worker.stdout is not None
+    assert b'"trial"' not in worker.stdout.read()
+    assert worker.wait(timeout=20) == EXIT_DEVICE
+    assert bench.records() == {}
 
 
 def test_a_refusal_is_one_event_and_an_exit_code_of_its_own(bench: Bench, task: Task) -> None:

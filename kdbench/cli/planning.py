@@ -199,4 +199,5 @@ def _tasks(
         warnings=warnings,
     )
     rate = measured_rate(store.read()[0], missing, device) or RATES[device]
-    return make_tasks(cohorts(missing), template, rate, slots)
+    devices = max(len(gpus()), 1) if device == "cuda" else 1
+    return make_tasks(cohorts(missing), template, rate, slots, devices)

@@ -68,13 +68,17 @@ def _find(spec: DatasetSpec, folder: Path, classes: Sequence[str], size: int) ->
     """The files of one part; DataError unless there are ``size`` of them."""
     names: list[bytes] = []
     counts = []
+    nested = ""
     for name in classes:
         with os.scandir(folder / name) as entries:
-            found = sorted(entry.name for entry in entries if _is_image(entry.name))
+            inside = sorted((entry.name, entry.is_dir()) for entry in entries)
+        found = [inner for inner, is_folder in inside if _is_image(inner) and not is_folder]
+        nested = nested or next((f"{name}/{inner}" for inner, is_folder in inside if is_folder), "")
         names += map(os.fsencode, found)
         counts.append(len(found))
     if len(names) != size:
-        raise DataError(f"{folder} holds {len(names)} images, not {size}; unpack {spec.title} again.")
+        where = f", not counting what is in folders below those of the classes, like {nested}" if nested else ""
+        raise DataError(f"{folder} holds {len(names)} images, not {size}{where}; unpack {spec.title} again.")
     labels = np.repeat(np.arange(len(classes), dtype=np.int64), counts)
     return Part(ImageFiles(folder, tuple(classes), np.array(names), labels, spec.image_shape), labels)
 

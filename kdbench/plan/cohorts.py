@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from kdbench.canonical import digest
 from kdbench.plan.trial import Teacher, Trial, teacher_identity
 
-#: Students one process holds. Their activations live one at a time, so this bounds weights and optimiser states only.
+#: Students one process holds: weights and optimiser states, as only as many have activations as are stepped at a time.
 COHORT_LIMIT = 16
 
 

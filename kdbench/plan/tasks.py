@@ -15,12 +15,13 @@ from kdbench.schedule.task import Task
 SMALL_SECONDS = 60.0
 
 
-def make_tasks(cohorts: Sequence[Cohort], template: Task, rate: float, slots: int) -> list[Task]:
+def make_tasks(cohorts: Sequence[Cohort], template: Task, rate: float, slots: int, devices: int = 1) -> list[Task]:
     """One task a teacher, one a cohort or a bundle of small ones, each after its teacher; a generation is a teacher.
 
     Costs in seconds at ``rate`` GFLOP/s.
 
-    ``template`` carries what all tasks of a run share: folders, device, plugins, warnings.
+    ``devices`` have memory of their own, and share the ``slots``. ``template`` carries what all tasks of a run share:
+    folders, device, plugins, warnings.
     """
     teachers: dict[str, Task] = {}
     groups: dict[str, list[tuple[Cohort, float]]] = {}
@@ -43,7 +44,7 @@ def make_tasks(cohorts: Sequence[Cohort], template: Task, rate: float, slots: in
             after=(name,) if name else (),
             cost=sum(cost for _, cost in bundle) / min(spare, _breadth(bundle)),
             cores=min(spare, _breadth(bundle)),
-            share=1 / min(slots, len(bundles)),
+            share=min(1.0, devices / min(slots, len(bundles))),
         )
         for name, bundle in bundles
     ]

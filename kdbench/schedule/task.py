@@ -12,6 +12,8 @@ from kdbench.plan.trial import Teacher, Trial, teacher_from_json
 
 #: Exit code of a worker whose task cannot be done and should not be tried again; its last event says why.
 EXIT_REFUSED = 4
+#: Exit code of a worker whose GPU failed: another one may go on, with one trial at a time.
+EXIT_DEVICE = 5
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,11 @@ class Batch:
     index: Tensor
     views: Mapping[str, Tensor] = field(default_factory=dict)
 
+    def first(self, size: int) -> Batch:
+        """Its first ``size`` images."""
+        views = {name: view[:size] for name, view in self.views.items()}
+        return Batch(self.x[:size], self.y[:size], self.index[:size], views)
+
 
 class Batches:
     """All batches of one (seed, stream): batch ``step`` is the same whoever asks, whenever, in whatever order."""
@@ -74,7 +79,7 @@ class Batches:
         x = _network_input(plain)
         seen = zip(names, others, strict=True)
         made = {name: _network_input(VIEWS[name](self, picture, index, epoch)) for name, picture in seen}
-        index = index.to(self.device)
+        index = index.to(self.device, non_blocking=True)
         return Batch(x, self.labels[index], index, made)
 
     def _drawn(self, purpose: str, epoch: int, draw: Callable[[np.random.Generator], T]) -> T:
@@ -107,7 +112,7 @@ class Batches:
             return [images] * len(purposes)
         epoch, index = step // self.steps_per_epoch, torch.from_numpy(places)
         crops = (self._drawn(purpose, epoch, self._draw_crops) for purpose in purposes)
-        chosen = ((part[index].to(self.device) for part in crop) for crop in crops)
+        chosen = ((part[index].to(self.device, non_blocking=True) for part in crop) for crop in crops)
         return [pad_crop_flip(images, offsets, flips, self.protocol.pad) for offsets, flips in chosen]
 
     def _draw_crops(self, rng: np.random.Generator) -> Crops:
@@ -138,7 +143,7 @@ class Batches:
     def _gather(self, places: NDArray[np.int64]) -> Tensor:
         chosen = self.train[places]
         if self.on_device is not None:
-            return self.on_device[torch.from_numpy(chosen).to(self.device)]
+            return self.on_device[torch.from_numpy(chosen).to(self.device, non_blocking=True)]
         return torch.from_numpy(np.ascontiguousarray(self.images[chosen]))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +16,7 @@ from torch import nn
 from kdbench.data import Dataset, load
 from kdbench.errors import UserError
 from kdbench.measure.cost import forget_peak
+from kdbench.methods import METHODS
 from kdbench.models.folding import folded
 from kdbench.models.outputs import NetworkSpec
 from kdbench.models.precision import in_precision, native
@@ -34,8 +36,8 @@ from kdbench.train.file_batches import make_batches
 from kdbench.train.lockstep import Emit, Lockstep, Outcome, Saver
 from kdbench.train.member import Member, frozen_spec
 from kdbench.train.pace import Pace
-from kdbench.train.remembered import Remembered, remember
-from kdbench.train.room import Room, free_memory
+from kdbench.train.remembered import Remembered, recalled_by, remember
+from kdbench.train.room import Probe, Room, free_memory
 
 #: On the record of a trial in bf16 whose speeds are those of float32.
 EMULATED = (
@@ -96,7 +98,7 @@ def train_cohort(
         teacher = folded(teacher, wanted.model, dataset.spec.image_shape)
     teacher = teacher and compiled(in_precision(teacher, protocol.precision), protocol.compile)
     remembered = None
-    if teacher is not None and taught is not None:
+    if teacher is not None and taught is not None and recalled_by(METHODS.get(trial.method) for trial in trials):
         recipe = teacher_identity(taught[0], task.dataset, task.data_digest)
         identity = [recipe, taught[1].weights_sha256, task.data_digest, facts_of_machine]
         remembered = remember(task.cache / "outputs", teacher, batches, identity, partial(_note, emit))
@@ -114,18 +116,18 @@ def _train_some(task: Task, waiting: Sequence[Trial], common: _Common, clerk: _C
     Nothing that it makes outlives it, so that the memory is there again for those.
     """
     waiting, protocol = list(waiting), waiting[0].protocol
+    probe = Probe(waiting, common.batches, common.teacher)
     room = Room(free_memory(common.device, task.share), common.cores)
-    first = common.batches.of(torch.arange(min(protocol.batch, len(common.batches.train))))
     members: list[Member] = []
     while waiting and room.for_another():
         trial = waiting.pop(0)
         try:
-            members.append(
-                Member(trial, common.dataset, common.batches, common.device, common.spec, common.teacher_logits)
-            )
-            room.add(members[-1], first)
+            member = Member(trial, common.dataset, common.batches, common.device, common.spec, common.teacher_logits)
         except (Exception, SystemExit) as error:  # a plugin that cannot be built costs its own trial only
             clerk.failed(trial, error)
+            continue
+        members.append(member)
+        room.add(member, probe)
     if waiting:
         _note(clerk.emit, f"there is memory for {len(members)} students at a time; {len(waiting)} more follow them")
     if members:
@@ -182,7 +184,13 @@ class _Clerk:
         warnings = list(self.task.warnings) + ([] if taught is None else taught[1].warnings(taught[0]))
         if trial.protocol.precision == "bf16" and not native(member.device):
             warnings.append(EMULATED)
-        finished = outcome.status == "finished"
+        finished, cost = outcome.status == "finished", None
+        if finished:
+            try:
+                cost = account.section(member)
+            except Exception as error:  # other people's network: one that cannot even be counted
+                traceback.print_exc()
+                outcome, finished = Outcome("crashed", f"{type(error).__name__}: {error}"), False
         record = build_record(
             trial,
             outcome.status,
@@ -191,7 +199,7 @@ class _Clerk:
             scores=member.scoring.scores() if finished else None,
             curve=member.scoring.curve,
             teacher=None if taught is None else taught[1].section(taught[0]),
-            cost=account.section(member) if finished else None,
+            cost=cost,
             weights_sha256=weights_digest(member.deployed.state_dict()) if finished else None,
             warnings=warnings,
             attempts=self.task.attempt,

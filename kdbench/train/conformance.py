@@ -218,13 +218,14 @@ def _distillation_reaches_student(bench: Bench) -> str:
 
 def _teacher_untouched(bench: Bench) -> str:
     member = bench.member()
-    before = {name: value.clone() for name, value in bench.network.state_dict().items()}
+    teacher = member.own_teacher or bench.network  # what the method was given
+    before = {name: value.clone() for name, value in teacher.state_dict().items()}
     batch = bench.batch(0, member)
     member.step(batch, bench.taught(batch, member))
-    bench.network.eval()
-    if any(p.grad is not None for p in bench.network.parameters()):
+    teacher.eval()
+    if any(p.grad is not None for p in teacher.parameters()):
         return "the loss has a gradient in the teacher: use the teacher's Outputs, or run its modules under no_grad"
-    changed = [n for n, value in bench.network.state_dict().items() if not torch.equal(value, before[n])]
+    changed = [n for n, value in teacher.state_dict().items() if not torch.equal(value, before[n])]
     return f"a step changed the teacher's {changed[0]}" if changed else ""
 
 

@@ -10,12 +10,13 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import torch
 from torch import nn
 
-from kdbench.errors import DataError
+from kdbench.errors import DataError, DeviceFailure
 from kdbench.measure.evaluate import EVALUATION_BATCH, blocks_of
 from kdbench.methods.base import Sweep
 from kdbench.models.outputs import Outputs
@@ -102,6 +103,10 @@ class Lockstep:
 
     def __post_init__(self) -> None:
         self.shared_work = Stopwatch(self.batches.device)
+        # The batch after may be under way while a batch is made again, and a hooked teacher hands out what any thread
+        # that runs it computes.
+        self._sharing = Lock()
+        self._shown: set[Any] = set()
 
     def run(self) -> None:
         live = [m for m in self.members if self.saver.restore(m) or self._began(m)]
@@ -222,17 +227,25 @@ class Lockstep:
 
     def _share(self, step: int, due: Sequence[Member]) -> Shared:
         """The batch of ``step`` and what the teacher says of it, made once for all."""
-        began = self.shared_work.mark()
-        batch = self.batches.batch(step, _views(due))
-        taught = None
-        pupils = [member for member in due if member.spec.needs_teacher]
-        if self.teacher is not None and pupils:
+        with self._sharing:
+            began = self.shared_work.mark()
+            batch = self.batches.batch(step, _views(due))
+            taught = None
+            pupils = [member for member in due if member.spec.needs_teacher]
             parts = frozenset[str]().union(*(member.parts for member in pupils))
-            taught = None if self.remembered is None else self.remembered.recall(batch, parts)
-            taught = taught or teach(self.teacher, batch, parts, _views(pupils))
-        self.shared_work.add(began)
-        self.shared_images += len(batch.y) * len(due)
-        return batch, taught
+            if self.teacher is not None and pupils:
+                taught = None if self.remembered is None else self.remembered.recall(batch, parts)
+                taught = taught or teach(self.teacher, batch, parts, _views(pupils))
+            if not self._compiled(len(batch.y), parts, _views(pupils)):
+                self.shared_work.add(began)
+                self.shared_images += len(batch.y) * len(due)
+            return batch, taught
+
+    def _compiled(self, *shown: object) -> bool:
+        """Whether the teacher was ``shown`` such a batch for the first time, and its code made for it."""
+        new = self.batches.protocol.compile != "none" and shown not in self._shown
+        self._shown.add(shown)
+        return new
 
     def _end(self, member: Member, outcome: Outcome) -> bool:
         """Record how ``member`` ended; False, as it does not go on."""
@@ -270,15 +283,17 @@ def _attempt(member: Member, work: Callable[[], object]) -> Outcome | None:
         return Outcome("diverged", f"{ended}.")
     except DataError:  # a damaged file is no fault of a member
         raise
+    except torch.AcceleratorError as error:  # from here on every call fails, of whichever member
+        raise DeviceFailure(f"{type(error).__name__}: {error}") from error
     except (Exception, SystemExit) as error:  # other people's code: whatever it raises costs its own trial only
         traceback.print_exc()
         return Outcome("crashed", f"{type(error).__name__}: {error}")
     return None
 
 
-def _views(members: Sequence[Member]) -> list[str]:
+def _views(members: Sequence[Member]) -> tuple[str, ...]:
     """The views that any of ``members`` sees."""
-    return sorted({name for member in members for name in member.spec.views})
+    return tuple(sorted({name for member in members for name in member.spec.views}))
 
 
 def _step(member: Member, batch: Batch, taught: Taught | None) -> None:

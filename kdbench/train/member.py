@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from kdbench.data import Dataset
+from kdbench.data.randaugment import GREY
 from kdbench.data.spec import Images
 from kdbench.errors import UserError
 from kdbench.methods import METHODS, load_class
@@ -54,14 +55,19 @@ class Member:
         #: The parts of student's and teacher's Outputs that the method asks for.
         self.parts = self.spec.needs & PARTS
         taught = teacher if self.spec.needs_teacher else None
-        if not own_method(trial):  # who changes the teacher, for how short a time ever, changes one of his own
+        #: Of a method that is not kdbench's: who changes his teacher, for however short a time, changes nobody else's.
+        self.own_teacher: nn.Module | None = None
+        if taught is not None and not own_method(trial):
             taught = copy.deepcopy(taught)
+            self.own_teacher = taught.module
         shape, classes, norm = dataset.spec.image_shape, dataset.spec.classes, trial.normalisation
         with seeded(*self.root, "student"):
             self.network: Network = create(
                 trial.student, classes=classes, image_shape=shape, mean=norm.mean, std=norm.std
             )
         self.network.to(device, memory_format=torch.channels_last)
+        if self.spec.views and shape[0] not in GREY:
+            raise UserError(f"Its views are those of images of 1 or 3 channels; these have {shape[0]}.")
         with seeded(*self.root, "method"):
             data = DataSpec(
                 dataset.spec.name, classes, len(batches.labels), shape, batches.labels.clone(), trial.protocol.batch
@@ -70,8 +76,8 @@ class Member:
             self.method: Method = load_class(self.spec).build(self.spec, trial.config, student, taught, data)
         self.method.to(device)
         self.see = compiled(in_precision(self.network, trial.protocol.precision), trial.protocol.compile)
-        #: Batch sizes seen in this process: a new one is compiled first, where the protocol compiles.
-        self._sizes: set[int] = set()
+        #: Batch sizes seen in this process, by whether the student trained on them: each is compiled by itself.
+        self._kinds: set[tuple[int, bool]] = set()
         #: Whether it may be stepped beside others (kdbench.train.crew).
         self.self_contained = trial.protocol.compile == "none" and self_contained(trial, self.network, self.method)
         self.teacher_head = taught.head if taught is not None and "teacher_head" in self.spec.needs else None
@@ -164,6 +170,7 @@ class Member:
     def step(self, batch: Batch, taught: Taught | None) -> None:
         """Train on ``batch``, the batch of ``self.position``. Diverged when the loss is seen not to be finite."""
         began = self.watch.mark()
+        compiling = self._compiled(len(batch.y))
         trained = len(batch.y) if len(batch.y) >= self.smallest_batch else 0
         if trained:
             self._train(batch, taught)
@@ -172,14 +179,16 @@ class Member:
             raise Diverged(self._epoch_of(self.position - 1))
         if self.position == 0:  # the main training starts with an optimiser that has seen nothing
             self.optimiser = self._optimiser()
-        if not self._compiled(len(batch.y)):
+        if not compiling:
             self.watch.add(began)
             self.images += trained
 
     def _compiled(self, size: int) -> bool:
-        """Whether the step just taken was the first on ``size`` images in this process, and its code made for it."""
-        new = self.trial.protocol.compile != "none" and size not in self._sizes
-        self._sizes.add(size)
+        """Whether the next step is the first of its kind on ``size`` images in this process, so that it compiles."""
+        phase = self.phase
+        kind = (size, phase is None or phase[2].student)
+        new = self.trial.protocol.compile != "none" and kind not in self._kinds
+        self._kinds.add(kind)
         return new
 
     def _train(self, batch: Batch, taught: Taught | None) -> None:

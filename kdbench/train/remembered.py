@@ -7,10 +7,14 @@ goes through the teacher as ever, so a training has the same bits with and witho
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +25,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from kdbench.canonical import digest
-from kdbench.models.outputs import Outputs
+from kdbench.methods.card import MethodSpec
+from kdbench.models.outputs import PARTS, Outputs
 from kdbench.train.batches import Batch, Batches
 from kdbench.train.taught import Taught, teach
 
@@ -29,6 +34,8 @@ from kdbench.train.taught import Taught, teach
 KEPT = frozenset({"pooled"})
 #: Of the disk's free space, what one teacher's outputs may take.
 SHARE = 0.5
+#: Seconds without a word after which nobody writes into an unfinished folder any more.
+STALE = 24 * 3600.0
 
 
 @dataclass(frozen=True)
@@ -46,6 +53,12 @@ class Remembered:
         rows = batch.index.cpu().numpy()
         found = {name: torch.from_numpy(self.arrays[name][rows]).to(self.device) for name in ("logits", *parts)}
         return Taught(Outputs(**found), {})
+
+
+def recalled_by(methods: Iterable[MethodSpec]) -> bool:
+    """Whether a cohort of ``methods`` needs no more than what is kept: for one that does, the teacher runs anyway."""
+    taught = [method for method in methods if method.needs_teacher]
+    return bool(taught) and all(method.needs & PARTS <= KEPT and not method.views for method in taught)
 
 
 def remember(
@@ -73,9 +86,11 @@ def remember(
 def _open(place: Path) -> dict[str, NDArray[np.float32]]:
     """What is kept in ``place``; nothing where that is not whole."""
     try:
-        names = json.loads((place / "complete.json").read_text(encoding="utf-8"))
-        return {name: np.load(place / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in names}
-    except (OSError, ValueError):
+        digests = json.loads((place / "complete.json").read_text(encoding="utf-8"))
+        if any(_sha256(place / f"{name}.npy") != found for name, found in digests.items()):
+            raise ValueError(f"{place} is damaged")
+        return {name: np.load(place / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in digests}
+    except (OSError, ValueError, AttributeError):
         shutil.rmtree(place, ignore_errors=True)
         return {}
 
@@ -89,27 +104,39 @@ def _write(place: Path, teacher: nn.Module, batches: Batches, say: Callable[[str
     if total > SHARE * shutil.disk_usage(place.parent).free:
         return False
     say(f"keeping the teacher's outputs of {images:,} images: {total / 1e6:,.1f} MB in {place}")
-    unfinished = place.with_name(f"{place.name}.{os.getpid()}")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir()
-    arrays = {
-        name: np.lib.format.open_memmap(
-            unfinished / f"{name}.npy", mode="w+", dtype=np.float32, shape=(images, part.shape[1])
-        )
-        for name, part in first.items()
-    }
-    # The last ones again, rather than a short batch with bits of its own.
-    for start in [*range(0, images - size, size), images - size]:
-        for name, part in _kept(_show(teacher, batches, range(start, start + size))).items():
-            arrays[name][start : start + size] = part.cpu().numpy()
-    for array in arrays.values():
-        array.flush()
-    (unfinished / "complete.json").write_text(json.dumps(sorted(arrays)), encoding="utf-8")
+    for left in place.parent.glob(f"{place.name}.*"):  # by a worker that was killed
+        if time.time() - left.stat().st_mtime > STALE:
+            shutil.rmtree(left, ignore_errors=True)
+    unfinished = Path(tempfile.mkdtemp(prefix=f"{place.name}.", dir=place.parent))
     try:
-        unfinished.rename(place)
-    except OSError:  # another worker was first
+        arrays = {name: _room_for(unfinished / f"{name}.npy", images, part.shape[1]) for name, part in first.items()}
+        # The last ones again, rather than a short batch with bits of its own.
+        for start in [*range(0, images - size, size), images - size]:
+            for name, part in _kept(_show(teacher, batches, range(start, start + size))).items():
+                arrays[name][start : start + size] = part.cpu().numpy()
+        for array in arrays.values():
+            array.flush()
+        digests = {name: _sha256(unfinished / f"{name}.npy") for name in sorted(arrays)}
+        (unfinished / "complete.json").write_text(json.dumps(digests), encoding="utf-8")
+        with suppress(OSError):  # another worker was first
+            unfinished.rename(place)
+    finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return True
+
+
+def _room_for(path: Path, images: int, width: int) -> NDArray[np.float32]:
+    """A new file of zeros, mapped. OSError where the disk has no room, which writing to a mapped hole would die of."""
+    array = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(images, width))
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return array
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _show(teacher: nn.Module, batches: Batches, places: range) -> Taught:

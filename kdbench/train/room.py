@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 import copy
+import traceback
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from kdbench.methods import METHODS
+from kdbench.models.outputs import PARTS
 from kdbench.models.precision import in_precision
-from kdbench.train.batches import Batch
+from kdbench.plan.trial import Trial
+from kdbench.train.batches import Batches
 from kdbench.train.member import Member
+from kdbench.train.taught import teach
 
 #: Of the memory that is free, what is planned with: the rest is for what no plan foresees.
 SHARE = 0.8
+#: Where a container's limits are, where it has any.
+CONTAINER = Path("/sys/fs/cgroup")
+#: What a container's use counts of files that were read, and that the system takes back when memory is wanted.
+CACHED = ("inactive_file ", "active_file ")
+
+
+#: Images that activations are measured on, where their number is in proportion to the batch.
+PROBE = 16
 
 
 class Room:
@@ -28,36 +42,62 @@ class Room:
         """Whether one more like the last that was added fits; the first always does."""
         return self.free is None or self._state + self._activations * self.cores <= self.free
 
-    def add(self, member: Member, batch: Batch) -> None:
-        """Count ``member`` in."""
+    def add(self, member: Member, probe: Probe) -> None:
+        """Count ``member`` in. One that cannot be measured counts as much as the largest before it."""
         if self.free is None:
             return
-        self._activations = self._activations or activation_bytes(member, batch)
+        try:
+            self._activations = max(self._activations, probe.activation_bytes(member))
+        except (Exception, SystemExit):  # other people's code; if it is at fault, its first step will say so
+            traceback.print_exc()
+        if not self._state:  # and the student that sets the pace, who is no member
+            self.free -= state_bytes(member)
         self._state = state_bytes(member)
         self.free -= self._state
 
 
 def state_bytes(member: Member) -> int:
     """Bytes that a student holds between its steps: weights, gradients and momenta, statistics and other buffers."""
-    trained = [p for part in (member.network, member.method) for p in part.parameters() if p.requires_grad]
-    held = [t for part in (member.network, member.method) for t in (*part.parameters(), *part.buffers())]
-    return sum(map(_bytes, held)) + 2 * sum(map(_bytes, trained))
+    parts = (member.network, member.method)
+    trained = {id(p): p for part in parts for p in part.parameters() if p.requires_grad}
+    teacher = () if member.own_teacher is None else (member.own_teacher,)
+    held = {id(t): t for part in (*parts, *teacher) for t in (*part.parameters(), *part.buffers())}
+    return sum(map(_bytes, held.values())) + 2 * sum(map(_bytes, trained.values()))
 
 
-def activation_bytes(member: Member, batch: Batch) -> int:
-    """Bytes that the student keeps for its backward pass, each storage counted once; ``member`` stays as it is."""
-    network = in_precision(copy.deepcopy(member.network), member.trial.protocol.precision).train()
-    kept: dict[int, int] = {}
+class Probe:
+    """A first step of every member, for what it keeps; nobody's numbers change, as copies take it."""
 
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
+    def __init__(self, trials: Sequence[Trial], batches: Batches, teacher: nn.Module | None) -> None:
+        methods = [METHODS.get(trial.method) for trial in trials]
+        taught = [method for method in methods if method.needs_teacher]
+        parts = frozenset[str]().union(*(method.needs & PARTS for method in taught))
+        views, taught_views = (sorted({name for each in some for name in each.views}) for some in (methods, taught))
+        whole = batches.batch(0, views)
+        alike = batches.protocol.compile == "none" and not any(method.applies.full_batch for method in methods)
+        size = max(PROBE, *(method.applies.min_batch for method in methods)) if alike else len(whole.y)
+        self.batch = whole.first(size)
+        self.scale = len(whole.y) / len(self.batch.y)
+        self.taught = None if teacher is None or not taught else teach(teacher, self.batch, parts, taught_views)
 
-    with torch.random.fork_rng(devices=[]), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        outputs = network(batch.x, member.parts)
-    del outputs
-    return sum(kept.values())
+    def activation_bytes(self, member: Member) -> int:
+        """Bytes that a step of ``member`` keeps for its backward pass, each storage counted once."""
+        alone = copy.copy(member)
+        alone.network, alone.method = copy.deepcopy((member.network, member.method))
+        alone.see, alone.position = in_precision(alone.network, member.trial.protocol.precision), 0
+        kept: dict[int, int] = {}
+
+        def pack(tensor: Tensor) -> Tensor:
+            storage = tensor.untyped_storage()
+            kept[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        watched = torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)
+        with torch.random.fork_rng(devices=[]), torch.enable_grad(), watched:
+            outputs, views = alone.forward(self.batch)
+            terms = alone.method.loss(alone.make_step(self.batch, outputs, self.taught, None, views))
+        del outputs, views, terms
+        return int(sum(kept.values()) * self.scale)
 
 
 def _bytes(tensor: Tensor) -> int:
@@ -85,7 +125,10 @@ def _available() -> int | None:
 def _allowed() -> int | None:
     """What the container leaves, where it sets a limit."""
     try:
-        limit, used = (Path(f"/sys/fs/cgroup/memory.{name}").read_text(encoding="ascii") for name in ("max", "current"))
-        return int(limit) - int(used)
+        limit, used, stat = (
+            (CONTAINER / f"memory.{name}").read_text(encoding="ascii") for name in ("max", "current", "stat")
+        )
+        files = sum(int(line.split()[1]) for line in stat.splitlines() if line.startswith(CACHED))
+        return int(limit) - int(used) + files
     except (OSError, ValueError):
         return None

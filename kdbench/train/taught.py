@@ -31,10 +31,10 @@ def teach(teacher: nn.Module, batch: Batch, parts: frozenset[str], views: Collec
     """Show ``batch`` and these views of it to the teacher, in eval mode whatever a method has left it in."""
     teacher.eval()
     with torch.inference_mode():
-        taught = Taught(teacher(batch.x, parts), {name: teacher(batch.views[name], parts) for name in views})
-    return taught.map(_ordinary)
-
-
-def _ordinary(outputs: Outputs) -> Outputs:
-    """Copies that autograd may save, as it may not what was made in inference mode."""
-    return outputs.map(torch.clone)
+        first = teacher(batch.x, parts)
+        if views:  # the replay of a CUDA graph writes into what the one before has handed out
+            first = first.map(torch.clone)
+        seen = [first, *(teacher(batch.views[name], parts).map(torch.clone) for name in views)]
+    # Once more outside: autograd may not save what was made in inference mode.
+    outputs, *others = (outputs.map(torch.clone) for outputs in seen)
+    return Taught(outputs, dict(zip(views, others, strict=True)))
