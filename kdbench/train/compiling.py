@@ -30,6 +30,7 @@ def compiled(network: nn.Module, mode: str) -> nn.Module:
     torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit = MOST_KINDS
     torch._dynamo.config.fail_on_recompile_limit_hit = True
     torch._functorch.config.donated_buffer = False  # an optimiser may ask for the gradients of one graph twice
+    torch._inductor.config.deterministic = True  # nothing is chosen by which of two kernels was faster today
     torch._inductor.config.fallback_random = True  # dropout draws as it does uncompiled, from torch's own generator
     made: nn.Module = torch.compile(network, dynamic=False, mode=None if mode == "default" else mode)
     return made

@@ -26,7 +26,8 @@ def set_up(name: str, threads: int) -> torch.device:
     torch.set_num_threads(threads)
     if name == "cpu":
         _keep_freed_memory()
-    torch.use_deterministic_algorithms(True, warn_only=name == "cuda")
+    # Not use_deterministic_algorithms, which loads the compiler; kdbench.train.compiling tells that itself.
+    torch.set_deterministic_debug_mode("warn" if name == "cuda" else "error")
     # Filling fresh memory with NaN finds bugs, not numbers, and costs 7 % of a small student's step.
     torch.utils.deterministic.fill_uninitialized_memory = False
     torch.backends.cudnn.benchmark = False
