@@ -30,10 +30,6 @@ class UnknownName(UserError):
         super().__init__(f"There is no {noun} named {name!r}; {hint if names else 'none is registered'}.")
 
 
-class DeviceFailure(Exception):
-    """A GPU that answers nothing any more in this process, whoever brought that about; another process can go on."""
-
-
 class DataError(UserError):
     """A data set that is missing, truncated or impossible."""
 

@@ -20,7 +20,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from kdbench.errors import DeviceFailure, UserError
+from kdbench.errors import UserError
 from kdbench.schedule.task import EXIT_DEVICE, EXIT_REFUSED, Task
 
 
@@ -41,7 +41,9 @@ def main(arguments: list[str]) -> int:
     except UserError as error:
         emit({"event": "refused", "text": str(error)})
         return EXIT_REFUSED
-    except DeviceFailure:
+    except Exception as error:
+        if type(error).__name__ != "AcceleratorError":  # torch's, which a worker that refused has not loaded
+            raise
         traceback.print_exc()
         return EXIT_DEVICE
     return 0

@@ -32,6 +32,8 @@ ROOT, PACKAGE = Path(__file__).resolve().parents[1], Path(kdbench.__file__).reso
 
 #: 1,200 training images in batches of 200.
 STEPS = 6
+#: What most trainings of the tests are of: no teacher, its logits, its maps.
+METHOD_ROWS = ("ce", "kd", "fitnet")
 
 
 def suite_text(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -12,9 +13,10 @@ import pytest
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
-from bench import PACKAGE, Bench, registries_kept
+from bench import METHOD_ROWS, PACKAGE, Bench, registries_kept, suite_text
 
-from kdbench.suites import SUITES, Suite, get_suite
+from kdbench.records import Record
+from kdbench.suites import SUITES, Suite, get_suite, parse_suite
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +43,7 @@ def _torch_as_it_was() -> Iterator[None]:
 
         torch.set_num_threads(1)
         if torch.are_deterministic_algorithms_enabled():
-            torch.use_deterministic_algorithms(False)
+            torch.set_deterministic_debug_mode("default")
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -81,3 +83,18 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     """A place to plan and train in, inside this process."""
     monkeypatch.chdir(tmp_path)
     return Bench(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Record]]:
+    """The methods of a suite in good company: their cache, for its teacher, and their records."""
+    bench = Bench(tmp_path_factory.mktemp("good"))
+    records = bench.train(bench.trials(parse_suite(suite_text(METHOD_ROWS), "tiny.toml")))
+    return bench.folder / "cache", records
+
+
+@pytest.fixture
+def taught(bench: Bench, good: tuple[Path, dict[str, Record]]) -> Bench:
+    """A bench on which that teacher is ready."""
+    shutil.copytree(good[0] / "teachers", bench.folder / "cache" / "teachers")
+    return bench

@@ -6,7 +6,10 @@ from dataclasses import replace
 
 import pytest
 
+from kdbench.data import DATASETS
+from kdbench.data.randaugment import GREY
 from kdbench.methods import METHODS, Applicability
+from kdbench.methods.card import VIEW_CHANNELS
 from kdbench.plan.applicability import not_applicable
 from kdbench.plan.expand import Selection, expand, inapplicable
 from kdbench.suites import get_suite
@@ -45,6 +48,18 @@ def test_a_convolution_after_the_last_stage_excludes_no_method(name: str) -> Non
 def test_maps_shrink_with_the_images() -> None:
     method = replace(METHODS.get("kd"), applies=Applicability(maps=True))
     assert not_applicable(method, "resnet20", "vgg8", "digits", SUITE.protocol)
+
+
+def test_views_are_of_grey_and_of_colour_images() -> None:
+    DATASETS.add("spectra", replace(DATASETS.get("cifar100"), name="spectra", image_shape=(4, 32, 32)), "test")
+    assert tuple(sorted(GREY)) == VIEW_CHANNELS
+    for name, dataset, reason in (
+        ("mlkd", "spectra", "these have 4 channels"),
+        ("mlkd", "digits", ""),
+        ("kd", "spectra", ""),
+    ):
+        said = not_applicable(METHODS.get(name), "timm/resnet18", "timm/resnet34", dataset, SUITE.protocol)
+        assert (reason in said) if reason else said == "", (name, dataset)
 
 
 def test_a_row_that_does_not_apply_is_no_trial_and_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,6 @@ from kdbench.errors import UserError
 from kdbench.models.factory import create
 from kdbench.suites import Suite
 from kdbench.train import cohort, compiling
-from kdbench.train.batches import Batches
 from kdbench.train.lockstep import Lockstep
 
 MakeSuite = Callable[[str], Suite]
@@ -51,7 +50,7 @@ def test_compiled_killed_and_resumed(bench: Bench, make_suite: MakeSuite, monkey
     monkeypatch.setattr(cohort, "CHECKPOINT_SECONDS", 0.0)
     trials = again.trials(suite, "kd-compiled")
     with monkeypatch.context() as patch:
-        patch.setattr(Batches, "batch", at(4, Batches.batch))
+        patch.setattr(Lockstep, "_share", at(5, Lockstep._share))
         with pytest.raises(Killed):
             again.train(trials)
     resumed = again.train(trials)["kd-compiled"]
@@ -69,6 +68,7 @@ def test_a_network_is_compiled_however_many_came_before_it(monkeypatch: pytest.M
 
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
     monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 8)
+    monkeypatch.setattr(torch._dynamo.config, "accumulated_recompile_limit", 8)
     torch._dynamo.reset()
     for number, classes in enumerate((10, 7)):
         network = create("tiny_cnn_s", classes=classes, image_shape=(1, 8, 8), mean=(0.5,), std=(0.25,))

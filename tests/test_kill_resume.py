@@ -22,7 +22,6 @@ from kdbench.plugins import load_plugins
 from kdbench.records import Record
 from kdbench.suites import Suite, parse_suite
 from kdbench.train import checkpoint, cohort
-from kdbench.train.batches import Batches
 from kdbench.train.device import numerics
 from kdbench.train.lockstep import Lockstep
 
@@ -64,7 +63,7 @@ def at(count: int, call: Callable[..., Any]) -> Callable[..., Any]:
 
 
 KILLS: dict[str, tuple[object, str, list[int]]] = {
-    "before the first step, in a phase, and in epoch 2": (Batches, "batch", [0, STEPS + 3, 2 * STEPS + 1]),
+    "before the first step, in a phase, and in epoch 2": (Lockstep, "_share", [0, STEPS + 3, 2 * STEPS + 1]),
     "at the end of a phase, of an epoch, and of the training": (
         torch.optim.SGD,
         "step",
@@ -108,7 +107,7 @@ def test_a_resumed_trial_among_new_ones_and_after_a_lost_checkpoint(
     os.symlink(whole.folder / "cache", bench.folder / "cache")
     trials = {trial.label: trial for trial in bench.trials(suite)}
     with monkeypatch.context() as patch:
-        patch.setattr(Batches, "batch", at(STEPS + 3, Batches.batch))
+        patch.setattr(Lockstep, "_share", at(STEPS + 3, Lockstep._share))
         with pytest.raises(Killed):
             bench.train([trials["ce"], trials["fitnet"]])
     damaged = bench.folder / "cache" / "checkpoints" / f"{trials['fitnet'].key}.ckpt"
@@ -129,7 +128,7 @@ def test_a_batch_made_ahead_for_one_that_left_is_nobody_elses(bench: Bench, monk
     resumed.cores = 2
     trials = {trial.label: trial for trial in resumed.trials(suite)}
     with monkeypatch.context() as patch:
-        patch.setattr(Batches, "batch", at(STEPS + 3, Batches.batch))
+        patch.setattr(Lockstep, "_share", at(STEPS + 3, Lockstep._share))
         with pytest.raises(Killed):
             resumed.train([trials["ce"]])
     with monkeypatch.context() as patch:
@@ -149,7 +148,7 @@ def test_a_checkpoint_of_another_version_of_the_code_is_passed_over(
     shutil.copytree(whole.folder / "cache", bench.folder / "cache")
     trials = bench.trials(suite, "phased")
     with monkeypatch.context() as patch:
-        patch.setattr(Batches, "batch", at(STEPS + 3, Batches.batch))
+        patch.setattr(Lockstep, "_share", at(STEPS + 3, Lockstep._share))
         with pytest.raises(Killed):
             bench.train(trials)
     path = bench.folder / "cache" / "checkpoints" / f"{trials[0].key}.ckpt"
@@ -256,7 +255,7 @@ def test_a_resumed_trainings_ratio_is_of_what_was_timed_together(
     monkeypatch.setattr(cohort, "CHECKPOINT_SECONDS", 0.0)
     trials = bench.trials(make_suite(suite_text(rows, epochs=4)))
     with monkeypatch.context() as patch:
-        patch.setattr(Batches, "batch", at(2 * STEPS + 3, Batches.batch))  # the teacher takes STEPS
+        patch.setattr(Lockstep, "_share", at(2 * STEPS + 3, Lockstep._share))  # the teacher takes STEPS
         with pytest.raises(Killed):
             bench.train(trials)
     path = bench.folder / "cache" / "checkpoints" / f"{trials[-1].key}.ckpt"

@@ -15,6 +15,7 @@ import pytest
 import torch
 from bench import Bench, same_bits, suite_text
 
+from kdbench.data import whole
 from kdbench.models.network import Network
 from kdbench.records import Record
 from kdbench.suites import Suite
@@ -158,7 +159,7 @@ def test_what_a_killed_worker_left_goes_in_the_end(bench: Bench, make_suite: Mak
     _train(bench, suite)
     (place,) = (bench.folder / "cache" / "outputs").iterdir()
     shutil.rmtree(place)
-    for name, age in (("old", 2 * remembered.STALE), ("new", 60.0)):
+    for name, age in (("old", 2 * whole.STALE), ("new", 60.0)):
         left = place.with_name(f"{place.name}.{name}")
         left.mkdir()
         os.utime(left, (time.time() - age,) * 2)

@@ -11,15 +11,17 @@ import pytest
 import torch
 from bench import Bench, same_bits, suite_text
 
+from kdbench.data import load
 from kdbench.models.factory import create
 from kdbench.plan.cohorts import cohorts
 from kdbench.plan.tasks import make_tasks
 from kdbench.plugins import load_plugins
 from kdbench.suites import Suite
 from kdbench.train import cohort, room
+from kdbench.train.batches import Batches
 from kdbench.train.conformance import make_bench
 from kdbench.train.member import Member
-from kdbench.train.room import Probe, Room, free_memory, state_bytes
+from kdbench.train.room import PROBE, Probe, Room, free_memory, kept_for_backward, state_bytes
 
 MakeSuite = Callable[[str], Suite]
 
@@ -43,16 +45,26 @@ def test_a_step_keeps_what_was_measured_and_the_student_stays_as_it_is(name: str
     measured = Probe([member.trial], bench.batches, bench.network).activation_bytes(member)
     assert all(torch.equal(value, before[key]) for key, value in member.state()["network"].items())
     assert torch.equal(drawn, torch.random.get_rng_state())
-    kept: dict[int, int] = {}
-
-    def pack(tensor: torch.Tensor) -> torch.Tensor:
-        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
-
     batch = bench.batch(0, member)
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+    with kept_for_backward() as kept:
         member.step(batch, bench.taught(batch, member))
     assert measured == pytest.approx(sum(kept.values()), rel=0.1)
+
+
+def test_a_few_images_tell_what_a_batch_keeps(bench: Bench, make_suite: MakeSuite) -> None:
+    """Of the network's weights, too, which are as large as its activations here, and do not grow with the batch."""
+    suite = make_suite(suite_text(["ce"], student="mlp_800_800", batch=200))
+    dataset = load("digits", bench.folder / "data")
+    (trial,) = bench.trials(suite)
+    batches = Batches(dataset, suite.protocol, 0, 0, torch.device("cpu"))
+    member = Member(trial, dataset, batches, torch.device("cpu"))
+    probe = Probe([trial], batches, None)
+    assert len(probe.batch.y) == PROBE
+    with kept_for_backward() as kept:
+        member.step(batches.batch(0), None)
+    assert probe.activation_bytes(member) == pytest.approx(sum(kept.values()), rel=0.02)
+    weights = sum(4 * parameter.numel() for parameter in member.network.parameters())
+    assert sum(kept.values()) > weights > 0.2 * sum(kept.values())
 
 
 def test_as_many_as_fit_beside_the_activations_of_those_stepped_at_a_time() -> None:
@@ -96,7 +108,8 @@ def test_a_student_that_cannot_be_measured_is_trained(
 
 
 @pytest.mark.parametrize(
-    ("device", "slots", "devices", "share"), [("cpu", 2, 1, 0.5), ("cuda", 2, 2, 1), ("cuda", 4, 2, 0.5)]
+    ("device", "slots", "devices", "share"),
+    [("cpu", 2, 1, 0.5), ("cuda", 2, 2, 1), ("cuda", 4, 2, 0.5), ("cuda", 3, 2, 0.5)],
 )
 def test_a_worker_plans_with_its_part_of_its_own_device(
     bench: Bench, make_suite: MakeSuite, device: str, slots: int, devices: int, share: float

@@ -22,7 +22,7 @@ from kdbench.plugins import load_plugins
 from kdbench.records import Record
 from kdbench.suites import parse_suite
 from kdbench.train import cohort, remembered
-from kdbench.train.batches import Batches
+from kdbench.train.lockstep import Lockstep
 
 FIXED = {"augmentation": "none", "batch": 200}
 #: Some under one protocol whose images never change, so that the teacher's outputs can be kept, some under another.
@@ -79,7 +79,7 @@ def test_nothing_that_the_key_leaves_out_changes_a_bit(
         chosen = [trials[place] for place in order[:count]]
         for kill in kills:
             with pytest.MonkeyPatch.context() as deadly:
-                deadly.setattr(Batches, "batch", at(kill, Batches.batch))
+                deadly.setattr(Lockstep, "_share", at(kill, Lockstep._share))
                 try:
                     bench.train(chosen)
                 except Killed:

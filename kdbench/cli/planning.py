@@ -15,7 +15,7 @@ from kdbench.data import DATASETS, data_root, download_allowed, identify
 from kdbench.errors import DataError, UserError
 from kdbench.methods import METHODS, leaves, load_class
 from kdbench.paths import cache_dir
-from kdbench.plan.cohorts import cohorts
+from kdbench.plan.cohorts import Cohort, cohorts
 from kdbench.plan.cost import RATES, makespan, measured_rate
 from kdbench.plan.expand import Selection, chosen_pairs, chosen_rows, expand, inapplicable
 from kdbench.plan.tasks import longest_chain, make_tasks
@@ -100,12 +100,20 @@ def say_plan(plan: Plan, store: Store, verbose: bool) -> None:
     slots = f"{plan.slots} {plan.device} slot{'s' * (plan.slots > 1)}"
     print(f"  {len(groups)} cohort{'s' * (len(groups) != 1)} on {slots}, about {duration(total)}.")
     if len(groups) < len(plan.missing):
-        trials = len(plan.missing)
-        print(f"  Batches and the teacher's outputs are made once a cohort: {len(groups)} times instead of {trials}.")
+        print(f"  {_shared(groups)}")
     if verbose:
         for task in plan.tasks:
             labels = ", ".join(dict.fromkeys(trial.label for trial in task.trials))
             print(f"  {task.title:<40} about {duration(task.cost):>8}  {labels}".rstrip())
+
+
+def _shared(groups: Sequence[Cohort]) -> str:
+    """What the trials of a cohort have in common, and how often it would be made without that."""
+    trials = [trial for group in groups for trial in group.trials]
+    text = f"Batches are made once a cohort, {len(groups)} times instead of {len(trials)}"
+    taught = sum(group.teacher is not None for group in groups)
+    pupils = sum(trial.teacher is not None for trial in trials)
+    return f"{text}, and seen by a teacher {taught} times instead of {pupils}." if taught < pupils else f"{text}."
 
 
 def duration(seconds: float) -> str:

@@ -30,7 +30,7 @@ def crop_flip_draws(rng: np.random.Generator, n: int, pad: int) -> tuple[Tensor,
 
 def pad_crop_flip(images: Tensor, offsets: Tensor, flips: Tensor, pad: int) -> Tensor:
     """Crop each of ``images`` [B,C,H,W] at its ``offsets`` [B,2] (y, x) in the image padded by ``pad``, then mirror it
-    left to right where ``flips`` [B]. One gather: about 0.01 ms for a 3x32x32 image in a batch of 64 on one thread.
+    left to right where ``flips`` [B]. All of it is one gather.
     """
     batch, channels, height, width = images.shape
     padded = functional.pad(images, (pad, pad, pad, pad))

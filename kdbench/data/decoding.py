@@ -117,6 +117,6 @@ def _middle(image: Image.Image, side: int, mode: str) -> Tensor:
 def _resized(image: Image.Image, mode: str, width: int, height: int) -> Tensor:
     """``image`` as uint8 [height,width,C]."""
     pixels = np.array(image if image.mode == mode else image.convert(mode))
-    # With these strides torch reads and writes pixel by pixel, which takes half the time.
+    # With these strides torch reads and writes pixel by pixel, not plane by plane.
     planes = torch.from_numpy(pixels).view(1, *pixels.shape[:2], -1).permute(0, 3, 1, 2)
     return functional.interpolate(planes, (height, width), mode="bilinear", antialias=True)[0].permute(1, 2, 0)

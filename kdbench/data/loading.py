@@ -44,7 +44,7 @@ def load(name: str, root: Path | None = None, download: bool = False) -> Dataset
     spec = DATASETS.get(name)
     source = _find(spec, root or data_root(None), download)
     known = recall(spec, source)
-    parts = None if known is None else mapped.opened(spec, known[0])
+    parts = None if known is None else _opened(spec, known[0])
     if known is None or parts is None:
         parts = _read(spec, source)
         known = known or _identify(spec, source, *parts)
@@ -93,7 +93,23 @@ def _loader(spec: DatasetSpec) -> Callable[[DatasetSpec, Path], Source]:
 
 def _read(spec: DatasetSpec, source: Source) -> tuple[Part, Part]:
     with _unreadable(spec):
-        train, test = source.read()
+        parts = source.read()
+    _check(spec, parts)
+    return parts
+
+
+def _opened(spec: DatasetSpec, digest: str) -> mapped.Parts | None:
+    """What is mapped from the cache folder; None where it is not there or not sound."""
+    parts = mapped.opened(spec, digest)
+    try:
+        return parts and _check(spec, parts)
+    except DataError:
+        return None
+
+
+def _check(spec: DatasetSpec, parts: mapped.Parts) -> mapped.Parts:
+    """``parts``, (train, test); DataError for counts, shapes or labels that the data set does not have."""
+    train, test = parts
     for name, (images, labels), size in (("training", train, spec.train_size), ("test", test, spec.test_size)):
         for what, array, dtype, shape in (
             ("images", images, np.uint8, (size, *spec.image_shape)),
@@ -104,7 +120,7 @@ def _read(spec: DatasetSpec, source: Source) -> tuple[Part, Part]:
                     f"{spec.title}: the {name} {what} are {array.dtype} {array.shape}, not {np.dtype(dtype)} {shape}."
                 )
         check_labels(labels, spec, f"The {name} set")
-    return train, test
+    return parts
 
 
 def _identify(spec: DatasetSpec, source: Source, train: Part, test: Part) -> tuple[str, tuple[str, ...]]:

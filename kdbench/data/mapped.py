@@ -8,7 +8,6 @@ from __future__ import annotations
 import mmap
 import os
 import shutil
-import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 
 from kdbench.data.files import ImageFiles
 from kdbench.data.spec import DatasetSpec, Images, Part
+from kdbench.data.whole import whole_folder
 from kdbench.paths import cache_dir
 
 #: Bytes of images that are not worth a file.
@@ -26,10 +26,11 @@ SMALL = 16 * 2**20
 SHARE = 0.5
 
 Parts = tuple[Part, Part]
+_PARTS = ("train", "test")
 
 
 def keep(spec: DatasetSpec, digest: str, parts: Parts) -> Parts:
-    """``parts``, (train, test), mapped from the cache folder, where they are written first if they are not there.
+    """``parts``, (train, test), written into the cache folder and mapped from there, in place of what it has.
 
     As they came where they are mapped already or small, or where the folder cannot take them: it costs memory only.
     """
@@ -37,16 +38,16 @@ def keep(spec: DatasetSpec, digest: str, parts: Parts) -> Parts:
     size = sum(images.nbytes for images in whole)
     if len(whole) < len(parts) or size < SMALL or all(map(_is_mapped, whole)):
         return parts
+    folder = _folder(spec, digest)
     with suppress(OSError):
-        folder = _folder(spec, digest)
-        if not folder.is_dir():
-            _write(folder, parts, size)
+        shutil.rmtree(folder, ignore_errors=True)
+        _write(folder, parts, size)
         return opened(spec, digest) or parts
     return parts
 
 
 def opened(spec: DatasetSpec, digest: str) -> Parts | None:
-    """The parts that ``keep`` wrote for the content ``digest``; None where there are none, or not all of them."""
+    """The parts that ``keep`` wrote for the content ``digest``; None where they are not there, or not whole."""
     folder = _folder(spec, digest)
     try:
         train, test = (
@@ -57,12 +58,8 @@ def opened(spec: DatasetSpec, digest: str) -> Parts | None:
             for part in _PARTS
         )
     except (OSError, ValueError, EOFError):
-        shutil.rmtree(folder, ignore_errors=True)
         return None
     return train, test
-
-
-_PARTS = ("train", "test")
 
 
 def _array(path: Path, dtype: type[np.generic]) -> NDArray[Any]:
@@ -79,17 +76,12 @@ def _folder(spec: DatasetSpec, digest: str) -> Path:
 
 def _write(folder: Path, parts: Parts, size: int) -> None:
     """All of it or nothing: OSError where it does not fit."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    if size > SHARE * shutil.disk_usage(folder.parent).free:
-        raise OSError(f"{folder.parent} has no room for {size} bytes")
-    unfinished = Path(tempfile.mkdtemp(dir=folder.parent))
-    try:
+    with whole_folder(folder) as unfinished:
+        if size > SHARE * shutil.disk_usage(unfinished).free:
+            raise OSError(f"{folder.parent} has no room for {size} bytes")
         for name, (images, labels) in zip(_PARTS, parts, strict=True):
             _save(unfinished / f"{name}_images.npy", images)
             _save(unfinished / f"{name}_labels.npy", labels)
-        unfinished.rename(folder)  # fails where another worker was first
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _save(path: Path, array: ImageFiles | NDArray[Any]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,17 +38,6 @@ class Predictions:
     mean_entropy: float
     agreement: float | None
     kl_to_teacher: float | None
-
-
-def blocks_of(images: Images | ImageFiles, device: torch.device) -> Iterator[Images | Tensor]:
-    """``images`` in order, in parts that several networks can be shown with ``logits_of``, one after the other.
-
-    Images in files are decoded once for all of them, and so a batch at a time; others are one block.
-    """
-    if isinstance(images, ImageFiles):
-        yield from pieces_of(images, EVALUATION_BATCH, device)
-    elif len(images):
-        yield images
 
 
 def logits_of(network: nn.Module, images: Images | ImageFiles | Tensor, device: torch.device) -> tuple[Tensor, float]:

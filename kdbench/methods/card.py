@@ -14,6 +14,8 @@ NEEDS = frozenset({"teacher", "teacher_head", "stem", "stages", "preacts", "pool
 ROLES = ("task", "distill")
 #: Augmentations that a method may see beside the protocol's own (kdbench.train.batches).
 VIEWS = ("strong",)
+#: Channels of the images that these are made of.
+VIEW_CHANNELS = (1, 3)
 #: How a student's batch norm sees a view: in a forward pass of its own, or in one pass with the batch.
 BATCH_NORMS = ("separate", "joint")
 TYPES: dict[str, type] = {"float": float, "int": int, "bool": bool, "str": str}

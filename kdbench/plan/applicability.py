@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kdbench.data import DATASETS
-from kdbench.methods.card import Applicability, MethodSpec
+from kdbench.methods.card import VIEW_CHANNELS, Applicability, MethodSpec
 from kdbench.models import get_spec
 from kdbench.models.facts import FACTS
 from kdbench.plan.protocol import Protocol
@@ -17,6 +17,9 @@ def not_applicable(method: MethodSpec, student: str, teacher: str | None, datase
     applies = method.applies
     if protocol.batch < applies.min_batch:
         return f"it needs batches of {applies.min_batch} images or more, the protocol has {protocol.batch}"
+    channels = DATASETS.get(dataset).image_shape[0]
+    if method.views and channels not in VIEW_CHANNELS:
+        return f"its views are those of grey or of colour images, these have {channels} channels"
     names = [name for name in (student, teacher) if name is not None]
     if any(name not in FACTS for name in names):
         return ""

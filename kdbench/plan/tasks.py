@@ -44,7 +44,7 @@ def make_tasks(cohorts: Sequence[Cohort], template: Task, rate: float, slots: in
             after=(name,) if name else (),
             cost=sum(cost for _, cost in bundle) / min(spare, _breadth(bundle)),
             cores=min(spare, _breadth(bundle)),
-            share=min(1.0, devices / min(slots, len(bundles))),
+            share=1 / min(-(-slots // devices), len(bundles)),
         )
         for name, bundle in bundles
     ]

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO
 
 from kdbench.schedule.base import Event, Report, Watch
-from kdbench.schedule.task import EXIT_REFUSED, Task
+from kdbench.schedule.task import EXIT_DEVICE, EXIT_REFUSED, Task
 
 #: A worker that dies without a word (killed, out of memory) is started again this often.
 RETRIES = 2
@@ -186,8 +186,9 @@ class LocalExecutor:
         if code == 0 and one.done:
             report.finished.append(task)
             watch(task, {"event": "ended"})
-        elif code < 0 and not one.hung and task.attempt <= self.retries:
-            watch(task, {"event": "retried", "text": f"its worker was ended by {_signal_name(-code)}"})
+        elif self._worth_another_try(one):
+            how = f"was ended by {_signal_name(-code)}" if code < 0 else "lost its GPU"
+            watch(task, {"event": "retried", "text": f"its worker {how}"})
             waiting.insert(0, dataclasses.replace(task, attempt=task.attempt + 1))
         elif len(task.trials) > 1 and code not in (PYTHON_ERROR, EXIT_REFUSED):
             watch(task, {"event": "retried", "text": f"{self._why(one, code)} Its trials go on one by one."})
@@ -196,6 +197,12 @@ class LocalExecutor:
             report.failed[task.id] = one.refusal or self._why(one, code)
             text, refused = report.failed[task.id], bool(one.refusal)
             watch(task, {"event": "failed", "text": text, "timed_out": one.hung, "refused": refused})
+
+    def _worth_another_try(self, one: _Running) -> bool:
+        """Whether it was ended from outside, or lost its GPU, of which one of several trials may be the cause."""
+        task, code = one.task, one.process.returncode
+        outside = code < 0 or (code == EXIT_DEVICE and len(task.trials) < 2)
+        return outside and not one.hung and task.attempt <= self.retries
 
     def _why(self, one: _Running, code: int) -> str:
         if one.hung:

@@ -88,6 +88,8 @@ class Account:
         try:
             speed = throughput(member.deployed, self.dataset.spec.image_shape)
             most, trained = (ceiling(self.device, kind) for kind in (torch.float32, self._arithmetic(member)))
+        except torch.AcceleratorError:
+            raise
         except Exception:  # other people's code: what a network does with other batches costs no trial its record
             traceback.print_exc()
             return {}

@@ -36,9 +36,9 @@ class Batch:
     views: Mapping[str, Tensor] = field(default_factory=dict)
 
     def first(self, size: int) -> Batch:
-        """Its first ``size`` images."""
-        views = {name: view[:size] for name, view in self.views.items()}
-        return Batch(self.x[:size], self.y[:size], self.index[:size], views)
+        """A copy of its first ``size`` images, or of all where it has fewer."""
+        views = {name: view[:size].clone() for name, view in self.views.items()}
+        return Batch(self.x[:size].clone(), self.y[:size].clone(), self.index[:size].clone(), views)
 
 
 class Batches:

@@ -31,7 +31,7 @@ from kdbench.train.account import Account
 from kdbench.train.batches import Batches
 from kdbench.train.compiling import compiled
 from kdbench.train.crew import Crew
-from kdbench.train.device import numerics, set_up
+from kdbench.train.device import NOBODYS, numerics, set_up
 from kdbench.train.file_batches import make_batches
 from kdbench.train.lockstep import Emit, Lockstep, Outcome, Saver
 from kdbench.train.member import Member, frozen_spec
@@ -56,7 +56,9 @@ class _Common:
     batches: Batches
     device: torch.device
     cores: int
+    #: The teacher as the protocol runs it, and the same uncompiled.
     teacher: nn.Module | None
+    eager: nn.Module | None
     spec: NetworkSpec | None
     teacher_logits: torch.Tensor | None
     remembered: Remembered | None
@@ -96,58 +98,68 @@ def train_cohort(
     cores = task.cores if device.type == "cpu" and protocol.compile == "none" else 1
     if teacher is not None and wanted is not None and protocol.fold:
         teacher = folded(teacher, wanted.model, dataset.spec.image_shape)
-    teacher = teacher and compiled(in_precision(teacher, protocol.precision), protocol.compile)
+    eager = teacher and in_precision(teacher, protocol.precision)
+    teacher = eager and compiled(eager, protocol.compile)
     remembered = None
     if teacher is not None and taught is not None and recalled_by(METHODS.get(trial.method) for trial in trials):
         recipe = teacher_identity(taught[0], task.dataset, task.data_digest)
         identity = [recipe, taught[1].weights_sha256, task.data_digest, facts_of_machine]
         remembered = remember(task.cache / "outputs", teacher, batches, identity, partial(_note, emit))
     logits_of_teacher = None if taught is None else taught[2]
-    common = _Common(dataset, batches, device, cores, teacher, spec, logits_of_teacher, remembered)
-    while trials:
-        trials = _train_some(task, trials, common, clerk)
+    common = _Common(dataset, batches, device, cores, teacher, eager, spec, logits_of_teacher, remembered)
+    waiting: Sequence[Trial] = trials
+    while waiting:
+        waiting = _train_some(task, waiting, common, clerk)
         gc.collect()  # students refer to themselves in circles, and the next ones need their memory
         forget_peak(device)
 
 
-def _train_some(task: Task, waiting: Sequence[Trial], common: _Common, clerk: _Clerk) -> list[Trial]:
+def _train_some(task: Task, waiting: Sequence[Trial], common: _Common, clerk: _Clerk) -> Sequence[Trial]:
     """Train as many of the ``waiting`` as there is memory for; the rest of them.
 
     Nothing that it makes outlives it, so that the memory is there again for those.
     """
-    waiting, protocol = list(waiting), waiting[0].protocol
-    probe = Probe(waiting, common.batches, common.teacher)
+    members, rest = _admitted(task, waiting, common, clerk)
+    if rest:
+        _note(clerk.emit, f"there is memory for {len(members)} students at a time; {len(rest)} more follow them")
+    if not members:
+        return rest
+    plain = any(member.trial.method == "ce" for member in members)
+    lockstep = Lockstep(
+        members,
+        common.batches,
+        common.teacher,
+        Saver(task.cache / "checkpoints", CHECKPOINT_SECONDS, clerk.machine),
+        clerk.emit,
+        lambda member, outcome: clerk.ended(member, outcome, account),
+        Crew(common.cores, common.batches.protocol.threads),
+        common.remembered,
+        None if plain else Pace(members[0].trial, common.dataset, common.batches, common.device),
+    )
+    account = Account(lockstep, common.dataset)
+    lockstep.run()
+    return rest
+
+
+def _admitted(
+    task: Task, waiting: Sequence[Trial], common: _Common, clerk: _Clerk
+) -> tuple[list[Member], Sequence[Trial]]:
+    """Those of the ``waiting`` that there is memory for, built; and the rest."""
+    probe = Probe(waiting, common.batches, common.eager)
     room = Room(free_memory(common.device, task.share), common.cores)
     members: list[Member] = []
     while waiting and room.for_another():
-        trial = waiting.pop(0)
+        trial, *waiting = waiting
         try:
             member = Member(trial, common.dataset, common.batches, common.device, common.spec, common.teacher_logits)
+        except NOBODYS:
+            raise
         except (Exception, SystemExit) as error:  # a plugin that cannot be built costs its own trial only
             clerk.failed(trial, error)
             continue
         members.append(member)
         room.add(member, probe)
-    if waiting:
-        _note(clerk.emit, f"there is memory for {len(members)} students at a time; {len(waiting)} more follow them")
-    if members:
-        saver = Saver(task.cache / "checkpoints", CHECKPOINT_SECONDS, clerk.machine)
-        plain = any(member.trial.method == "ce" for member in members)
-        pace = None if plain else Pace(members[0].trial, common.dataset, common.batches, common.device)
-        lockstep = Lockstep(
-            members,
-            common.batches,
-            common.teacher,
-            saver,
-            clerk.emit,
-            lambda member, outcome: clerk.ended(member, outcome, account),
-            Crew(common.cores, protocol.threads),
-            common.remembered,
-            pace,
-        )
-        account = Account(lockstep, common.dataset)
-        lockstep.run()
-    return waiting
+    return members, waiting
 
 
 def _note(emit: Emit, text: str) -> None:
@@ -188,7 +200,9 @@ class _Clerk:
         if finished:
             try:
                 cost = account.section(member)
-            except Exception as error:  # other people's network: one that cannot even be counted
+            except NOBODYS:
+                raise
+            except (Exception, SystemExit) as error:  # other people's network: one that cannot even be counted
                 traceback.print_exc()
                 outcome, finished = Outcome("crashed", f"{type(error).__name__}: {error}"), False
         record = build_record(

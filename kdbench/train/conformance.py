@@ -23,6 +23,7 @@ from kdbench.plan.trial import Normalisation, Teacher, Trial
 from kdbench.train.batches import Batch, Batches
 from kdbench.train.device import set_up
 from kdbench.train.member import Member, frozen_spec
+from kdbench.train.room import kept_for_backward
 from kdbench.train.seeds import philox, seeded
 from kdbench.train.taught import Taught, teach
 
@@ -341,7 +342,11 @@ def cost(name: str) -> Cost:
     times: dict[str, list[float]] = {name: [], "kd": []}
     members = {each: bench.member(each) for each in times}
     batch = bench.batch(0, members[name])
-    memory = {each: _kept_for_backward(bench, member, batch) for each, member in members.items()}
+    memory = {}
+    for each, member in members.items():
+        with kept_for_backward() as kept:
+            _terms(bench, member, batch)
+        memory[each] = sum(kept.values())
     for _ in range(COST_ROUNDS):
         for each, member in members.items():
             taught = bench.taught(batch, member)
@@ -350,17 +355,3 @@ def cost(name: str) -> Cost:
             times[each].append(time.perf_counter() - started)
     medians = {each: statistics.median(found[1:]) for each, found in times.items()}
     return Cost(medians[name] / medians["kd"], memory[name] / memory["kd"])
-
-
-def _kept_for_backward(bench: Bench, member: Member, batch: Batch) -> int:
-    """Bytes that a step's forward pass keeps for its backward pass, each storage counted once."""
-    kept: dict[int, int] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        _terms(bench, member, batch)
-    return sum(kept.values())

@@ -50,9 +50,9 @@ def self_contained(trial: Trial, *parts: nn.Module) -> bool:
     """
     ours = trial.student in MODELS and MODELS.origin(trial.student) == "kdbench"
     drawing = any(isinstance(module, _DropoutNd) for part in parts for module in part.modules())
-    return ours and not drawing and own_method(trial)
+    return ours and not drawing and is_ours(trial)
 
 
-def own_method(trial: Trial) -> bool:
+def is_ours(trial: Trial) -> bool:
     """Whether the method of ``trial``, all that it wraps and sums included, is kdbench's own."""
     return all(METHODS.origin(method.name) == "kdbench" for method in leaves(METHODS.get(trial.method)))

@@ -10,7 +10,10 @@ from typing import Any
 
 import torch
 
-from kdbench.errors import UserError
+from kdbench.errors import DataError, UserError
+
+#: What is no fault of the trial that meets it: a file that is damaged, a GPU that fails from here on.
+NOBODYS = (DataError, torch.AcceleratorError)
 
 #: M_TRIM_THRESHOLD, M_TOP_PAD and M_MMAP_THRESHOLD of glibc's malloc.h, with what they are set to, in bytes.
 _KEPT = {-1: 2**31 - 1, -2: 64 * 2**20, -3: 2**30}
@@ -28,7 +31,7 @@ def set_up(name: str, threads: int) -> torch.device:
         _keep_freed_memory()
     # Not use_deterministic_algorithms, which loads the compiler; kdbench.train.compiling tells that itself.
     torch.set_deterministic_debug_mode("warn" if name == "cuda" else "error")
-    # Filling fresh memory with NaN finds bugs, not numbers, and costs 7 % of a small student's step.
+    # Filling fresh memory with NaN finds bugs, not numbers, and costs time in every step.
     torch.utils.deterministic.fill_uninitialized_memory = False
     torch.backends.cudnn.benchmark = False
     torch.backends.cuda.matmul.allow_tf32 = False

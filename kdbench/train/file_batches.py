@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from threading import Lock
 
 import numpy as np
 import torch
@@ -47,7 +46,6 @@ class FileBatches(Batches):
     def _hold(self, dataset: Dataset) -> None:
         self.files: ImageFiles = dataset.train_images[self.train]  # type: ignore[assignment]
         self._ahead: dict[tuple[int, str], Pending] = {}
-        self._lock = Lock()  # the next batch may be asked for by another thread while this one is asked for again
 
     def _pictures(self, step: int, purposes: Sequence[str]) -> list[Tensor]:
         if self.protocol.augmentation == "none":
@@ -58,10 +56,8 @@ class FileBatches(Batches):
         """The images of ``step``; meanwhile those of the next steps are begun."""
         last = min(step + self.pool.ahead(self.protocol.batch), self.total_steps - 1)
         wanted = [(number, purpose) for number in range(step, last + 1) for purpose in purposes]
-        with self._lock:
-            self._ahead = {key: self._ahead.get(key) or self._begin(*key) for key in wanted}
-            now = [self._ahead[step, purpose] for purpose in purposes]
-        return [pending.pictures(self.device) for pending in now]
+        self._ahead = {key: self._ahead.get(key) or self._begin(*key) for key in wanted}
+        return [self._ahead[step, purpose].pictures(self.device) for purpose in purposes]
 
     def _begin(self, step: int, purpose: str) -> Pending:
         places, words = self._places(step), None

@@ -16,17 +16,19 @@ from typing import Any
 import torch
 from torch import nn
 
-from kdbench.errors import DataError, DeviceFailure
-from kdbench.measure.evaluate import EVALUATION_BATCH, blocks_of
+from kdbench.data.decoders import pieces_of
+from kdbench.data.files import ImageFiles
+from kdbench.measure.evaluate import EVALUATION_BATCH
 from kdbench.methods.base import Sweep
 from kdbench.models.outputs import Outputs
 from kdbench.train import checkpoint
 from kdbench.train.batches import Batch, Batches
 from kdbench.train.crew import Crew
+from kdbench.train.device import NOBODYS
 from kdbench.train.member import Member
 from kdbench.train.pace import Pace
 from kdbench.train.remembered import Remembered
-from kdbench.train.scoring import Diverged
+from kdbench.train.scoring import SPLITS, Diverged
 from kdbench.train.stopwatch import Stopwatch
 from kdbench.train.taught import Taught, teach
 
@@ -163,11 +165,16 @@ class Lockstep:
 
     def _close_epoch(self, members: Sequence[Member], seconds: float, step: int, live: list[Member]) -> None:
         """Score ``members`` after an epoch that took ``seconds``; images in files are decoded once for all of them."""
-        scored = [member for member in members if member.scored]
-        self._all(scored, Member.check_epoch, live)
-        for split in ("test", "val"):
-            for block in blocks_of(self.members[0].scoring.images(split), self.batches.device) if scored else ():
-                self._all(scored, lambda member, split=split, block=block: member.look(split, block), live)
+        self._all(members, Member.check_epoch, live)
+        for split in SPLITS:
+            images = self.members[0].scoring.images(split)
+            if not isinstance(images, ImageFiles):
+                continue  # each student looks at them by itself
+            for piece in pieces_of(images, EVALUATION_BATCH, self.batches.device):
+                scored = [member for member in members if member.scored and member in live]
+                if not scored:
+                    break
+                self._all(scored, partial(Member.look, split=split, images=piece), live)
         self._all(members, lambda member: member.end_epoch(seconds), live)
         for member in members:
             if step >= 0 and member in live:
@@ -201,10 +208,8 @@ class Lockstep:
         def sweep() -> Iterator[tuple[Outputs, torch.Tensor, torch.Tensor]]:
             if self.teacher is None:
                 return
-            self.teacher.eval()
             for batch in self.batches.plain(EVALUATION_BATCH):
-                with torch.no_grad():
-                    yield self.teacher(batch.x, member.parts), batch.y, batch.index
+                yield teach(self.teacher, batch, member.parts).outputs, batch.y, batch.index
 
         return sweep
 
@@ -281,12 +286,12 @@ def _attempt(member: Member, work: Callable[[], object]) -> Outcome | None:
         work()
     except Diverged as ended:
         return Outcome("diverged", f"{ended}.")
-    except DataError:  # a damaged file is no fault of a member
+    except NOBODYS:
         raise
-    except torch.AcceleratorError as error:  # from here on every call fails, of whichever member
-        raise DeviceFailure(f"{type(error).__name__}: {error}") from error
     except (Exception, SystemExit) as error:  # other people's code: whatever it raises costs its own trial only
         traceback.print_exc()
+        if member.device.type == "cuda":
+            torch.cuda.synchronize(member.device)  # which raises where it was the GPU that failed
         return Outcome("crashed", f"{type(error).__name__}: {error}")
     return None
 

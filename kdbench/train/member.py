@@ -10,8 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from kdbench.data import Dataset
-from kdbench.data.randaugment import GREY
-from kdbench.data.spec import Images
 from kdbench.errors import UserError
 from kdbench.methods import METHODS, load_class
 from kdbench.methods.base import ApartOptimiser, Method, Phase, Step, Sweep, View
@@ -22,7 +20,7 @@ from kdbench.models.precision import in_precision
 from kdbench.plan.trial import Trial
 from kdbench.train.batches import Batch, Batches
 from kdbench.train.compiling import compiled
-from kdbench.train.crew import own_method, self_contained
+from kdbench.train.crew import is_ours, self_contained
 from kdbench.train.rate import learning_rate
 from kdbench.train.scoring import Diverged, Scoring
 from kdbench.train.seeds import derive, seeded
@@ -57,7 +55,7 @@ class Member:
         taught = teacher if self.spec.needs_teacher else None
         #: Of a method that is not kdbench's: who changes his teacher, for however short a time, changes nobody else's.
         self.own_teacher: nn.Module | None = None
-        if taught is not None and not own_method(trial):
+        if taught is not None and not is_ours(trial):
             taught = copy.deepcopy(taught)
             self.own_teacher = taught.module
         shape, classes, norm = dataset.spec.image_shape, dataset.spec.classes, trial.normalisation
@@ -66,8 +64,6 @@ class Member:
                 trial.student, classes=classes, image_shape=shape, mean=norm.mean, std=norm.std
             )
         self.network.to(device, memory_format=torch.channels_last)
-        if self.spec.views and shape[0] not in GREY:
-            raise UserError(f"Its views are those of images of 1 or 3 channels; these have {shape[0]}.")
         with seeded(*self.root, "method"):
             data = DataSpec(
                 dataset.spec.name, classes, len(batches.labels), shape, batches.labels.clone(), trial.protocol.batch
@@ -213,7 +209,7 @@ class Member:
         draws.
         """
         seed = derive(*self.root, "step", self.position) & 0x7FFF_FFFF_FFFF_FFFF
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed takes half a millisecond to look at every device
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed looks at every device first
         if self.device.type == "cuda":
             torch.cuda.manual_seed(seed)
 
@@ -331,8 +327,8 @@ class Member:
         """Diverged where the loss of the epoch just trained was not finite."""
         self.scoring.check(self._epoch_of(self.position - 1))
 
-    def look(self, split: str, images: Images | Tensor) -> None:
-        """Let the network that is scored see ``images``, the next of ``split``."""
+    def look(self, split: str, images: Tensor) -> None:
+        """Let the network that is scored see the batch ``images``, the next of ``split``."""
         self.scoring.look(self.deployed, split, images)
 
     def end_epoch(self, wall_seconds: float) -> dict[str, Any] | None:
@@ -341,9 +337,9 @@ class Member:
         if not self.scored:
             self.scoring.close_phase_epoch(epoch)
             return None
-        rate = self.optimiser.param_groups[0]["lr"]
-        own = self.deployed is self.network
-        return self.scoring.close_epoch(epoch, rate, wall_seconds, trained_is_scored=own)
+        rate, network = self.optimiser.param_groups[0]["lr"], self.deployed
+        own = network is self.network
+        return self.scoring.close_epoch(epoch, network, rate, wall_seconds, trained_is_scored=own)
 
     def state(self) -> dict[str, Any]:
         """Everything a resume needs, as tensors and plain data (loads with ``weights_only=True``)."""

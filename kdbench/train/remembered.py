@@ -11,10 +11,7 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from kdbench.canonical import digest
+from kdbench.data.whole import whole_folder
 from kdbench.methods.card import MethodSpec
 from kdbench.models.outputs import PARTS, Outputs
 from kdbench.train.batches import Batch, Batches
@@ -34,8 +32,6 @@ from kdbench.train.taught import Taught, teach
 KEPT = frozenset({"pooled"})
 #: Of the disk's free space, what one teacher's outputs may take.
 SHARE = 0.5
-#: Seconds without a word after which nobody writes into an unfinished folder any more.
-STALE = 24 * 3600.0
 
 
 @dataclass(frozen=True)
@@ -80,7 +76,11 @@ def remember(
         say(f"the teacher's outputs cannot be kept: {error}")
         return None
     kept = Remembered(arrays, protocol.batch, batches.device)
-    return kept if arrays and _same(kept, teacher, batches) else None
+    if arrays and _same(kept, teacher, batches):
+        return kept
+    if arrays:
+        say(f"the teacher's outputs in {place} are not what it says here, so it runs at every step")
+    return None
 
 
 def _open(place: Path) -> dict[str, NDArray[np.float32]]:
@@ -102,13 +102,10 @@ def _write(place: Path, teacher: nn.Module, batches: Batches, say: Callable[[str
     total = sum(4 * images * part.shape[1] for part in first.values())
     place.parent.mkdir(parents=True, exist_ok=True)
     if total > SHARE * shutil.disk_usage(place.parent).free:
+        say(f"the teacher's outputs would take {total / 1e6:,.1f} MB of a disk that is too full; it runs at every step")
         return False
     say(f"keeping the teacher's outputs of {images:,} images: {total / 1e6:,.1f} MB in {place}")
-    for left in place.parent.glob(f"{place.name}.*"):  # by a worker that was killed
-        if time.time() - left.stat().st_mtime > STALE:
-            shutil.rmtree(left, ignore_errors=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=f"{place.name}.", dir=place.parent))
-    try:
+    with whole_folder(place) as unfinished:
         arrays = {name: _room_for(unfinished / f"{name}.npy", images, part.shape[1]) for name, part in first.items()}
         # The last ones again, rather than a short batch with bits of its own.
         for start in [*range(0, images - size, size), images - size]:
@@ -118,10 +115,6 @@ def _write(place: Path, teacher: nn.Module, batches: Batches, say: Callable[[str
             array.flush()
         digests = {name: _sha256(unfinished / f"{name}.npy") for name in sorted(arrays)}
         (unfinished / "complete.json").write_text(json.dumps(digests), encoding="utf-8")
-        with suppress(OSError):  # another worker was first
-            unfinished.rename(place)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
     return True
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-import traceback
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -15,6 +16,7 @@ from kdbench.models.outputs import PARTS
 from kdbench.models.precision import in_precision
 from kdbench.plan.trial import Trial
 from kdbench.train.batches import Batches
+from kdbench.train.device import NOBODYS
 from kdbench.train.member import Member
 from kdbench.train.taught import teach
 
@@ -24,8 +26,6 @@ SHARE = 0.8
 CONTAINER = Path("/sys/fs/cgroup")
 #: What a container's use counts of files that were read, and that the system takes back when memory is wanted.
 CACHED = ("inactive_file ", "active_file ")
-
-
 #: Images that activations are measured on, where their number is in proportion to the batch.
 PROBE = 16
 
@@ -40,7 +40,7 @@ class Room:
 
     def for_another(self) -> bool:
         """Whether one more like the last that was added fits; the first always does."""
-        return self.free is None or self._state + self._activations * self.cores <= self.free
+        return self.free is None or not self._state or self._state + self._activations * self.cores <= self.free
 
     def add(self, member: Member, probe: Probe) -> None:
         """Count ``member`` in. One that cannot be measured counts as much as the largest before it."""
@@ -48,8 +48,10 @@ class Room:
             return
         try:
             self._activations = max(self._activations, probe.activation_bytes(member))
-        except (Exception, SystemExit):  # other people's code; if it is at fault, its first step will say so
-            traceback.print_exc()
+        except NOBODYS:
+            raise
+        except (Exception, SystemExit) as error:  # other people's code; if it is at fault, its first step will say so
+            print(f"{member.trial.title}: a step on a copy failed: {type(error).__name__}: {error}", file=sys.stderr)
         if not self._state:  # and the student that sets the pace, who is no member
             self.free -= state_bytes(member)
         self._state = state_bytes(member)
@@ -66,38 +68,60 @@ def state_bytes(member: Member) -> int:
 
 
 class Probe:
-    """A first step of every member, for what it keeps; nobody's numbers change, as copies take it."""
+    """A first step of every member, for what it keeps; nobody's numbers change, as copies take it.
+
+    ``teacher`` is not compiled, as few images are shown to it, and once.
+    """
 
     def __init__(self, trials: Sequence[Trial], batches: Batches, teacher: nn.Module | None) -> None:
         methods = [METHODS.get(trial.method) for trial in trials]
         taught = [method for method in methods if method.needs_teacher]
         parts = frozenset[str]().union(*(method.needs & PARTS for method in taught))
-        views, taught_views = (sorted({name for each in some for name in each.views}) for some in (methods, taught))
-        whole = batches.batch(0, views)
-        alike = batches.protocol.compile == "none" and not any(method.applies.full_batch for method in methods)
-        size = max(PROBE, *(method.applies.min_batch for method in methods)) if alike else len(whole.y)
-        self.batch = whole.first(size)
-        self.scale = len(whole.y) / len(self.batch.y)
-        self.taught = None if teacher is None or not taught else teach(teacher, self.batch, parts, taught_views)
+        whole = batches.batch(0, sorted({name for method in methods for name in method.views}))
+        self.size = len(whole.y)
+        few = max(PROBE, *(2 * method.applies.min_batch for method in methods))
+        self.batch = whole.first(self.size if any(method.applies.full_batch for method in methods) else few)
+        views = {name for method in taught for name in method.views}
+        self.taught = None if teacher is None or not taught else teach(teacher, self.batch, parts, views)
 
     def activation_bytes(self, member: Member) -> int:
-        """Bytes that a step of ``member`` keeps for its backward pass, each storage counted once."""
+        """Bytes that a step of ``member`` keeps for its backward pass.
+
+        What is in proportion to the batch is told from what is not, such as weights, by half of the images.
+        """
+        seen = len(self.batch.y)
+        if seen == self.size:
+            return self._kept(member, seen)
+        half = self._kept(member, seen // 2)
+        an_image = (self._kept(member, seen) - half) / (seen - seen // 2)
+        return int(half + an_image * (self.size - seen // 2))
+
+    def _kept(self, member: Member, images: int) -> int:
         alone = copy.copy(member)
         alone.network, alone.method = copy.deepcopy((member.network, member.method))
         alone.see, alone.position = in_precision(alone.network, member.trial.protocol.precision), 0
-        kept: dict[int, int] = {}
-
-        def pack(tensor: Tensor) -> Tensor:
-            storage = tensor.untyped_storage()
-            kept[storage.data_ptr()] = storage.nbytes()
-            return tensor
-
-        watched = torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)
-        with torch.random.fork_rng(devices=[]), torch.enable_grad(), watched:
-            outputs, views = alone.forward(self.batch)
-            terms = alone.method.loss(alone.make_step(self.batch, outputs, self.taught, None, views))
+        batch, taught = self.batch.first(images), self.taught
+        if taught is not None:
+            taught = taught.map(lambda outputs: outputs.split(images)[0])
+        with torch.random.fork_rng(devices=[]), torch.enable_grad(), kept_for_backward() as kept:
+            outputs, views = alone.forward(batch)
+            terms = alone.method.loss(alone.make_step(batch, outputs, taught, None, views))
         del outputs, views, terms
-        return int(sum(kept.values()) * self.scale)
+        return sum(kept.values())
+
+
+@contextmanager
+def kept_for_backward() -> Iterator[Mapping[int, int]]:
+    """The bytes of each storage, by its address, that the block's forward passes keep for their backward passes."""
+    kept: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        yield kept
 
 
 def _bytes(tensor: Tensor) -> int:

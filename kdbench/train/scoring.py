@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +16,9 @@ from kdbench.data import Dataset
 from kdbench.data.files import ImageFiles
 from kdbench.data.spec import Images
 from kdbench.measure.evaluate import Predictions, arrays_of, logits_of, scores_of, summarise, top1_of
+
+#: The test set, and the held-out images of the training set.
+SPLITS = ("test", "val")
 
 
 class Diverged(Exception):
@@ -69,14 +73,10 @@ class Scoring:
         self.curve: list[dict[str, Any]] = []
         self.kept: dict[str, tuple[int, float, Predictions]] = {}
         self.seconds = 0.0
-        self._begin_to_look()
-
-    def _begin_to_look(self) -> None:
-        self._seen: dict[str, list[Tensor]] = {"test": [], "val": []}
-        self._looking = 0.0
+        self._seen: defaultdict[str, list[tuple[Tensor, float]]] = defaultdict(list)
 
     def images(self, split: str) -> Images | ImageFiles:
-        """Those of "test" or of "val", the held-out ones."""
+        """Those of ``split``, one of SPLITS."""
         return self.dataset.test_images if split == "test" else self.dataset.train_images[self.val]
 
     def check(self, epoch: int) -> None:
@@ -84,27 +84,31 @@ class Scoring:
         if not self.sums.finite():
             raise Diverged(epoch)
 
-    def look(self, network: nn.Module, split: str, images: Images | Tensor) -> None:
-        """Show ``network`` the next images of "test" or of "val", in the parts of ``blocks_of``, before close_epoch."""
-        logits, seconds = logits_of(network, images, self.device)
-        self._seen[split].append(logits)
-        if split == "test":
-            self._looking += seconds
+    def look(self, network: nn.Module, split: str, images: Tensor) -> None:
+        """Show ``network`` the next images of ``split`` in this epoch, a batch uint8 [N,C,H,W]."""
+        self._seen[split].append(logits_of(network, images, self.device))
 
-    def close_epoch(self, epoch: int, rate: float, wall_seconds: float, *, trained_is_scored: bool) -> dict[str, Any]:
-        """Score what was looked at after 1-based ``epoch``, extend the curve, keep it if it is the best or the last.
+    def _logits(self, network: nn.Module, split: str) -> tuple[Tensor, float]:
+        """Of all images of ``split``, those of this epoch if it has looked; and the seconds they took."""
+        seen = self._seen.pop(split, [])
+        if not seen:
+            return logits_of(network, self.images(split), self.device)
+        return torch.cat([logits for logits, _ in seen]), sum(seconds for _, seconds in seen)
+
+    def close_epoch(
+        self, epoch: int, network: nn.Module, rate: float, wall_seconds: float, *, trained_is_scored: bool
+    ) -> dict[str, Any]:
+        """Score ``network`` after 1-based ``epoch``, extend the curve, keep it if it is the best or the last.
 
         Without ``trained_is_scored`` the training batches' logits are another network's: their accuracy is not kept.
         Diverged where the logits are not finite.
         """
-        logits, self.seconds = torch.cat(self._seen["test"]), self._looking
-        val_logits = self._seen["val"]
-        self._begin_to_look()
+        logits, self.seconds = self._logits(network, "test")
         if not bool(torch.isfinite(logits).all()):
             raise Diverged(epoch)
         val_top1 = None
         if len(self.val):
-            val_top1 = top1_of(torch.cat(val_logits), self.dataset.train_labels[self.val])
+            val_top1 = top1_of(self._logits(network, "val")[0], self.dataset.train_labels[self.val])
         correct = 0 if self.sums.correct is None else int(self.sums.correct)
         point = {
             "epoch": epoch,

@@ -27,14 +27,15 @@ class Taught:
         return [tensor for part in (self.outputs, *self.views.values()) for tensor in part.tensors()]
 
 
-def teach(teacher: nn.Module, batch: Batch, parts: frozenset[str], views: Collection[str]) -> Taught:
+def teach(teacher: nn.Module, batch: Batch, parts: frozenset[str], views: Collection[str] = ()) -> Taught:
     """Show ``batch`` and these views of it to the teacher, in eval mode whatever a method has left it in."""
     teacher.eval()
+    outputs = _shown(teacher, batch.x, parts)
+    return Taught(outputs, {name: _shown(teacher, batch.views[name], parts) for name in views})
+
+
+def _shown(teacher: nn.Module, images: Tensor, parts: frozenset[str]) -> Outputs:
+    """Copies of the outputs: autograd may not save what was made in inference mode, and CUDA graphs use it again."""
     with torch.inference_mode():
-        first = teacher(batch.x, parts)
-        if views:  # the replay of a CUDA graph writes into what the one before has handed out
-            first = first.map(torch.clone)
-        seen = [first, *(teacher(batch.views[name], parts).map(torch.clone) for name in views)]
-    # Once more outside: autograd may not save what was made in inference mode.
-    outputs, *others = (outputs.map(torch.clone) for outputs in seen)
-    return Taught(outputs, dict(zip(views, others, strict=True)))
+        outputs: Outputs = teacher(images, parts)
+    return outputs.map(torch.clone)
