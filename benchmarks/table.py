@@ -32,32 +32,40 @@ class Block:
 
 def main() -> int:
     asked = _arguments()
-    block = BLOCKS[asked.block]
+    return max(_write(name, asked) for name in asked.blocks)
+
+
+def _write(name: str, asked: argparse.Namespace) -> int:
+    """Put the block ``name`` into the page; pytest's exit status."""
+    block = BLOCKS[name]
     with TemporaryDirectory() as folder:
         found = asked.json or Path(folder) / "figures.json"
         status = 0 if asked.json else _measure(block, found, asked.rounds)
         if not found.exists():
             return status
         report = json.loads(found.read_text(encoding="utf-8"))
-    command = f"python benchmarks/table.py {asked.block}" + (f" --rounds {asked.rounds}" if asked.rounds else "")
+    command = f"python benchmarks/table.py {name}" + (f" --rounds {asked.rounds}" if asked.rounds else "")
     lines = [machine(report["machine_info"], command), "", *block.render(report["benchmarks"])]
     print("\n".join(lines))
     page = PAGE.read_text(encoding="utf-8")
-    PAGE.write_text(replaced(page, asked.block, "\n".join(lines)), encoding="utf-8")
+    PAGE.write_text(replaced(page, name, "\n".join(lines)), encoding="utf-8")
     return status
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Measure, and write what was found into docs/performance.md.")
-    parser.add_argument("block", choices=BLOCKS, help="which part of the page")
+    parser = argparse.ArgumentParser(description="Measure, print what was found, and write it into the page.")
+    parser.add_argument("blocks", nargs="+", choices=BLOCKS, metavar="BLOCK", help=f"of {', '.join(BLOCKS)}")
     parser.add_argument("--rounds", type=int, help="rounds of each comparison, for a first look")
     parser.add_argument("--json", type=Path, help="measure nothing: write what pytest-benchmark left in this file")
-    return parser.parse_args()
+    asked = parser.parse_args()
+    if asked.json and len(asked.blocks) > 1:
+        parser.error("--json is for one block at a time")
+    return asked
 
 
 def _measure(block: Block, found: Path, rounds: int | None) -> int:
     """pytest's exit status; not 0 where a limit was missed, which the figures show."""
-    files = [f"benchmarks/{word}" if word.endswith(".py") else word for word in block.selection]
+    files = [f"benchmarks/{word}" if ".py" in word else word for word in block.selection]
     options = [f"--benchmark-json={found}", *([] if rounds is None else [f"--rounds={rounds}"])]
     return subprocess.run([sys.executable, "-m", "pytest", *files, *options], cwd=ROOT).returncode
 
@@ -80,23 +88,31 @@ def machine(info: Mapping[str, Any], command: str) -> str:
 
 
 def loops(benchmarks: Sequence[Figures]) -> Iterator[str]:
-    """The trainings, row by row, and what else a user waits for."""
-    columns = ("pair", "batch", "students", "`precision`", "`fold`", "`compile`", "first step", "rounds")
+    """The trainings of a pair, row by row."""
+    columns = ("batch", "students", "`precision`", "`fold`", "`compile`", "first step", "rounds")
     columns += ("peers", "kdbench", "ratio", "convolutions alone", "share of these")
     yield row(*columns)
     yield row(*("---" for _ in columns))
     for benchmark in _named(benchmarks, "test_loops"):
         for found in benchmark["extra_info"].values():
-            cells = [f"`{benchmark['params']['name']}`", found["batch"], found["students"], f"`{found['precision']}`"]
+            cells = [found["batch"], found["students"], f"`{found['precision']}`"]
             cells += [str(found["fold"]).lower(), f"`{found['compile']}`", f"{found['first']:.0f} s", found["rounds"]]
             cells += [f"{found['peer']:.3g}", f"{found['kdbench']:.3g}", _spread(found["ratio"])]
             yield row(*cells, f"{found['bound']:.3g}", _spread(found["share"]))
-    yield from ("", "| pair | students | cores | side by side | threads inside |", "| --- | --- | --- | --- | --- |")
+
+
+def cores(benchmarks: Sequence[Figures]) -> Iterator[str]:
+    """What all cores do for a cohort, over one."""
+    yield from ("| pair | students | cores | side by side | threads inside |", "| --- | --- | --- | --- | --- |")
     for benchmark in _named(benchmarks, "test_cores"):
         beside, inside = benchmark["extra_info"]["side by side"], benchmark["extra_info"]["threads inside"]
         cells = [f"`{benchmark['params']['name']}`", beside["students"], beside["cores"]]
         yield row(*cells, _spread(beside["ratio"]), _spread(inside["ratio"]))
-    yield from ("", "| what else | |", "| --- | --- |")
+
+
+def waits(benchmarks: Sequence[Figures]) -> Iterator[str]:
+    """What else a user waits for."""
+    yield from ("| what else | |", "| --- | --- |")
     for benchmark in _named(benchmarks, "test_augmentation"):
         found = benchmark["extra_info"]["crop_flip"]
         figures = f"{found['kdbench']:,.0f}, peers {found['peer']:,.0f}: {_spread(found['ratio'])}"
@@ -138,19 +154,11 @@ def _spread(quartiles: Sequence[float]) -> str:
     return f"{median:.2f} ({low:.2f} to {high:.2f})"
 
 
+PAIRS = ("resnet32x4:resnet8x4", "wrn_40_2:wrn_16_2", "resnet56:resnet20", "resnet34:resnet18")
 BLOCKS = {
-    "loops": Block(
-        # Decoding first: a training keeps freed memory, and a loader forked from its process would be faster for it.
-        (
-            "test_decoding.py",
-            "test_augmentation.py",
-            "test_loops.py",
-            "test_cores.py",
-            "test_worker.py",
-            "test_start.py",
-        ),
-        loops,
-    ),
+    **{name: Block((f"test_loops.py::test_loops[{name}]",), loops) for name in PAIRS},
+    "cores": Block(("test_cores.py",), cores),
+    "waits": Block(("test_decoding.py", "test_augmentation.py", "test_worker.py", "test_start.py"), waits),
     "methods": Block(("test_steps.py", "-m", "slow"), methods),
 }
 

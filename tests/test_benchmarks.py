@@ -46,14 +46,14 @@ def test_the_page_has_each_block_and_writing_it_keeps_the_rest(benchmarks: Impor
     "page",
     [
         "no marks\n",
-        "<!-- loops: begin -->\n",
-        "<!-- loops: end -->\n<!-- loops: begin -->\n",
-        "<!-- loops: begin -->\n<!-- loops: end -->\n" * 2,
+        "<!-- cores: begin -->\n",
+        "<!-- cores: end -->\n<!-- cores: begin -->\n",
+        "<!-- cores: begin -->\n<!-- cores: end -->\n" * 2,
     ],
 )
 def test_a_page_without_the_block_is_not_written(benchmarks: Import, page: str) -> None:
-    with pytest.raises(ValueError, match="does not have the block 'loops' exactly once"):
-        benchmarks("table").replaced(page, "loops", "new")
+    with pytest.raises(ValueError, match="does not have the block 'cores' exactly once"):
+        benchmarks("table").replaced(page, "cores", "new")
 
 
 def test_the_table_shows_each_row_and_the_machine(benchmarks: Import) -> None:
@@ -73,8 +73,8 @@ def test_the_table_shows_each_row_and_the_machine(benchmarks: Import) -> None:
     row |= {"ratio": [2.9, 3.0, 3.1], "share": [0.8, 0.87, 0.9]}
     timed = {"params": {"name": "a:b"}, "extra_info": {"8 students (fold)": row}, "name": "test_loops[a:b]"}
     started = {"name": "test_command[list methods]", "stats": {"median": 0.1234}}
-    lines = list(table.loops([timed, started]))
-    how = "| `a:b` | 64 | 8 | `bf16` | true | `none` | 2 s | 7"
+    lines = [*table.loops([timed]), *table.waits([started])]
+    how = "| 64 | 8 | `bf16` | true | `none` | 2 s | 7"
     assert f"{how} | 101 | 304 | 3.00 (2.90 to 3.10) | 350 | 0.87 (0.80 to 0.90) |" in lines
     assert "| `kdbench list methods` | 0.12 s |" in lines
     info = {"kdbench": {"device_name": "A CPU", "cores": 2, "isa": "AVX2", "torch": "9.9"}}
