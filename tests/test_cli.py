@@ -154,8 +154,8 @@ def test_a_dry_run_writes_nothing(cli: Cli, bench: Bench, make_suite: MakeSuite)
     assert re.search(r"teacher tutor +about +\d+ s", made.out)
     assert re.search(r"about +\d+ s +ce, kd", made.out)
     assert "Batches are made once a cohort, 1 times instead of 2." in made.out
-    make_suite(suite_text(["ce", "kd", "dkd"], teacher=CHECKPOINT, seeds=[0, 1]))
-    made = cli(*RUN, "--dry-run")
+    make_suite(suite_text(["ce", "kd", "dkd"], name="more", teacher=CHECKPOINT, seeds=[0, 1]))
+    made = cli("run", "--suite", "more", "--dry-run")
     assert "once a cohort, 2 times instead of 6, and seen by a teacher 2 times instead of 4." in made.out
     assert not (bench.folder / "results").exists()
     assert not (bench.folder / "site").exists()

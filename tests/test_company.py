@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from bench import METHOD_ROWS, PHASED, Bench, add_drop_net, same_bits, suite_text
+from bench import METHOD_ROWS, PHASED, STEPS, Bench, add_drop_net, same_bits, suite_text
 
 from kdbench.plan.cohorts import cohorts
 from kdbench.plugins import load_plugins
@@ -198,6 +198,22 @@ def test_a_batch_made_again_waits_for_the_one_that_is_made_ahead(
     records = together(taught, make_suite(suite_text(["late", "kd"])), plugins=(plugin,))
     assert {label: record["status"] for label, record in records.items()} == {"late": "crashed", "kd": "finished"}
     assert not met.is_set()
+
+
+def test_the_next_batch_is_made_while_this_one_is_trained_on(
+    taught: Bench, make_suite: MakeSuite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[bool] = []
+    share = Lockstep._share
+
+    def watched(self: Lockstep, step: int, due: Sequence[Member]) -> Shared:
+        threads.append(threading.current_thread() is threading.main_thread())
+        return share(self, step, due)
+
+    monkeypatch.setattr(Lockstep, "_share", watched)
+    taught.cores = 2
+    together(taught, make_suite(suite_text(["kd"])))
+    assert threads == [True, *[False] * (2 * STEPS - 1)]
 
 
 def test_a_gpu_that_fails_is_no_members_fault(

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from pictures import CLASSES, PICTURES, TRAIN, write_pictures
 
 from kdbench.data import DATASETS, Dataset, load
-from kdbench.data.decoders import Decoders, Pending
+from kdbench.data.decoders import Decoders, Pending, decoders
 from kdbench.data.decoding import decode
 from kdbench.data.files import ImageFiles
 from kdbench.errors import DataError, UserError
@@ -179,6 +179,10 @@ def test_what_cannot_be_done_to_files_is_refused(dataset: Dataset) -> None:
     memory = replace(dataset, train_images=np.zeros((IMAGES, 3, 32, 32), np.uint8))
     made = make_batches(memory, Protocol(epochs=1, batch=2, lr=0.1), 0, 0, CPU)
     assert type(made) is Batches
+
+
+def test_one_set_of_processes_serves_all(dataset: Dataset) -> None:
+    assert batches(dataset).pool is batches(dataset, seed=1).pool is decoders()
 
 
 def test_a_network_is_scored_on_files_as_on_an_array(dataset: Dataset) -> None:

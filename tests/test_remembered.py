@@ -9,6 +9,7 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -166,6 +167,29 @@ def test_what_a_killed_worker_left_goes_in_the_end(bench: Bench, make_suite: Mak
     (bench.folder / "results").rename(bench.folder / "first")
     _train(bench, suite)
     assert sorted(path.name for path in place.parent.iterdir()) == [place.name, f"{place.name}.new"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"protocol": {**FIXED["protocol"], "fold": True}},
+        {"protocol": {**FIXED["protocol"], "precision": "bf16"}},
+        {"protocol": {**FIXED["protocol"], "holdout": 50}},
+        {"protocol": {**FIXED["protocol"], "split_seed": 1}},
+        {"protocol": {**FIXED["protocol"], "batch": 100}},
+        {"teacher": 'kind = "trained"\nmodel = "tiny_cnn_s"\nseed = 101\nprotocol = {epochs = 1}'},
+    ],
+    ids=lambda change: str(next(reversed(change.get("protocol", change)))),
+)
+def test_what_the_outputs_depend_on_is_in_their_name(
+    bench: Bench, make_suite: MakeSuite, change: dict[str, Any]
+) -> None:
+    _train(bench, make_suite(suite_text([{"name": "kd", **FIXED}])))
+    row = {"name": "kd", "protocol": change.get("protocol", FIXED["protocol"])}
+    _train(bench, make_suite(suite_text([row], name="other", teacher=change.get("teacher", ""))))
+    places = list((bench.folder / "cache" / "outputs").iterdir())
+    assert len(places) == len(_notes(bench)) == 2
+    assert all(isinstance(array, np.memmap) for place in places for array in remembered._open(place).values())
 
 
 def test_nothing_is_kept_for_a_cohort_whose_teacher_runs_anyway(bench: Bench, make_suite: MakeSuite) -> None:

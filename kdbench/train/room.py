@@ -27,7 +27,7 @@ CONTAINER = Path("/sys/fs/cgroup")
 #: What a container's use counts of files that were read, and that the system takes back when memory is wanted.
 CACHED = ("inactive_file ", "active_file ")
 #: Images that activations are measured on, where their number is in proportion to the batch.
-PROBE = 16
+PROBE = 8
 
 
 class Room:
