@@ -29,7 +29,11 @@ OTHER = {
     "milestones": [6, 10],
     "nesterov": True,
 }
-ROWS = ["ce", "kd", "fitnet", {"name": "kd", "label": "kd-other", "protocol": OTHER}]
+ROWS = [
+    *("ce", "kd", "fitnet"),
+    {"name": "kd", "label": "kd-other", "protocol": OTHER},
+    {"name": "kd", "label": "kd-norms", "protocol": {"compile": "norms"}},
+]
 
 
 def platform() -> str:

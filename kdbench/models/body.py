@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kdbench.models.norms import normalised
 from kdbench.models.outputs import Outputs
 
 
@@ -41,12 +44,17 @@ class Taps:
             self.stem = x
         return x
 
-    def relu_stage(self, preact: Tensor) -> Tensor:
-        """Apply a stage's last ReLU to ``preact``, a fresh tensor, and note what was asked of both sides."""
-        exposed = "preacts" in self.parts
-        x = F.relu(preact, inplace=not exposed)
-        if exposed:
+    def relu_stage(self, make: Callable[[bool], Tensor]) -> Tensor:
+        """The map of a stage, from ``make(True)`` with its last ReLU and ``make(False)`` without.
+
+        What was asked of both sides is noted.
+        """
+        if "preacts" in self.parts:
+            preact = make(False)
             self.preacts.append(preact)
+            x = F.relu(preact)
+        else:
+            x = make(True)
         if "stages" in self.parts:
             self.stages.append(x)
         return x
@@ -72,9 +80,16 @@ class Taps:
         )
 
 
-def relu_(x: Tensor) -> Tensor:
-    """In-place ReLU, for fresh tensors that nothing else reads."""
-    return F.relu(x, inplace=True)
+def through(layers: nn.Sequential, x: Tensor, skip: Tensor | None = None, relu: bool = True) -> Tensor:
+    """``x`` through ``layers``: convolutions, each with its normalisation and, but for the last, a ReLU after it.
+
+    The last one's normalisation is followed by the sum with ``skip`` and by a ReLU, if asked for.
+    """
+    parts = [layer for layer in layers if not isinstance(layer, nn.ReLU)]
+    *inner, (last, its_norm) = zip(parts[::2], parts[1::2], strict=True)
+    for conv, norm in inner:
+        x = normalised(norm, conv(x))
+    return normalised(its_norm, last(x), skip, relu)
 
 
 def average(x: Tensor) -> Tensor:

@@ -8,9 +8,11 @@ activations are ReLU, not ReLU6, as in those repositories.
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import Tensor, nn
 
-from kdbench.models.body import Body, Taps, init_fan_out
+from kdbench.models.body import Body, Taps, init_fan_out, through
 from kdbench.models.outputs import Outputs, Shape
 
 
@@ -39,12 +41,10 @@ class MobileNetV1(Body):
     def forward(self, x: Tensor, parts: frozenset[str] = frozenset()) -> Outputs:
         taps = Taps(parts)
         stem, *blocks = self.model
-        x = taps.at_stem(stem(x))
+        x = taps.at_stem(through(stem, x))
         for number, block in enumerate(blocks, start=1):
-            *layers, last = block.children()
-            for layer in layers:
-                x = layer(x)
-            x = taps.relu_stage(x) if number in self._STAGE_ENDS else last(x)
+            made = partial(through, block, x, None)
+            x = taps.relu_stage(made) if number in self._STAGE_ENDS else made()
         return taps.outputs(x, self.head)
 
     @property
@@ -62,7 +62,7 @@ class InvertedResidual(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(x).add_(x) if self.identity else self.conv(x)
+        return through(self.conv, x, x if self.identity else None, relu=False)
 
 
 class MobileNetV2(Body):
@@ -88,12 +88,12 @@ class MobileNetV2(Body):
 
     def forward(self, x: Tensor, parts: frozenset[str] = frozenset()) -> Outputs:
         taps = Taps(parts)
-        x = taps.at_stem(self.conv1(x))
+        x = taps.at_stem(through(self.conv1, x))
         for number, group in enumerate(self.blocks):
             x = group(x)
             if number in self._STAGE_ENDS:
                 taps.linear_stage(x)
-        return taps.outputs(self.conv2(x), self.head)
+        return taps.outputs(through(self.conv2, x), self.head)
 
     @property
     def stage_norms(self) -> tuple[nn.Module, ...]:

@@ -8,9 +8,12 @@ fan-out, batch normalisation from 1 and 0, the classifier from torch's default, 
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import Tensor, nn
 
-from kdbench.models.body import Body, Taps, init_fan_out, relu_
+from kdbench.models.body import Body, Taps, init_fan_out
+from kdbench.models.norms import normalised
 from kdbench.models.outputs import Outputs, Shape
 
 
@@ -19,7 +22,7 @@ def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
 
 
 class Block(nn.Module):
-    """A residual block up to, not including, its last ReLU: [N,inputs,H,W] to [N,width*expansion,H/stride,W/stride]."""
+    """A residual block: [N,inputs,H,W] to [N,width*expansion,H/stride,W/stride]; without its last ReLU if so asked."""
 
     expansion: int
     skip: str | None = None
@@ -42,9 +45,9 @@ class Basic(Block):
         self.conv2, self.bn2 = _conv(width, width, 3), nn.BatchNorm2d(width)
         self._add_skip(skip, inputs, width, stride)
 
-    def forward(self, x: Tensor) -> Tensor:
-        residual = self.bn2(self.conv2(relu_(self.bn1(self.conv1(x)))))
-        return residual.add_(self._identity(x))
+    def forward(self, x: Tensor, relu: bool = True) -> Tensor:
+        residual = self.conv2(normalised(self.bn1, self.conv1(x)))
+        return normalised(self.bn2, residual, self._identity(x), relu)
 
     @property
     def last_norm(self) -> nn.Module:
@@ -61,11 +64,10 @@ class Bottleneck(Block):
         self.conv3, self.bn3 = _conv(width, width * 4, 1), nn.BatchNorm2d(width * 4)
         self._add_skip(skip, inputs, width * 4, stride)
 
-    def forward(self, x: Tensor) -> Tensor:
-        residual = relu_(self.bn1(self.conv1(x)))
-        residual = relu_(self.bn2(self.conv2(residual)))
-        residual = self.bn3(self.conv3(residual))
-        return residual.add_(self._identity(x))
+    def forward(self, x: Tensor, relu: bool = True) -> Tensor:
+        residual = normalised(self.bn1, self.conv1(x))
+        residual = normalised(self.bn2, self.conv2(residual))
+        return normalised(self.bn3, self.conv3(residual), self._identity(x), relu)
 
     @property
     def last_norm(self) -> nn.Module:
@@ -102,12 +104,12 @@ class ResNet(Body):
 
     def forward(self, x: Tensor, parts: frozenset[str] = frozenset()) -> Outputs:
         taps = Taps(parts)
-        x = taps.at_stem(relu_(self.bn1(self.conv1(x))))
+        x = taps.at_stem(normalised(self.bn1, self.conv1(x)))
         for name in self.layers:
             *blocks, last = getattr(self, name)
             for block in blocks:
-                x = relu_(block(x))
-            x = taps.relu_stage(last(x))
+                x = block(x)
+            x = taps.relu_stage(partial(last, x))
         return taps.outputs(x, self.head)
 
     @property

@@ -8,11 +8,14 @@ repositories leave them unshuffled: here relu(preact) is the stage's map, channe
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdbench.models.body import Body, Taps, relu_
+from kdbench.models.body import Body, Taps
+from kdbench.models.norms import finished, normalised
 from kdbench.models.outputs import Outputs, Shape
 
 
@@ -21,7 +24,7 @@ def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int =
 
 
 class UnitV1(nn.Module):
-    """Up to, not including, the last ReLU; a unit of stride 2 appends the pooled input's channels to its own."""
+    """A unit of stride 2 appends the pooled input's channels to its own; without its last ReLU if so asked."""
 
     def __init__(self, inputs: int, outputs: int, stride: int, groups_in: int, groups: int) -> None:
         super().__init__()
@@ -31,17 +34,17 @@ class UnitV1(nn.Module):
         self.conv2, self.bn2 = _conv(width, width, 3, stride, groups=width), nn.BatchNorm2d(width)
         self.conv3, self.bn3 = _conv(width, outputs, 1, groups=groups), nn.BatchNorm2d(outputs)
 
-    def forward(self, x: Tensor) -> Tensor:
-        out = F.channel_shuffle(relu_(self.bn1(self.conv1(x))), self.groups_in)
-        out = relu_(self.bn2(self.conv2(out)))
-        out = self.bn3(self.conv3(out))
+    def forward(self, x: Tensor, relu: bool = True) -> Tensor:
+        out = F.channel_shuffle(normalised(self.bn1, self.conv1(x)), self.groups_in)
+        out = self.conv3(normalised(self.bn2, self.conv2(out)))
         if self.stride == 1:
-            return out.add_(x)
-        return torch.cat([out, F.avg_pool2d(x, 3, stride=2, padding=1)], 1)
+            return normalised(self.bn3, out, x, relu)
+        out = normalised(self.bn3, out, relu=False)
+        return finished(torch.cat([out, F.avg_pool2d(x, 3, stride=2, padding=1)], 1), None, relu)
 
 
 class UnitV2(nn.Module):
-    """Transforms one half of the channels and passes the other; up to, not including, the last ReLU."""
+    """Transforms one half of the channels and passes the other; without its last ReLU if so asked."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -49,15 +52,15 @@ class UnitV2(nn.Module):
         self.conv2, self.bn2 = _conv(width, width, 3, groups=width), nn.BatchNorm2d(width)
         self.conv3, self.bn3 = _conv(width, width, 1), nn.BatchNorm2d(width)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, relu: bool = True) -> Tensor:
         kept, out = x.chunk(2, 1)
-        out = relu_(self.bn1(self.conv1(out)))
+        out = normalised(self.bn1, self.conv1(out))
         out = self.bn2(self.conv2(out))
-        return F.channel_shuffle(torch.cat([kept, self.bn3(self.conv3(out))], 1), 2)
+        return finished(F.channel_shuffle(torch.cat([kept, self.bn3(self.conv3(out))], 1), 2), None, relu)
 
 
 class DownV2(nn.Module):
-    """Halves the map and widens it to two branches of ``width`` channels each; up to, not including, the last ReLU."""
+    """Halves the map and widens it to two branches of ``width`` channels each; without its last ReLU if so asked."""
 
     def __init__(self, inputs: int, width: int) -> None:
         super().__init__()
@@ -67,11 +70,11 @@ class DownV2(nn.Module):
         self.conv4, self.bn4 = _conv(width, width, 3, 2, groups=width), nn.BatchNorm2d(width)
         self.conv5, self.bn5 = _conv(width, width, 1), nn.BatchNorm2d(width)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, relu: bool = True) -> Tensor:
         left = self.bn2(self.conv2(self.bn1(self.conv1(x))))
-        right = relu_(self.bn3(self.conv3(x)))
+        right = normalised(self.bn3, self.conv3(x))
         right = self.bn5(self.conv5(self.bn4(self.conv4(right))))
-        return F.channel_shuffle(torch.cat([left, right], 1), 2)
+        return finished(F.channel_shuffle(torch.cat([left, right], 1), 2), None, relu)
 
 
 class ShuffleNet(Body):
@@ -89,14 +92,14 @@ class ShuffleNet(Body):
 
     def forward(self, x: Tensor, parts: frozenset[str] = frozenset()) -> Outputs:
         taps = Taps(parts)
-        x = taps.at_stem(relu_(self.bn1(self.conv1(x))))
+        x = taps.at_stem(normalised(self.bn1, self.conv1(x)))
         for layer in (self.layer1, self.layer2, self.layer3):
             *units, last = layer
             for unit in units:
-                x = relu_(unit(x))
-            x = taps.relu_stage(last(x))
+                x = unit(x)
+            x = taps.relu_stage(partial(last, x))
         if self.conv2 is not None and self.bn2 is not None:
-            x = relu_(self.bn2(self.conv2(x)))
+            x = normalised(self.bn2, self.conv2(x))
         return taps.outputs(x, self.head)
 
 

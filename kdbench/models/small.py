@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import pairwise
 
 from torch import Tensor, nn
 
-from kdbench.models.body import Body, Taps, init_fan_out, relu_
+from kdbench.models.body import Body, Taps, init_fan_out, through
+from kdbench.models.norms import finished
 from kdbench.models.outputs import Outputs, Shape
 
 
@@ -32,12 +34,12 @@ class TinyCNN(Body):
 
     def forward(self, x: Tensor, parts: frozenset[str] = frozenset()) -> Outputs:
         taps = Taps(parts)
-        x = taps.at_stem(relu_(self.stem(x)))
+        x = taps.at_stem(through(self.stem, x))
         for stage in self.stages:
             *blocks, last = stage.children()
             for block in blocks:
-                x = relu_(block(x))
-            x = taps.relu_stage(last(x))
+                x = through(block, x)
+            x = taps.relu_stage(partial(through, last, x, None))
         return taps.outputs(x, self.fc)
 
     @property
@@ -60,7 +62,7 @@ class MLP(Body):
         taps = Taps(parts)
         x = x.flatten(1)
         for layer in self.hidden:
-            pixel = taps.relu_stage(layer(x)[:, :, None, None])
+            pixel = taps.relu_stage(partial(finished, layer(x)[:, :, None, None], None))
             if layer is self.hidden[0]:
                 taps.at_stem(pixel)
             x = pixel.flatten(1)

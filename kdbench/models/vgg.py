@@ -7,10 +7,12 @@ of 0.01, biases from 0.
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdbench.models.body import Body, Taps, init_fan_out, relu_
+from kdbench.models.body import Body, Taps, init_fan_out, through
 from kdbench.models.outputs import Outputs, Shape
 
 _WIDTHS = (64, 128, 256, 512, 512)
@@ -45,11 +47,11 @@ class VGG(Body):
     def forward(self, x: Tensor, parts: frozenset[str] = frozenset()) -> Outputs:
         taps = Taps(parts)
         stem, *blocks = (getattr(self, name) for name in self.blocks)
-        x = taps.at_stem(relu_(stem(x)))
+        x = taps.at_stem(through(stem, x))
         for number, block in enumerate(blocks):
             if number < self.pools:
                 x = F.max_pool2d(x, 2)
-            x = taps.relu_stage(block(x))
+            x = taps.relu_stage(partial(through, block, x, None))
         return taps.outputs(x, self.head)
 
     @property

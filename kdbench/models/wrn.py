@@ -13,11 +13,13 @@ likewise ends with the first block's ReLU.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from typing import cast
 
 from torch import Tensor, nn
 
-from kdbench.models.body import Body, Taps, init_fan_out, relu_
+from kdbench.models.body import Body, Taps, init_fan_out
+from kdbench.models.norms import normalised
 from kdbench.models.outputs import Outputs, Shape
 
 
@@ -34,7 +36,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, active: Tensor) -> Tensor:
         """``active`` is relu(bn1(x)); where the width changes the shortcut, too, starts from it."""
-        residual = self.conv2(relu_(self.bn2(self.conv1(active))))
+        residual = self.conv2(normalised(self.bn2, self.conv1(active)))
         return residual.add_(x if self.convShortcut is None else self.convShortcut(active))
 
 
@@ -62,14 +64,12 @@ class WideResNet(Body):
         taps = Taps(parts)
         x = self.conv1(x)
         for number, group in enumerate((self.block1, self.block2, self.block3)):
-            for position, block in enumerate(cast("Iterable[Block]", group.layer)):
-                preact = block.bn1(x)
-                if position:
-                    active = relu_(preact)
-                else:
-                    active = taps.relu_stage(preact) if number else taps.at_stem(relu_(preact))
-                x = block(x, active)
-        return taps.outputs(taps.relu_stage(self.bn1(x)), self.head)
+            first, *others = cast("Iterable[Block]", group.layer)
+            opening = partial(normalised, first.bn1, x, None)
+            x = first(x, taps.relu_stage(opening) if number else taps.at_stem(opening()))
+            for block in others:
+                x = block(x, normalised(block.bn1, x))
+        return taps.outputs(taps.relu_stage(partial(normalised, self.bn1, x, None)), self.head)
 
     @property
     def stage_norms(self) -> tuple[nn.Module, ...]:

@@ -14,7 +14,7 @@ OPTIMISERS = ("sgd",)
 SCHEDULES = ("constant", "multistep", "onecycle", "cosine")
 AUGMENTATIONS = ("none", "crop", "crop_flip", "resized_crop_flip")
 PRECISIONS = ("float32", "bf16")
-COMPILES = ("none", "default", "reduce-overhead")
+COMPILES = ("none", "norms", "default", "reduce-overhead")
 
 #: Fields that are younger than the first records, with their defaults. Without them the identity is the one of before.
 LATER = {"fold": False, "compile": "none"}
@@ -29,7 +29,8 @@ class Protocol:
     validation split drawn from ``split_seed``; with 0 there is no ``best_val``. ``threads`` is the number inside one
     operation on a CPU: another number gives other bits. ``selection`` is the epoch that ranks; the others are
     recorded beside it. ``fold``: the teacher runs with its batch normalisation folded into its convolutions.
-    ``compile``: how torch compiles both networks. ``precision``: what both compute in during the training.
+    ``compile``: what of the networks is compiled, by kdbench (``norms``) or by torch. ``precision``: what both compute
+    in during the training.
     """
 
     epochs: int
@@ -52,6 +53,11 @@ class Protocol:
     selection: str = "last"
     fold: bool = False
     compile: str = "none"
+
+    @property
+    def compiled_by_torch(self) -> bool:
+        """Whether torch.compile makes both networks' code, anew for each size of a batch."""
+        return self.compile not in ("none", "norms")
 
     def identity(self) -> dict[str, Any]:
         """Every field as plain data, for the key, the record and the page; a LATER one unless it is the default."""

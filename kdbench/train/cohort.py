@@ -95,7 +95,7 @@ def train_cohort(
         taught = (wanted, facts, logits)
     batches = make_batches(dataset, protocol, trials[0].seed, trials[0].stream, device)
     clerk = _Clerk(task, store, dataset, facts_of_machine, taught, emit, on_finish)
-    cores = task.cores if device.type == "cpu" and protocol.compile == "none" else 1
+    cores = task.cores if device.type == "cpu" and not protocol.compiled_by_torch else 1
     if teacher is not None and wanted is not None and protocol.fold:
         teacher = folded(teacher, wanted.model, dataset.spec.image_shape)
     eager = teacher and in_precision(teacher, protocol.precision)

@@ -1,7 +1,7 @@
-"""Networks compiled by torch.compile, where the protocol asks for it.
+"""Networks compiled as the protocol asks: their normalisation, by kdbench, or all that torch.compile finds in them.
 
-Each batch size is compiled by itself, as a size that is met later must not change the code for those before it, or a
-resumed training would have other bits. It takes from seconds to minutes, which a record's times leave out.
+With torch each batch size is compiled by itself, as a size that is met later must not change the code for those before
+it, or a resumed training would have other bits. It takes from seconds to minutes, which a record's times leave out.
 
 torch would compile one function for eight kinds of arguments at most, and run it uncompiled for all others. The forward
 pass is one function for all networks of a process, so a student's bits would depend on how many had come before it.
@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from kdbench.errors import UserError
+from kdbench.models.norms import compile_norms
 
 #: Kinds of arguments, over all networks that a worker ever trains.
 MOST_KINDS = 100_000
@@ -21,10 +22,13 @@ MOST_KINDS = 100_000
 def compiled(network: nn.Module, mode: str) -> nn.Module:
     """``network`` as the protocol's ``compile`` says; itself for ``none``.
 
-    ``default`` fuses what lies between convolutions; ``reduce-overhead`` replays CUDA graphs, too. UserError where
-    there is no compiler on this machine.
+    ``norms``: batch normalisation, sum and ReLU are one operation in training. ``default`` fuses what lies between
+    convolutions; ``reduce-overhead`` replays CUDA graphs, too. UserError where there is no compiler on this machine.
     """
     if mode == "none":
+        return network
+    if mode == "norms":
+        compile_norms(network)
         return network
     _check_compiler(next(network.parameters()).device)
     torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit = MOST_KINDS

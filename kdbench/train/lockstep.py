@@ -248,7 +248,7 @@ class Lockstep:
 
     def _compiled(self, *shown: object) -> bool:
         """Whether the teacher was ``shown`` such a batch for the first time, and its code made for it."""
-        new = self.batches.protocol.compile != "none" and shown not in self._shown
+        new = self.batches.protocol.compiled_by_torch and shown not in self._shown
         self._shown.add(shown)
         return new
 

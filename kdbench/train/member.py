@@ -75,7 +75,7 @@ class Member:
         #: Batch sizes seen in this process, by whether the student trained on them: each is compiled by itself.
         self._kinds: set[tuple[int, bool]] = set()
         #: Whether it may be stepped beside others (kdbench.train.crew).
-        self.self_contained = trial.protocol.compile == "none" and self_contained(trial, self.network, self.method)
+        self.self_contained = not trial.protocol.compiled_by_torch and self_contained(trial, self.network, self.method)
         self.teacher_head = taught.head if taught is not None and "teacher_head" in self.spec.needs else None
         self.network.train()
         self.method.train()
@@ -183,7 +183,7 @@ class Member:
         """Whether the next step is the first of its kind on ``size`` images in this process, so that it compiles."""
         phase = self.phase
         kind = (size, phase is None or phase[2].student)
-        new = self.trial.protocol.compile != "none" and kind not in self._kinds
+        new = self.trial.protocol.compiled_by_torch and kind not in self._kinds
         self._kinds.add(kind)
         return new
 
