@@ -105,6 +105,24 @@ def test_a_run_its_records_its_site_and_the_next_run(
     assert {p: p.stat().st_mtime_ns for p in (bench.folder / "results").rglob("*") if p.is_file()} == before
 
 
+def test_a_new_version_trains_only_what_it_adds(
+    cli: Cli, bench: Bench, make_suite: MakeSuite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_suite(suite_text(["ce"], epochs=1))
+    cli(*RUN)
+    del SUITES._items["tiny"]
+    make_suite(suite_text(["ce", "kd"], epochs=1).replace("version = 1", "version = 2"))
+    labels = trained(monkeypatch)
+    for dry in (["--dry-run"], []):
+        said = cli(*RUN, *dry)
+        assert said.code == 0
+        assert "tiny@2: 2 trials, 1 recorded in results, 1 to train." in said.out
+        assert "1 of the recorded ones are trials of another version of the suite as well." in said.out
+    assert set(labels) == {"teacher", "kd"}
+    assert sorted(r["label"] for r in bench.store.read()[0] if r["suite"] == "tiny@2") == ["ce", "kd", "teacher"]
+    assert "tiny@2: 2 trials, 2 recorded in results, 0 to train." in cli(*RUN).out
+
+
 def test_filters_train_what_they_name_and_a_wider_call_the_rest(
     cli: Cli, bench: Bench, make_suite: MakeSuite, monkeypatch: pytest.MonkeyPatch
 ) -> None:

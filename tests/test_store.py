@@ -146,6 +146,29 @@ def test_each_suite_has_records_of_its_own(box: Store) -> None:
     assert len(box.read()[0]) == 2
 
 
+def test_a_version_takes_over_what_another_one_has_of_the_same_trials(box: Store) -> None:
+    box.put(record(), predictions())
+    box.put({**record(weights="2" * 64), "numerics": {**NUMERICS, "torch": "3"}}, predictions())
+    box.put({**record(seed=1), "suite": "another@1"}, predictions())
+    box.put({**record(seed=2), "status": "crashed", "detail": "why"})
+    damaged = {**record(seed=3), "suite": "s@1"}
+    box.put(damaged, predictions())
+    (box.root / "v1" / "s@1" / f"{damaged['key']}.npz").write_bytes(b"")
+    places = {r["key"]: {"suite": "s@2", "label": "now", "pair": "a:b"} for r in map(lambda n: record(seed=n), range(4))}
+    before = {path: (box.root / "v1" / path).read_bytes() for path in files(box)}
+    assert box.take_over(places, "s@2") == {TRIAL.key}
+    of_both = [r for r in box.read()[0] if r["key"] == TRIAL.key]
+    taken = [r for r in of_both if r["suite"] == "s@2"]
+    assert {r["weights_sha256"] for r in taken} == {"1" * 64, "2" * 64}, "a replicate comes along"
+    for each in taken:
+        (earlier,) = (r for r in of_both if r["suite"] == "s@1" and r["weights_sha256"] == each["weights_sha256"])
+        assert {**each, "suite": "s@1", "label": earlier["label"], "pair": earlier["pair"]} == earlier
+        assert (each["label"], each["pair"]) == ("now", "a:b")
+        assert set(box.predictions(each)) == set(predictions())
+    assert all((box.root / "v1" / path).read_bytes() == data for path, data in before.items())
+    assert box.take_over(places, "s@2") == set()
+
+
 def test_a_teachers_own_training_lies_apart(box: Store) -> None:
     path = box.put({**record(), "label": "teacher"}, predictions())
     assert path.parent.name == "teachers"

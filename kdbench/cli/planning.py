@@ -21,7 +21,7 @@ from kdbench.plan.expand import Selection, chosen_pairs, chosen_rows, expand, in
 from kdbench.plan.tasks import longest_chain, make_tasks
 from kdbench.plan.trial import Trial
 from kdbench.plugins import SOURCES
-from kdbench.records import Store
+from kdbench.records import Store, every_version
 from kdbench.schedule.task import Task
 from kdbench.suites import Suite, get_suite
 
@@ -33,6 +33,8 @@ class Plan:
     suite: Suite
     trials: list[Trial]
     missing: list[Trial]
+    #: How many trials another version of the suite has recorded.
+    taken_over: int
     added: list[str]
     inapplicable: list[tuple[str, str, str]]
     warnings: tuple[str, ...]
@@ -51,12 +53,15 @@ def make_plan(options: argparse.Namespace, store: Store) -> Plan:
     digest, warnings = _identify(suite, root, options)
     trials = expand(suite, selection, digest, _pins(suite, selection, store, root, options.dry_run), SOURCES)
     missing = missing_trials(trials, store)
+    taken = _taken_over(missing, store, options.dry_run)
+    missing = [trial for trial in missing if trial.key not in taken]
     _check_plugins(missing)
     device = options.device if options.device != "auto" else "cuda" if gpus() else "cpu"
     slots = options.slots or _slots(device, suite)
     tasks = _tasks(missing, store, root, options.plugin, warnings, device, slots) if missing else []
     added = chosen_rows(suite, selection.methods)[1]
-    return Plan(suite, trials, missing, added, inapplicable(suite, selection), warnings, device, slots, tasks)
+    unfit = inapplicable(suite, selection)
+    return Plan(suite, trials, missing, len(taken), added, unfit, warnings, device, slots, tasks)
 
 
 def _check_plugins(trials: Sequence[Trial]) -> None:
@@ -74,6 +79,17 @@ def missing_trials(trials: Sequence[Trial], store: Store) -> list[Trial]:
     return [trial for trial in trials if trial.key not in done]
 
 
+def _taken_over(missing: Sequence[Trial], store: Store, dry: bool) -> set[str]:
+    """Keys of the ``missing`` that another version of the suite has recorded; unless ``dry``, it has them now, too."""
+    if not missing:
+        return set()
+    suite = missing[0].suite
+    if dry:
+        return store.done((trial.key for trial in missing), every_version(suite))
+    places = {trial.key: {"suite": suite, "label": trial.label, "pair": trial.pair} for trial in missing}
+    return store.take_over(places, suite)
+
+
 def diverged_trials(trials: Sequence[Trial], store: Store) -> list[Trial]:
     """The trials whose record says that they diverged."""
     statuses = store.statuses((trial.key for trial in trials), trials[0].suite)
@@ -84,6 +100,8 @@ def say_plan(plan: Plan, store: Store, verbose: bool) -> None:
     """Print what will be trained and what was found done."""
     done = len(plan.trials) - len(plan.missing)
     print(f"{plan.suite.id}: {len(plan.trials)} trials, {done} recorded in {store.root}, {len(plan.missing)} to train.")
+    if plan.taken_over:
+        print(f"  {plan.taken_over} of the recorded ones are trials of another version of the suite as well.")
     for note in plan.suite.notes:
         print(f"  {note}")
     for name in plan.added:

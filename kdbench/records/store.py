@@ -71,7 +71,10 @@ class Store:
         return path
 
     def statuses(self, keys: Iterable[str], suite: str) -> dict[str, str]:
-        """The status of each of ``keys`` that has a record under ``suite``, a replicate's as good as the first's."""
+        """The status of each of ``keys`` that has a record under ``suite``, a replicate's as good as the first's.
+
+        ``suite`` may be a pattern of folders, such as every_version() gives.
+        """
         wanted: set[str] = set(keys)
         found: dict[str, str] = {}
         for path in self._files(suite):
@@ -85,6 +88,27 @@ class Store:
     def done(self, keys: Iterable[str], suite: str) -> set[str]:
         """Those of ``keys`` whose trial ``suite`` need not run again."""
         return {key for key, status in self.statuses(keys, suite).items() if status in DONE}
+
+    def take_over(self, places: Mapping[str, Mapping[str, str]], suite: str) -> set[str]:
+        """Keep under ``suite`` what other versions of it have recorded of trials that it has not; their keys.
+
+        ``places``: suite, label and pair of each trial by its key, which take the place of those in the record. All
+        else stays as it was measured.
+        """
+        wanted = set(places) - self.done(places, suite)
+        taken: set[str] = set()
+        for path in sorted(self._files(every_version(suite)), key=lambda path: len(path.name)):  # replicates last
+            key = path.name.split(".")[0]
+            record = self._load_quietly(path) if key in wanted and path.parent.name != suite else None
+            if record is None or record["status"] not in DONE:
+                continue
+            try:
+                predictions = None if record["predictions"] is None else self.predictions(record)
+            except UserError:  # damaged: the trial is run again
+                continue
+            self.put({**record, **places[key]}, predictions)
+            taken.add(key)
+        return taken
 
     def read(self) -> tuple[list[Record], list[str]]:
         """Every valid record, and a sentence for each file that is not one: damage stays where it is."""
@@ -160,6 +184,11 @@ class Store:
 def _refuse(word: str) -> None:
     """NaN and infinities are no JSON, and no result."""
     raise ValueError(f"it holds {word}")
+
+
+def every_version(suite: str) -> str:
+    """The pattern that matches the folders of all versions of ``suite``, which is ``name@version``."""
+    return f"{suite.rpartition('@')[0]}@*"
 
 
 def npz(arrays: Mapping[str, NDArray[Any]]) -> bytes:
