@@ -39,6 +39,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--students", type=int, choices=range(1, len(SUITE) + 1), default=1, help="of the suite")
     parser.add_argument("--fold", action="store_true", help="fold the teacher, as the field of the protocol does")
     parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="as the field of the protocol")
+    parser.add_argument("--compile", choices=("none", "norms"), default="none", help="as the field of the protocol")
     parser.add_argument("--steps", type=int, default=3, help="how many steps to watch")
     return parser.parse_args()
 
@@ -48,7 +49,8 @@ def _step(pair: Pair, folder: Path, asked: argparse.Namespace) -> Callable[[], N
     engine = Engine(pair, dataset)
     if asked.loop == "peer":
         return Peer(pair, dataset).step
-    return partial(engine.step, engine.cohort(SUITE[: asked.students], asked.fold, precision=asked.precision))
+    cohort = engine.cohort(SUITE[: asked.students], asked.fold, asked.compile, asked.precision)
+    return partial(engine.step, cohort)
 
 
 def _table(step: Callable[[], None], steps: int) -> str:

@@ -133,6 +133,15 @@ def waits(benchmarks: Sequence[Figures]) -> Iterator[str]:
         yield row("`import torch`, of which none of these does any", f"{benchmark['stats']['median']:.2f} s")
 
 
+def norms(benchmarks: Sequence[Figures]) -> Iterator[str]:
+    """Compiled normalisation over torch's, by precision and map."""
+    yield from ("| images, channels, side | in | time, over that of torch's operators |", "| --- | --- | --- |")
+    for benchmark in _named(benchmarks, "test_norms"):
+        asked = benchmark["params"]
+        shape = " x ".join(map(str, asked["shape"]))
+        yield row(shape, f"`{asked['kind']}`", _spread(benchmark["extra_info"]["compiled"]))
+
+
 def methods(benchmarks: Sequence[Figures]) -> Iterator[str]:
     """What each method's step takes, the costliest last."""
     yield from ("| method | step, over that of `kd` |", "| --- | --- |")
@@ -157,6 +166,7 @@ def _spread(quartiles: Sequence[float]) -> str:
 PAIRS = ("resnet32x4:resnet8x4", "wrn_40_2:wrn_16_2", "resnet56:resnet20", "resnet34:resnet18")
 BLOCKS = {
     **{name: Block((f"test_loops.py::test_loops[{name}]",), loops) for name in PAIRS},
+    "norms": Block(("test_norms.py",), norms),
     "cores": Block(("test_cores.py",), cores),
     "waits": Block(("test_decoding.py", "test_augmentation.py", "test_worker.py", "test_start.py"), waits),
     "methods": Block(("test_steps.py", "-m", "slow"), methods),

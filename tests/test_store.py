@@ -154,7 +154,7 @@ def test_a_version_takes_over_what_another_one_has_of_the_same_trials(box: Store
     damaged = {**record(seed=3), "suite": "s@1"}
     box.put(damaged, predictions())
     (box.root / "v1" / "s@1" / f"{damaged['key']}.npz").write_bytes(b"")
-    places = {r["key"]: {"suite": "s@2", "label": "now", "pair": "a:b"} for r in map(lambda n: record(seed=n), range(4))}
+    places = {record(seed=n)["key"]: {"suite": "s@2", "label": "now", "pair": "a:b"} for n in range(4)}
     before = {path: (box.root / "v1" / path).read_bytes() for path in files(box)}
     assert box.take_over(places, "s@2") == {TRIAL.key}
     of_both = [r for r in box.read()[0] if r["key"] == TRIAL.key]
