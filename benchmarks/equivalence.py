@@ -1,4 +1,4 @@
-"""Whether a row that differs in precision alone has the same accuracy: ``python benchmarks/equivalence.py``.
+"""Whether a row that differs in how it is computed alone has the same accuracy: ``python benchmarks/equivalence.py``.
 
 Reads the records of the suite ``precision`` and writes what they say into docs/precision.md. Needs no torch.
 """
@@ -36,8 +36,10 @@ def table(results: Path) -> Iterator[str]:
     """A row for each other precision, beside the row of the same method in float32."""
     records, _ = Store(results).read()
     found = [cell for cell in cells(records) if cell.suite.partition("@")[0] == SUITE]
-    yield row("pair", "row", "seeds", "float32", "this row", "difference", "spread", "90 % interval", "equivalent")
-    yield row(*["---"] * 9)
+    columns = ("suite", "instructions", "pair", "row", "seeds")
+    columns += ("float32", "this row", "difference", "spread", "90 % interval", "equivalent")
+    yield row(*columns)
+    yield row(*["---"] * len(columns))
     for cell in found:
         whole = _in_float32(cell, found)
         if whole is not None:
@@ -46,7 +48,7 @@ def table(results: Path) -> Iterator[str]:
 
 def _in_float32(cell: Cell, among: Sequence[Cell]) -> Cell | None:
     """The row that ``cell`` is to be equivalent to; None for that row itself."""
-    same = (other for other in among if (other.pair, other.method) == (cell.pair, cell.method))
+    same = (o for o in among if (o.suite, o.pair, o.method) == (cell.suite, cell.pair, cell.method))
     return None if _precision(cell) == "float32" else next(o for o in same if _precision(o) == "float32")
 
 
@@ -58,7 +60,8 @@ def _compared(cell: Cell, whole: Cell) -> Iterator[object]:
     apart = list(differences(cell, whole).values())
     interval = t_interval(apart, 0.9)
     limits = (interval.low, interval.high)
-    yield from (f"`{cell.pair}`", f"`{cell.label}`", interval.n)
+    instructions = sorted({str(record["numerics"]["isa"]) for each in (whole, cell) for record in each.records})
+    yield from (f"`{cell.suite}`", ", ".join(instructions), f"`{cell.pair}`", f"`{cell.label}`", interval.n)
     for each in (whole, cell):
         yield f"{t_interval(by_seed(each).values()).mean:.2f}"
     yield from (SIGNED.format(interval.mean), f"{stdev(apart):.2f}" if len(apart) > 1 else "")

@@ -86,7 +86,11 @@ def test_equivalence_is_of_the_same_method_in_another_precision(
 ) -> None:
     equivalence = benchmarks("equivalence")
     records = [
-        {**_record(method=method, seed=seed, top1=top1, label=label, suite="precision@1"), "identity": identity}
+        {
+            **_record(method=method, seed=seed, top1=top1, label=label, suite="precision@1"),
+            "identity": identity,
+            "numerics": {"isa": "AVX"},
+        }
         for label, method, kind, scores in (
             ("kd", "kd", "float32", (50.0, 51.0, 52.0)),
             ("kd-bf16", "kd", "bf16", (50.1, 51.0, 52.05)),
@@ -98,8 +102,8 @@ def test_equivalence_is_of_the_same_method_in_another_precision(
     ]
     monkeypatch.setattr(equivalence.Store, "read", lambda self: (records, []))
     assert list(equivalence.table(ROOT))[2:] == [
-        "| `a:b` | `ce-bf16` | 3 | 41.00 | 42.03 | +1.03 | 0.06 | +0.94 to +1.13 | not shown |",
-        "| `a:b` | `kd-bf16` | 3 | 51.00 | 51.05 | +0.05 | 0.05 | -0.03 to +0.13 | within 0.4 |",
+        "| `precision@1` | AVX | `a:b` | `ce-bf16` | 3 | 41.00 | 42.03 | +1.03 | 0.06 | +0.94 to +1.13 | not shown |",
+        "| `precision@1` | AVX | `a:b` | `kd-bf16` | 3 | 51.00 | 51.05 | +0.05 | 0.05 | -0.03 to +0.13 | within 0.4 |",
     ]
 
 

@@ -2,8 +2,8 @@
 
     y = relu(norm(x) + skip)
 
-torch's operators read six maps and write three for that; compiled it is three and one. In eval mode, where nothing
-is to be learnt, and for networks that keep their ReLUs to themselves, the rest of the formula is torch's.
+torch's operators read six maps and write three for that; compiled it is three and one. In eval mode all of it is
+torch's, and so are the sums and ReLUs of networks from timm and torchvision, which apply them themselves.
 """
 
 from __future__ import annotations
