@@ -408,6 +408,8 @@ def test_doctor(cli: Cli, bench: Bench) -> None:
         f"kdbench {__version__}",
         f"package torch: {metadata.version('torch')}",
         "device cpu:",
+        ", bfloat16 by ",
+        "C compiler",
         "data set digits: found",
     ):
         assert words in ended.out

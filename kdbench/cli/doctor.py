@@ -6,6 +6,7 @@ import argparse
 import importlib.util
 import os
 import platform
+import shlex
 from importlib import metadata
 from pathlib import Path
 
@@ -51,11 +52,18 @@ def _packages() -> bool:
 def _devices() -> None:
     import torch
 
+    from kdbench.models.kernels import find_compiler
+    from kdbench.models.precision import native
     from kdbench.train.device import numerics
 
     cpu = numerics(torch.device("cpu"))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    print(f"device cpu: {cpu['device_name']}, {cores} cores, {cpu['isa']}")
+    bfloat16 = "bfloat16 by its own instructions" if native(torch.device("cpu")) else "bfloat16 by float32 instructions"
+    print(f"device cpu: {cpu['device_name']}, {cores} cores, {cpu['isa']}, {bfloat16}")
+    try:
+        print(f'C compiler, for compile = "norms": {shlex.join(find_compiler())}')
+    except UserError as error:
+        print(f"C compiler: {error}")
     for index in range(torch.cuda.device_count()):
         facts = torch.cuda.get_device_properties(index)
         print(f"device cuda:{index}: {facts.name}, {facts.total_memory / 2**30:.0f} GiB, CUDA {torch.version.cuda}")

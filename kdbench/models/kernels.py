@@ -30,7 +30,7 @@ COMPILERS = ("cc", "gcc", "clang")
 @cache
 def library() -> ctypes.CDLL:
     """The compiled functions. UserError where there is no C compiler that builds them."""
-    compiler = _compiler()
+    compiler = find_compiler()
     options, predefined = next(_understood(compiler))
     made_of = (SOURCE.read_bytes(), shlex.join(options).encode(), predefined)
     name = hashlib.sha256(b"\0".join(made_of)).hexdigest()[:20]
@@ -40,8 +40,8 @@ def library() -> ctypes.CDLL:
     return ctypes.CDLL(str(built))
 
 
-def _compiler() -> list[str]:
-    """The command of ``$CC``, else the first of COMPILERS that there is."""
+def find_compiler() -> list[str]:
+    """The command of ``$CC``, else the first of COMPILERS that there is. UserError where there is none."""
     chosen = shlex.split(os.environ.get("CC", ""))
     for command in [chosen] if chosen else [[name] for name in COMPILERS]:
         if shutil.which(command[0]):
