@@ -251,11 +251,12 @@ def test_on_a_gpu_it_is_not_offered() -> None:
 def test_without_a_compiler(
     built_anew: None, bench: Bench, make_suite: Callable[[str], Suite], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    suite = make_suite(suite_text([{"name": "kd", "protocol": {"compile": "norms"}}]))
+    suite = make_suite(suite_text([{"name": "ce", "protocol": {"compile": "norms"}}]))
     monkeypatch.setattr(kernels, "COMPILERS", ("no-such-compiler",))
     monkeypatch.delenv("CC", raising=False)
     with pytest.raises(UserError, match=r"no C compiler here; install gcc or clang .* or set compile = \"none\"\.$"):
         bench.train(bench.trials(suite))
+    assert bench.records() == {}, "it is no trial's fault"
 
 
 def test_a_compiler_that_does_not_compile(built_anew: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

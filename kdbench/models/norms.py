@@ -68,15 +68,20 @@ class CompiledIdentity(nn.Identity):
         return x
 
 
+def check_compiles(device: torch.device) -> None:
+    """UserError unless there is compiled code for ``device``, which is built if it is not there yet."""
+    if device.type != "cpu":
+        raise UserError('compile = "norms" is for CPUs; on a GPU set compile = "default", or "none".')
+    _functions()
+
+
 def compile_norms(network: nn.Module) -> None:
     """Let every batch normalisation of ``network`` train by compiled code, and what folding left of one run by it.
 
     Another class, rather than a module in its place: names of weights, hooks and copies stay what they are. UserError
     where there is no compiler, and for a GPU.
     """
-    if next(network.parameters()).device.type != "cpu":
-        raise UserError('compile = "norms" is for CPUs; on a GPU set compile = "default", or "none".')
-    _functions()
+    check_compiles(next(network.parameters()).device)
     for module in network.modules():
         if type(module) is nn.Identity:
             module.__class__ = CompiledIdentity

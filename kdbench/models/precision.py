@@ -35,10 +35,15 @@ def in_precision(network: Network, precision: str) -> nn.Module:
     if precision == "float32":
         return network
     device = network.mean.device
-    if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
-        raise UserError('This GPU has no bfloat16; set precision = "float32" in the protocol.')
+    check_computes(precision, device)
     _keep_in_float32(network)
     return _InBfloat16(network, native(device))
+
+
+def check_computes(precision: str, device: torch.device) -> None:
+    """UserError where ``device`` does not compute in ``precision``: no fault of any one trial."""
+    if precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise UserError('This GPU has no bfloat16; set precision = "float32" in the protocol.')
 
 
 def native(device: torch.device) -> bool:

@@ -19,7 +19,7 @@ from kdbench.measure.cost import forget_peak
 from kdbench.methods import METHODS
 from kdbench.models.folding import folded
 from kdbench.models.outputs import NetworkSpec
-from kdbench.models.precision import in_precision, native
+from kdbench.models.precision import check_computes, in_precision, native
 from kdbench.plan.trial import Teacher, Trial, teacher_identity
 from kdbench.records.build import build_record
 from kdbench.records.store import Store
@@ -29,7 +29,7 @@ from kdbench.teachers.prepare import ready_teacher
 from kdbench.teachers.weights import weights_digest
 from kdbench.train.account import Account
 from kdbench.train.batches import Batches
-from kdbench.train.compiling import compiled
+from kdbench.train.compiling import check_compiles, compiled
 from kdbench.train.crew import Crew
 from kdbench.train.device import NOBODYS, numerics, set_up
 from kdbench.train.file_batches import make_batches
@@ -81,6 +81,8 @@ def train_cohort(
     protocol = trials[0].protocol
     device = set_up(task.device, protocol.threads)
     forget_peak(device)
+    check_computes(protocol.precision, device)
+    check_compiles(protocol.compile, device)
     facts_of_machine = numerics(device)
     dataset = load(task.dataset, task.data_root)
     if dataset.digest != task.data_digest:

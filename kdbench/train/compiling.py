@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from kdbench.errors import UserError
+from kdbench.models import norms
 from kdbench.models.norms import compile_norms
 
 #: Kinds of arguments, over all networks that a worker ever trains.
@@ -25,12 +26,11 @@ def compiled(network: nn.Module, mode: str) -> nn.Module:
     ``norms``: batch normalisation, sum and ReLU are one operation in training. ``default`` fuses what lies between
     convolutions; ``reduce-overhead`` replays CUDA graphs, too. UserError where there is no compiler on this machine.
     """
-    if mode == "none":
-        return network
+    check_compiles(mode, next(network.parameters()).device)
     if mode == "norms":
         compile_norms(network)
+    if mode in ("none", "norms"):
         return network
-    _check_compiler(next(network.parameters()).device)
     torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit = MOST_KINDS
     torch._dynamo.config.fail_on_recompile_limit_hit = True
     torch._functorch.config.donated_buffer = False  # an optimiser may ask for the gradients of one graph twice
@@ -40,8 +40,11 @@ def compiled(network: nn.Module, mode: str) -> nn.Module:
     return made
 
 
-def _check_compiler(device: torch.device) -> None:
-    if device.type != "cpu":
+def check_compiles(mode: str, device: torch.device) -> None:
+    """UserError where this machine cannot compile for ``device`` as the protocol says: no fault of any one trial."""
+    if mode == "norms":
+        norms.check_compiles(device)
+    if mode in ("none", "norms") or device.type != "cpu":
         return
     from torch._inductor.cpp_builder import get_cpp_compiler
     from torch._inductor.exc import InvalidCxxCompiler
