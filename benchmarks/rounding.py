@@ -29,19 +29,21 @@ from kdbench.suites import get_suite
 from kdbench.teachers.find import find_checkpoint
 from kdbench.teachers.weights import read_weights
 from kdbench.train.batches import Batch, Batches
+from kdbench.train.compiling import compiled
 from kdbench.train.device import set_up
 from kdbench.train.seeds import seeded
 
 PAGE = ROOT / "docs" / "precision.md"
 SUITE, TEACHER, STUDENT = "cifar100-short", "resnet56", "resnet20"
-#: The precision of the student and of the teacher, and whether a layer stays in float32 in either.
+#: The precision of the student and of the teacher, whether a layer stays in float32 in either, and the field compile.
 VARIANTS = {
-    "student": ("bf16", "float32", True),
-    "student, every layer": ("bf16", "float32", False),
-    "teacher": ("float32", "bf16", True),
-    "teacher, every layer": ("float32", "bf16", False),
-    "both": ("bf16", "bf16", True),
-    "both, every layer": ("bf16", "bf16", False),
+    "student": ("bf16", "float32", True, "none"),
+    "student, every layer": ("bf16", "float32", False, "none"),
+    "teacher": ("float32", "bf16", True, "none"),
+    "teacher, every layer": ("float32", "bf16", False, "none"),
+    "both": ("bf16", "bf16", True, "none"),
+    "both, every layer": ("bf16", "bf16", False, "none"),
+    "both, normalisation compiled": ("bf16", "bf16", True, "norms"),
 }
 
 
@@ -96,11 +98,11 @@ def _table(student: Network, teacher: Network, chosen: Sequence[Batch]) -> Itera
     yield row("in bf16", "teacher's logits", "student's logits", "whole gradient", *(f"of {name}" for name in groups))
     yield row(*["---"] * (4 + len(groups)))
     exact = [_found(student, teacher, batch, groups) for batch in chosen]
-    for name, (own, taught, kept) in VARIANTS.items():
+    for name, (own, taught, kept, mode) in VARIANTS.items():
         errors = []
         with nullcontext() if kept else _nothing_kept():
             for batch, expected in zip(chosen, exact, strict=True):
-                found = _found(student, teacher, batch, groups, own, taught)
+                found = _found(student, teacher, batch, groups, own, taught, mode)
                 errors.append([_error(*both) for both in zip(found, expected, strict=True)])
         yield row(name, *(f"{statistics.median(column):.2%}" for column in zip(*errors, strict=True)))
     gradients = [found[2:] for found in exact]
@@ -117,12 +119,12 @@ def _found(
     groups: dict[str, str],
     own: str = "float32",
     taught: str = "float32",
+    mode: str = "none",
 ) -> list[Tensor]:
     """The teacher's logits, the student's, and the gradient: whole, and of each of ``groups``."""
     networks = copy.deepcopy(student), copy.deepcopy(teacher)
-    loss, logits, answers = _loss(
-        precision.in_precision(networks[0], own), precision.in_precision(networks[1], taught), batch
-    )
+    pairs = zip(networks, (own, taught), strict=True)
+    loss, logits, answers = _loss(*(compiled(precision.in_precision(each, how), mode) for each, how in pairs), batch)
     loss.backward()
     gradients = {name: p.grad.flatten() for name, p in networks[0].named_parameters()}
     parts = [torch.cat([g for name, g in gradients.items() if name.startswith(prefix)]) for prefix in groups.values()]
