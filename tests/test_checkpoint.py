@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import random
 from pathlib import Path
 from typing import Any
 
@@ -60,11 +61,19 @@ def test_a_truncated_one_counts_as_none(path: Path, part: int) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
-@pytest.mark.parametrize("content", [b"hello", b"\x80\x04N.", pickle.dumps([1]), os.urandom(500)])
+@pytest.mark.parametrize("content", [b"hello", b"\x80\x04N.", pickle.dumps([1]), b"0", b"]e.", b"PK\x03\x04hello"])
 def test_what_is_no_checkpoint_counts_as_none(path: Path, content: bytes) -> None:
     path.parent.mkdir()
     path.write_bytes(content)
     assert checkpoint.load(path, NUMERICS) is None
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+def test_no_bytes_stop_a_training_that_could_start_over(path: Path) -> None:
+    path.parent.mkdir()
+    for seed in range(500):
+        path.write_bytes(random.Random(seed).randbytes(200))
+        assert checkpoint.load(path, NUMERICS) is None
 
 
 def test_a_folder_in_its_place_counts_as_none(path: Path) -> None:

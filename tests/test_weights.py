@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,16 @@ def test_a_bad_file_is_named(tmp_path: Path, suffix: str, damage: str) -> None:
     ) as caught:
         read_weights(path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.parametrize("suffix", ["pt", "safetensors"])
+def test_no_bytes_are_more_than_a_bad_file(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"w.{suffix}"
+    for seed in range(500):
+        path.write_bytes(random.Random(seed).randbytes(200))
+        with pytest.raises(CheckpointError, match="cannot be read"):
+            read_weights(path)
 
 
 class Harmful:
