@@ -279,7 +279,7 @@ def test_a_cache_folder_that_cannot_be_written(
 ) -> None:
     monkeypatch.setenv("KDBENCH_CACHE", str(tmp_path / "file"))
     (tmp_path / "file").write_text("", encoding="utf-8")
-    with pytest.raises(UserError, match=r"kdbench cannot build its C code in .*kernels: "):
+    with pytest.raises(UserError, match=r"kdbench cannot build its C code \(.*\); look at .*kernels, or set KDBENCH"):
         kernels.library()
 
 
@@ -295,6 +295,21 @@ def test_built_once(built_anew: None, monkeypatch: pytest.MonkeyPatch, tmp_path:
     forget()
     kernels.library()
     assert len(list((tmp_path / "cache" / "kernels").iterdir())) == 2
+
+
+def test_a_file_that_is_no_code(built_anew: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(kernels, "_build", lambda command, built: built.write_bytes(b"damaged"))
+    (tmp_path / "cache" / "kernels").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"kdbench cannot load its C code \(.*\); delete .*\.so, or set KDBENCH_CACHE"):
+        kernels.library()
+
+
+def test_what_the_code_does_not_read_is_left_to_torch() -> None:
+    """It would take the bytes of any other type for float32."""
+    plain, x = norm(16).double(), torch.randn(4, 16, 3, 3, dtype=torch.float64)
+    ours = compiled(norm(16)).double()
+    assert torch.equal(normalised(ours, x), plain(x).relu())
+    assert torch.equal(ours.running_var, plain.running_var)
 
 
 def test_a_training(bench: Bench, make_suite: Callable[[str], Suite]) -> None:

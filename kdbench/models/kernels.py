@@ -12,7 +12,6 @@ import shlex
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -31,13 +30,19 @@ COMPILERS = ("cc", "gcc", "clang")
 def library() -> ctypes.CDLL:
     """The compiled functions. UserError where there is no C compiler that builds them."""
     compiler = find_compiler()
-    options, predefined = next(_understood(compiler))
+    options, predefined = _understood(compiler)
     made_of = (SOURCE.read_bytes(), shlex.join(options).encode(), predefined)
     name = hashlib.sha256(b"\0".join(made_of)).hexdigest()[:20]
     built = cache_dir() / "kernels" / f"{name}.so"
     if not built.exists():
         _build([*compiler, *options], built)
-    return ctypes.CDLL(str(built))
+    try:
+        return ctypes.CDLL(str(built))
+    except OSError as error:
+        raise UserError(
+            f"kdbench cannot load its C code ({error}); delete {built}, or set KDBENCH_CACHE to a folder that code may "
+            "be loaded from."
+        ) from None
 
 
 def find_compiler() -> list[str]:
@@ -52,7 +57,7 @@ def find_compiler() -> list[str]:
     )
 
 
-def _understood(compiler: list[str]) -> Iterator[tuple[list[str], bytes]]:
+def _understood(compiler: list[str]) -> tuple[list[str], bytes]:
     """Options for this processor that ``compiler`` knows, and what it then predefines: its version, the instructions.
 
     So a cache folder that machines share has one file for each kind of them.
@@ -61,7 +66,7 @@ def _understood(compiler: list[str]) -> Iterator[tuple[list[str], bytes]]:
         asked = [*compiler, *OPTIONS, *native, "-dM", "-E", "-x", "c", os.devnull]
         said = subprocess.run(asked, capture_output=True, stdin=subprocess.DEVNULL)
         if said.returncode == 0:
-            yield [*OPTIONS, *native], said.stdout
+            return [*OPTIONS, *native], said.stdout
     raise UserError(f"{shlex.join(compiler)} does not work as a C compiler here; name another one in $CC.")
 
 
@@ -76,7 +81,10 @@ def _build(command: list[str], built: Path) -> None:
             if said.returncode == 0:
                 made.replace(built)
     except OSError as error:
-        raise UserError(f"kdbench cannot build its C code in {built.parent}: {error}.") from None
+        raise UserError(
+            f"kdbench cannot build its C code ({error}); look at {built.parent}, or set KDBENCH_CACHE to "
+            "another folder."
+        ) from None
     if said.returncode:
         last = (said.stderr.strip().splitlines() or ["it said nothing"])[-1]
         raise UserError(f'{command[0]} does not compile {SOURCE}: {last}; set compile = "none", or $CC to another one.')
