@@ -18,7 +18,7 @@ from pairs import PAIRS, Pair
 from peer import Peer
 from torch.profiler import ProfilerActivity, profile
 
-from kdbench.plan.protocol import PRECISIONS
+from kdbench.protocol import PRECISIONS
 
 #: Operators that get a line of their own.
 SHOWN = 12

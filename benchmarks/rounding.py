@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kdbench.data import data_root, load
-from kdbench.methods.kd import kd_loss
+from kdbench.methods.zoo.kd import kd_loss
 from kdbench.models import precision
 from kdbench.models.factory import create
 from kdbench.models.network import Network

@@ -10,8 +10,8 @@ from report import Report
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from kdbench.methods.nst import mean_discrepancy
-from kdbench.methods.rkd import angle_loss, distance_loss
+from kdbench.methods.zoo.nst import mean_discrepancy
+from kdbench.methods.zoo.rkd import angle_loss, distance_loss
 
 MIB = 2**20
 FLOAT = 4

@@ -12,8 +12,8 @@ import pytest
 from report import Report
 
 from kdbench.methods import METHODS
-from kdbench.plan.applicability import not_applicable
-from kdbench.plan.protocol import Protocol
+from kdbench.methods.applicability import not_applicable
+from kdbench.protocol import Protocol
 from kdbench.train.conformance import Bench, random_images
 from kdbench.train.device import set_up
 

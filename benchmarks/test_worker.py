@@ -22,11 +22,11 @@ from report import Report
 from safetensors.torch import save_file
 
 from kdbench.data import DATASETS, identify
+from kdbench.jobs.worker import run
 from kdbench.models.factory import create
 from kdbench.plan.expand import Selection, expand
-from kdbench.schedule.task import Task
+from kdbench.plan.task import Task
 from kdbench.suites.suite import parse_suite
-from kdbench.worker import run
 
 #: Seconds until the first progress is said, which is up to a second after the first step.
 SECONDS = 8.0

@@ -65,6 +65,11 @@ class Protocol:
         return {name: value for name, value in every.items() if name not in LATER or value != LATER[name]}
 
 
+def protocol_from_json(raw: Mapping[str, Any]) -> Protocol:
+    """The Protocol that ``dataclasses.asdict`` made plain, after a way through JSON."""
+    return Protocol(**{**raw, "milestones": tuple(raw["milestones"])})
+
+
 def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 

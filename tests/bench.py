@@ -16,16 +16,17 @@ import kdbench
 from kdbench import plugins
 from kdbench.canonical import digest
 from kdbench.data import DATASETS, identify
+from kdbench.jobs.worker import run
 from kdbench.methods import METHODS
 from kdbench.models import MODELS, ModelSpec
 from kdbench.plan.cohorts import cohorts
 from kdbench.plan.expand import Selection, expand
-from kdbench.plan.trial import Trial
+from kdbench.plan.task import Task
 from kdbench.plugins import SOURCES
 from kdbench.records import Record, Store
-from kdbench.schedule import Report, Task, Watch
+from kdbench.schedule import Report, Watch
 from kdbench.suites import SUITES, TEACHERS, Suite
-from kdbench.worker import run
+from kdbench.trials.trial import Trial
 
 #: The checkout these tests belong to, and the folder that the kdbench under test is imported from.
 ROOT, PACKAGE = Path(__file__).resolve().parents[1], Path(kdbench.__file__).resolve().parents[1]

@@ -19,7 +19,8 @@ import pytest
 from bench import wait_until
 from test_trial import TRIAL
 
-from kdbench.schedule import Executor, Report, Task
+from kdbench.plan.task import Task
+from kdbench.schedule import Executor, Report
 
 ACTOR = r"""
 import json, os, signal, subprocess, sys, time

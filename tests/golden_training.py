@@ -14,9 +14,9 @@ import torch
 from bench import Bench, suite_text
 
 from kdbench.methods import METHODS
-from kdbench.plan.trial import ENGINE_VERSION
 from kdbench.suites import parse_suite
 from kdbench.train.device import numerics
+from kdbench.trials.trial import ENGINE_VERSION
 
 PLACE = Path(__file__).parent / "goldens" / "training.json"
 #: 24 steps each.

@@ -9,8 +9,8 @@ import pytest
 from kdbench.data import DATASETS
 from kdbench.data.randaugment import GREY
 from kdbench.methods import METHODS, Applicability
+from kdbench.methods.applicability import not_applicable
 from kdbench.methods.card import VIEW_CHANNELS
-from kdbench.plan.applicability import not_applicable
 from kdbench.plan.expand import Selection, expand, inapplicable
 from kdbench.suites import get_suite
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from kdbench.data import load, split
 from kdbench.errors import UserError
-from kdbench.plan.protocol import Protocol
+from kdbench.protocol import Protocol
 from kdbench.train.batches import Batches
 
 CPU = torch.device("cpu")

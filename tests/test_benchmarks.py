@@ -15,7 +15,7 @@ from bench import ROOT
 from test_intervals import _record
 from torch.utils.flop_counter import FlopCounterMode
 
-from kdbench.methods.kd import kd_loss
+from kdbench.methods.zoo.kd import kd_loss
 from kdbench.models import precision
 from kdbench.models.factory import create
 

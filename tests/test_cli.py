@@ -15,9 +15,10 @@ from bench import Bench, InlineExecutor, suite_text
 from test_teachers import CHECKPOINT, keep, weights
 
 from kdbench import schedule
-from kdbench.cli import main, planning, site
+from kdbench.cli import main, site
 from kdbench.cli import run as run_command
-from kdbench.schedule import Report, Task, Watch
+from kdbench.plan.task import Task
+from kdbench.schedule import Report, Watch, devices
 from kdbench.suites import SUITES, Suite
 from kdbench.train.member import Member
 
@@ -160,7 +161,7 @@ def test_the_gpus_are_those_of_the_driver_that_the_user_made_visible(
     monkeypatch.setenv("PATH", str(bench.folder), prepend=os.pathsep)
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert planning.gpus.__wrapped__() == expected
+    assert devices.gpus.__wrapped__() == expected
 
 
 def test_a_dry_run_writes_nothing(cli: Cli, bench: Bench, make_suite: MakeSuite) -> None:

@@ -13,8 +13,8 @@ from test_trial import IMPORTED, PROTOCOL, TRAINED, TRIAL
 
 from kdbench.plan.cohorts import cohorts
 from kdbench.plan.expand import Selection, expand
-from kdbench.plan.trial import teacher_identity
 from kdbench.suites import Suite
+from kdbench.trials.trial import teacher_identity
 
 ALONE = replace(TRIAL, teacher=None, method="ce", config={}, label="ce")
 

@@ -14,11 +14,12 @@ import pytest
 import torch
 from bench import METHOD_ROWS, PHASED, STEPS, Bench, add_drop_net, same_bits, suite_text
 
+from kdbench.jobs import cohort
 from kdbench.plan.cohorts import cohorts
 from kdbench.plugins import load_plugins
 from kdbench.records import Record
 from kdbench.suites import Suite
-from kdbench.train import cohort, lockstep
+from kdbench.train import lockstep
 from kdbench.train.account import Account
 from kdbench.train.lockstep import Lockstep, Shared
 from kdbench.train.member import Member
@@ -230,7 +231,7 @@ def test_a_gpu_that_fails_is_no_members_fault(
     with pytest.raises(torch.AcceleratorError, match="device-side assert"):
         together(taught, suite, plugins=(plugin,))
     assert taught.records() == {}
-    for place in ("kdbench.train.lockstep.teach", "kdbench.train.cohort.Member", "kdbench.train.account.throughput"):
+    for place in ("kdbench.train.lockstep.teach", "kdbench.jobs.cohort.Member", "kdbench.train.account.throughput"):
         with monkeypatch.context() as patch:
             patch.setattr(place, failing)
             with pytest.raises(torch.AcceleratorError):

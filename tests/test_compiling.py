@@ -12,9 +12,10 @@ from bench import Bench, same_bits, suite_text
 from test_kill_resume import Killed, at
 
 from kdbench.errors import UserError
+from kdbench.jobs import cohort
 from kdbench.models.factory import create
 from kdbench.suites import Suite
-from kdbench.train import cohort, compiling
+from kdbench.train import compiling
 from kdbench.train.lockstep import Lockstep
 
 MakeSuite = Callable[[str], Suite]

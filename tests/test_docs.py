@@ -12,12 +12,11 @@ from typing import Any
 
 import pytest
 
-from kdbench import cli, errors, plugins
+from kdbench import cli, errors, plugin, plugins, protocol
 from kdbench.data.builtin import BUILTIN
 from kdbench.data.spec import DatasetSpec
 from kdbench.methods import METHODS, HyperParameter, MethodSpec, Paper, card
 from kdbench.models import ModelSpec
-from kdbench.plan import protocol
 from kdbench.records.validate import schema
 from kdbench.suites import SUITES, suite, teacher
 
@@ -132,7 +131,8 @@ def test_each_array_of_a_prediction_file_is_documented_and_no_other() -> None:
 
 
 def test_each_part_of_the_identity_is_documented() -> None:
-    from kdbench.plan.trial import Normalisation, Trial
+    from kdbench.trials.teacher import Normalisation
+    from kdbench.trials.trial import Trial
 
     norm, plan = Normalisation((), ()), protocol.Protocol(epochs=1, batch=2, lr=0.1)
     trial = Trial("s@1", "digits", "0", plan, "student", norm, "none:student", None, "ce", 1, {}, seed=0, label="ce")
@@ -171,6 +171,21 @@ def test_each_field_of_a_card_is_documented() -> None:
     assert terms(text) == wanted
     assert {field.name for field in dataclasses.fields(Paper)} <= codes(text)
     assert {*card.FAMILIES, *card.NEEDS, *card.ROLES} <= codes(text)
+
+
+def test_each_name_of_the_public_face_is_documented_and_no_other() -> None:
+    rows = re.findall(r"^\| (`[^|]+) \|", section("docs/plugins.md", "The public face"), re.MULTILINE)
+    assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == set(plugin.__all__)
+    assert all(getattr(plugin, name).__doc__ for name in plugin.__all__ if name != "Sweep")  # an alias of a type
+
+
+def test_what_newcomers_copy_uses_the_public_face_alone() -> None:
+    templates = (ROOT / "kdbench" / "cli" / "templates").iterdir()
+    pages = (read("README.md"), read("docs/tutorial.md"), *(path.read_text("utf-8") for path in templates))
+    imported = {
+        name for page in pages for name in re.findall(r"^\s*(?:from|import) (kdbench[\w.]*)", page, re.MULTILINE)
+    }
+    assert imported == {"kdbench.plugin"}
 
 
 def test_each_entry_point_group_is_documented_and_no_other() -> None:

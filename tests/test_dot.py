@@ -12,7 +12,7 @@ from torch import nn
 
 from kdbench.errors import UserError
 from kdbench.methods import METHODS
-from kdbench.methods.dot import TwoMomenta
+from kdbench.methods.zoo.dot import TwoMomenta
 from kdbench.train.conformance import make_bench
 from kdbench.train.member import Member
 

@@ -16,8 +16,8 @@ from torch.nn import functional as F
 
 from kdbench.data import load
 from kdbench.errors import UserError
-from kdbench.methods.ce import CE
-from kdbench.methods.kd import kd_loss
+from kdbench.methods.zoo.ce import CE
+from kdbench.methods.zoo.kd import kd_loss
 from kdbench.models.factory import create
 from kdbench.plan.cost import measured_rate
 from kdbench.records import Record

@@ -12,8 +12,8 @@ from kdbench.errors import UnknownName, UserError
 from kdbench.methods import METHODS
 from kdbench.plan.cohorts import cohorts
 from kdbench.plan.expand import Selection, chosen_rows, chosen_seeds, expand
-from kdbench.plan.trial import Trial
 from kdbench.suites import Suite
+from kdbench.trials.trial import Trial
 
 TWO_PAIRS = """
 [teachers.other]

@@ -25,16 +25,18 @@ from kdbench.data.decoders import Decoders, Pending, decoders
 from kdbench.data.decoding import decode
 from kdbench.data.files import ImageFiles
 from kdbench.errors import DataError, UserError
+from kdbench.jobs import cohort
 from kdbench.measure.evaluate import logits_of
 from kdbench.models.factory import create
-from kdbench.plan.protocol import Protocol
-from kdbench.plan.trial import Normalisation, Trial
+from kdbench.protocol import Protocol
 from kdbench.schedule import local
+from kdbench.schedule.devices import cores
 from kdbench.suites import Suite
-from kdbench.train import cohort
 from kdbench.train.batches import Batch, Batches
 from kdbench.train.file_batches import FileBatches, make_batches
 from kdbench.train.member import Member
+from kdbench.trials.teacher import Normalisation
+from kdbench.trials.trial import Trial
 
 PROTOCOL, NORM = Protocol(epochs=1, batch=2, lr=0.1), Normalisation((), ())
 MakeSuite = Callable[[str], Suite]
@@ -242,7 +244,7 @@ def test_a_worker_on_a_gpu_has_its_share_of_the_cores(bench: Bench, monkeypatch:
     def decoders_of(*devices: str) -> str:
         return local.LocalExecutor(2, bench.folder, devices=devices)._environment(task, 0)["KDBENCH_DECODERS"]
 
-    assert decoders_of("0", "1") == str(local._cores() // 2)
+    assert decoders_of("0", "1") == str(cores() // 2)
     assert decoders_of() == "0"
     monkeypatch.setenv("KDBENCH_DECODERS", "3")
     assert decoders_of("0", "1") == "3"

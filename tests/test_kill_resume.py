@@ -17,11 +17,12 @@ import torch
 from bench import PHASED, STEPS, Bench, add_drop_net, registries_kept, same_bits, suite_text, wait_until
 from executor_conformance import alive
 
-from kdbench import worker
+from kdbench.jobs import clerk, cohort
+from kdbench.jobs.worker import run
 from kdbench.plugins import load_plugins
 from kdbench.records import Record
 from kdbench.suites import Suite, parse_suite
-from kdbench.train import checkpoint, cohort
+from kdbench.train import checkpoint
 from kdbench.train.device import numerics
 from kdbench.train.lockstep import Lockstep
 
@@ -132,7 +133,7 @@ def test_a_batch_made_ahead_for_one_that_left_is_nobody_elses(bench: Bench, monk
         with pytest.raises(Killed):
             resumed.train([trials["ce"]])
     with monkeypatch.context() as patch:
-        patch.setattr("kdbench.methods.fitnet.FitNet.loss", lambda self, step: 1 / 0)
+        patch.setattr("kdbench.methods.zoo.fitnet.FitNet.loss", lambda self, step: 1 / 0)
         records = resumed.train(list(trials.values()))
     assert records["fitnet"]["status"] == "crashed"
     assert records["ce"]["provenance"]["resumed"] == 1
@@ -171,7 +172,7 @@ def test_killed_after_the_last_step_only_the_record_is_made(
     os.symlink(whole.folder / "cache", bench.folder / "cache")
     trials = bench.trials(suite)
     with monkeypatch.context() as patch:
-        patch.setattr("kdbench.train.cohort.build_record", at(1, cohort.build_record))
+        patch.setattr("kdbench.jobs.clerk.build_record", at(1, clerk.build_record))
         with pytest.raises(Killed):
             bench.train(trials)
     assert list(bench.records()) == ["ce"]
@@ -243,7 +244,7 @@ def test_real_processes_killed_with_kill_9(bench: Bench) -> None:
 
 def test_attempts_are_on_the_record(bench: Bench) -> None:
     (task,) = bench.tasks(bench.trials(parse_suite(suite_text(["ce"], epochs=1), "tiny.toml")))
-    worker.run(replace(task, attempt=3), bench.events.append)
+    run(replace(task, attempt=3), bench.events.append)
     assert bench.records()["ce"]["provenance"]["attempts"] == 3
 
 

@@ -15,8 +15,8 @@ import pytest
 from bench import PACKAGE, wait_until
 from executor_conformance import ExecutorConformance, alive
 
+from kdbench.plan.task import Task
 from kdbench.schedule import Executor, LocalExecutor, local
-from kdbench.schedule.task import Task
 
 
 class TestLocal(ExecutorConformance):
@@ -77,7 +77,8 @@ def test_the_parents_death_closes_standard_input(tmp_path: Path) -> None:
     parent = f"""
 import sys
 from pathlib import Path
-from kdbench.schedule import LocalExecutor, Task
+from kdbench.plan.task import Task
+from kdbench.schedule import LocalExecutor
 here = Path({str(tmp_path)!r})
 task = Task("t", "t", (), None, "digits", "0" * 64, "s@1", here, here, here, "cpu")
 command = [sys.executable, "-S", {str(actor)!r}]

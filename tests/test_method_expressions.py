@@ -11,7 +11,7 @@ from steps import TEACHER_WIDTHS, build, fake_outputs, leaves, run, total
 from kdbench.errors import UserError
 from kdbench.methods import METHODS
 from kdbench.methods.expression import parse
-from kdbench.methods.lskd import standardise
+from kdbench.methods.zoo.lskd import standardise
 from kdbench.models.outputs import Outputs
 from kdbench.plan.expand import chosen_rows
 from kdbench.suites import get_suite

@@ -13,7 +13,7 @@ from test_method_goldens import FOLDER, INDEX
 from torch import Tensor, nn
 
 from kdbench.methods import METHODS, load_class
-from kdbench.methods.reviewkd import context_loss
+from kdbench.methods.zoo.reviewkd import context_loss
 from kdbench.models.outputs import DataSpec, NetworkSpec, Outputs
 
 HCL = "hcl/reviewkd/samec"  # a part of reviewkd without parameters

@@ -9,10 +9,10 @@ from test_method_goldens import FOLDER, INDEX
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdbench.methods.at import attention_loss
-from kdbench.methods.cc import neighbour_loss
-from kdbench.methods.nst import mean_discrepancy
-from kdbench.methods.rkd import angle_loss, distance_loss
+from kdbench.methods.zoo.at import attention_loss
+from kdbench.methods.zoo.cc import neighbour_loss
+from kdbench.methods.zoo.nst import mean_discrepancy
+from kdbench.methods.zoo.rkd import angle_loss, distance_loss
 
 CASES = [case for case in INDEX if case.get("adapter") == "part"]
 

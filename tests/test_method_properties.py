@@ -14,14 +14,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kdbench.errors import UserError
-from kdbench.methods.at import attention_loss
-from kdbench.methods.dist import correlation_gaps, pearson
-from kdbench.methods.dkd import decoupled_kl
-from kdbench.methods.fitnet import regressor
-from kdbench.methods.kd import kd_loss
-from kdbench.methods.rkd import angle_loss, distance_loss
-from kdbench.methods.ttm import ttm_loss
-from kdbench.methods.wttm import power_sum, wttm_loss
+from kdbench.methods.zoo.at import attention_loss
+from kdbench.methods.zoo.dist import correlation_gaps, pearson
+from kdbench.methods.zoo.dkd import decoupled_kl
+from kdbench.methods.zoo.fitnet import regressor
+from kdbench.methods.zoo.kd import kd_loss
+from kdbench.methods.zoo.rkd import angle_loss, distance_loss
+from kdbench.methods.zoo.ttm import ttm_loss
+from kdbench.methods.zoo.wttm import power_sum, wttm_loss
 from kdbench.models.outputs import Outputs
 
 quick = settings(max_examples=25, deadline=None)

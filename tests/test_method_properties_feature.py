@@ -17,15 +17,15 @@ from kdbench.errors import UserError
 from kdbench.measure.cost import parameters
 from kdbench.methods import METHODS, load_class
 from kdbench.methods.base import Method
-from kdbench.methods.cat_kd import activation_maps
+from kdbench.methods.cells import cell_logits, consistency
 from kdbench.methods.heads import on_map
-from kdbench.methods.kd import kd_loss
-from kdbench.methods.nd import ND, norm_and_direction
-from kdbench.methods.norm import Rescale
-from kdbench.methods.ofd import margins, partial_distance
-from kdbench.methods.reviewkd import Fusion, context_loss
-from kdbench.methods.sdd import cell_logits, consistency
-from kdbench.methods.wkd_f import gaussian_distance, moments
+from kdbench.methods.zoo.cat_kd import activation_maps
+from kdbench.methods.zoo.kd import kd_loss
+from kdbench.methods.zoo.nd import ND, norm_and_direction
+from kdbench.methods.zoo.norm import Rescale
+from kdbench.methods.zoo.ofd import margins, partial_distance
+from kdbench.methods.zoo.reviewkd import Fusion, context_loss
+from kdbench.methods.zoo.wkd_f import gaussian_distance, moments
 from kdbench.models.factory import create
 from kdbench.models.network import Network
 from kdbench.models.outputs import PARTS, DataSpec, NetworkSpec, Outputs

@@ -14,18 +14,18 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kdbench.methods import METHODS
-from kdbench.methods.abkd import divergence
-from kdbench.methods.dkd import decoupled_kl
-from kdbench.methods.ipwd import inverse_propensity
-from kdbench.methods.kd import kd_loss
-from kdbench.methods.luminet import luminet_loss
-from kdbench.methods.nkd import label_mask, others_cross_entropy
-from kdbench.methods.ofa import ofa_loss, stage_head
-from kdbench.methods.rld import masked_correlation, sample_confidence
-from kdbench.methods.tf_kd_reg import virtual_teacher
-from kdbench.methods.uskd import target_weights, zipf_labels
-from kdbench.methods.wkd_l import class_similarity, transport_cost
-from kdbench.methods.wsld import sample_weights, weighted_soft_label_loss
+from kdbench.methods.zoo.abkd import divergence
+from kdbench.methods.zoo.dkd import decoupled_kl
+from kdbench.methods.zoo.ipwd import inverse_propensity
+from kdbench.methods.zoo.kd import kd_loss
+from kdbench.methods.zoo.luminet import luminet_loss
+from kdbench.methods.zoo.nkd import label_mask, others_cross_entropy
+from kdbench.methods.zoo.ofa import ofa_loss, stage_head
+from kdbench.methods.zoo.rld import masked_correlation, sample_confidence
+from kdbench.methods.zoo.tf_kd_reg import virtual_teacher
+from kdbench.methods.zoo.uskd import target_weights, zipf_labels
+from kdbench.methods.zoo.wkd_l import class_similarity, transport_cost
+from kdbench.methods.zoo.wsld import sample_weights, weighted_soft_label_loss
 from kdbench.models.outputs import Outputs
 
 quick = settings(max_examples=10, deadline=None)

@@ -17,22 +17,22 @@ from torch.nn import functional as F
 
 from kdbench.errors import UserError
 from kdbench.methods import METHODS, load_class
-from kdbench.methods.ab import boundary_loss, connector
 from kdbench.methods.base import Method
-from kdbench.methods.cc import gaussian_kernel, neighbour_loss
-from kdbench.methods.crd import contrast
-from kdbench.methods.dcd import consistency
-from kdbench.methods.fsp import flow
-from kdbench.methods.ft import factor_loss
-from kdbench.methods.itrd import correlation_loss, mutual_loss
-from kdbench.methods.kdsvd import align, singular_loss, singular_vectors
-from kdbench.methods.nst import mean_discrepancy
-from kdbench.methods.pkt import neighbour_probabilities, transfer_loss
-from kdbench.methods.sp import similarity_loss
-from kdbench.methods.srd import correlation_loss as srd_correlation
-from kdbench.methods.srd import difference_loss
 from kdbench.methods.stages import match_size
-from kdbench.methods.vid import Likelihood
+from kdbench.methods.zoo.ab import boundary_loss, connector
+from kdbench.methods.zoo.cc import gaussian_kernel, neighbour_loss
+from kdbench.methods.zoo.crd import contrast
+from kdbench.methods.zoo.dcd import consistency
+from kdbench.methods.zoo.fsp import flow
+from kdbench.methods.zoo.ft import factor_loss
+from kdbench.methods.zoo.itrd import correlation_loss, mutual_loss
+from kdbench.methods.zoo.kdsvd import align, singular_loss, singular_vectors
+from kdbench.methods.zoo.nst import mean_discrepancy
+from kdbench.methods.zoo.pkt import neighbour_probabilities, transfer_loss
+from kdbench.methods.zoo.sp import similarity_loss
+from kdbench.methods.zoo.srd import correlation_loss as srd_correlation
+from kdbench.methods.zoo.srd import difference_loss
+from kdbench.methods.zoo.vid import Likelihood
 from kdbench.models.outputs import DataSpec, Outputs
 
 quick = settings(max_examples=15, deadline=None)

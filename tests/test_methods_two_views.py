@@ -14,9 +14,9 @@ from kdbench.errors import UserError
 from kdbench.methods import METHODS, load_class, parse_card
 from kdbench.methods.base import Step
 from kdbench.methods.card import VIEWS
-from kdbench.methods.crld import confident
-from kdbench.methods.kd import kd_loss
-from kdbench.methods.mlkd import correlation, divergence, share_below_median
+from kdbench.methods.zoo.crld import confident
+from kdbench.methods.zoo.kd import kd_loss
+from kdbench.methods.zoo.mlkd import correlation, divergence, share_below_median
 from kdbench.models.outputs import DataSpec, Outputs
 from kdbench.train import batches
 from kdbench.train.conformance import make_bench

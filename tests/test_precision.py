@@ -9,6 +9,7 @@ import torch
 from bench import Bench, suite_text
 from torch import Tensor, nn
 
+from kdbench.jobs.clerk import EMULATED
 from kdbench.models import precision
 from kdbench.models.factory import create
 from kdbench.models.folding import folded
@@ -16,7 +17,6 @@ from kdbench.models.network import Network
 from kdbench.models.outputs import PARTS
 from kdbench.suites import Suite
 from kdbench.teachers.weights import weights_digest
-from kdbench.train.cohort import EMULATED
 
 torch.set_num_threads(1)
 SHAPE = (3, 32, 32)

@@ -12,11 +12,11 @@ import pytest
 from bench import PHASED, Bench, suite_text
 
 from kdbench.cli.progress import LiveProgress, PlainProgress, Progress, make_progress
+from kdbench.jobs.worker import run
+from kdbench.plan.task import Task
 from kdbench.plugins import load_plugins
-from kdbench.schedule import Task
 from kdbench.suites import Suite
 from kdbench.train import lockstep
-from kdbench.worker import run
 
 MakeSuite = Callable[[str], Suite]
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from kdbench.errors import UserError
-from kdbench.plan.protocol import Protocol, parse_protocol
+from kdbench.protocol import Protocol, parse_protocol
 
 LEAST: dict[str, Any] = {"epochs": 3, "batch": 64, "lr": 0.1}
 

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdbench.plan.protocol import Protocol
+from kdbench.protocol import Protocol
 from kdbench.train.rate import learning_rate
 
 PER_EPOCH = 7

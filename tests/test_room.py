@@ -12,12 +12,13 @@ import torch
 from bench import Bench, same_bits, suite_text
 
 from kdbench.data import load
+from kdbench.jobs import cohort
 from kdbench.models.factory import create
 from kdbench.plan.cohorts import cohorts
 from kdbench.plan.tasks import make_tasks
 from kdbench.plugins import load_plugins
 from kdbench.suites import Suite
-from kdbench.train import cohort, room
+from kdbench.train import room
 from kdbench.train.batches import Batches
 from kdbench.train.conformance import make_bench
 from kdbench.train.member import Member

@@ -17,12 +17,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_kill_resume import Killed, at
 
-from kdbench.plan.trial import Trial
+from kdbench.jobs import cohort
 from kdbench.plugins import load_plugins
 from kdbench.records import Record
 from kdbench.suites import parse_suite
-from kdbench.train import cohort, remembered
+from kdbench.train import remembered
 from kdbench.train.lockstep import Lockstep
+from kdbench.trials.trial import Trial
 
 FIXED = {"augmentation": "none", "batch": 200}
 #: What a CPU is fastest with.

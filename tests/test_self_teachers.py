@@ -17,11 +17,12 @@ from kdbench.errors import UserError
 from kdbench.plan.cohorts import cohorts
 from kdbench.plan.cost import cohort_seconds, teacher_seconds
 from kdbench.plan.expand import Selection, expand
+from kdbench.plan.task import Task
 from kdbench.plan.tasks import longest_chain, make_tasks
-from kdbench.plan.trial import Teacher, teacher_identity, teacher_trial
 from kdbench.plugins import SOURCES, load_plugins
-from kdbench.schedule import Task
 from kdbench.suites import Suite, parse_suite
+from kdbench.trials.teacher import Teacher
+from kdbench.trials.trial import teacher_identity, teacher_trial
 
 MakeSuite = Callable[[str], Suite]
 DATA = "a" * 64

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from kdbench.models.outputs import Outputs
-from kdbench.plan.protocol import Protocol
+from kdbench.protocol import Protocol
 from kdbench.train.batches import Batch, Batches
 from kdbench.train.conformance import make_bench, random_images
 from kdbench.train.taught import teach

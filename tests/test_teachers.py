@@ -15,17 +15,17 @@ from safetensors.torch import save_file
 
 from kdbench.data import load
 from kdbench.errors import CheckpointError, UserError
+from kdbench.jobs.worker import run
 from kdbench.measure.evaluate import logits_of
 from kdbench.models.factory import create
 from kdbench.plan.expand import pinned
-from kdbench.plan.trial import Teacher
 from kdbench.records import Record
 from kdbench.suites import Suite
 from kdbench.teachers.facts import TeacherFacts, TeacherShelf
 from kdbench.teachers.find import find_checkpoint
 from kdbench.teachers.weights import read_weights, weights_digest
 from kdbench.train.device import numerics
-from kdbench.worker import run
+from kdbench.trials.teacher import Teacher
 
 MakeSuite = Callable[[str], Suite]
 CPU = torch.device("cpu")

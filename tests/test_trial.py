@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from kdbench.canonical import canonical
-from kdbench.plan import trial as trial_module
-from kdbench.plan.protocol import Protocol
-from kdbench.plan.trial import Normalisation, Teacher, Trial, teacher_trial
+from kdbench.protocol import Protocol
+from kdbench.trials import trial as trial_module
+from kdbench.trials.teacher import Normalisation, Teacher
+from kdbench.trials.trial import Trial, teacher_trial
 
 PROTOCOL = Protocol(epochs=240, batch=64, lr=0.05, milestones=(150, 180, 210))
 NORM = Normalisation((0.5,), (0.25,))

@@ -93,13 +93,13 @@ def test_a_run_leaves_a_record_of_each_trial_made_by_the_installed_code(trained:
 
 def test_nothing_is_imported_from_the_checkout(installed: Installed) -> None:
     code = """
-import sys, kdbench.cli.run, kdbench.render, kdbench.worker, kdbench.train.cohort
+import sys, kdbench.cli.run, kdbench.render, kdbench.worker, kdbench.jobs.cohort
 for module in list(sys.modules.values()):
     print(getattr(module, "__file__", None))
 """
     done = installed.run("-c", code)
     assert done.returncode == 0, done.stderr
-    assert str(installed.target / "kdbench/train/cohort.py") in done.stdout.splitlines()
+    assert str(installed.target / "kdbench/jobs/cohort.py") in done.stdout.splitlines()
     assert not [line for line in done.stdout.splitlines() if line.startswith(str(ROOT / "kdbench"))]
 
 

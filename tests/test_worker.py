@@ -14,11 +14,10 @@ from typing import Any
 import pytest
 from bench import Bench, suite_text, wait_until
 
+from kdbench.jobs.worker import locked, run
+from kdbench.plan.task import EXIT_DEVICE, EXIT_REFUSED, Task
 from kdbench.plugins import load_plugins
-from kdbench.schedule import Task
-from kdbench.schedule.task import EXIT_DEVICE, EXIT_REFUSED
 from kdbench.suites import Suite
-from kdbench.worker import locked, run
 
 MakeSuite = Callable[[str], Suite]
 

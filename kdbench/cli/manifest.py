@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from kdbench.plan.trial import Trial
 from kdbench.records.provenance import provenance
 from kdbench.records.store import write_atomically
+from kdbench.trials.trial import Trial
 
 
 def start_run(results: Path, suite: str, missing: Sequence[Trial], device: str, slots: int) -> dict[str, Any]:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import IO, Any
 
-from kdbench.cli.planning import duration
+from kdbench.cli.durations import duration
+from kdbench.plan.task import Task
 from kdbench.schedule.base import Event
-from kdbench.schedule.task import Task
 
 
 @dataclass

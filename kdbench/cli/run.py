@@ -7,10 +7,15 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kdbench.cli.planning import Plan, diverged_trials, gpus, make_plan, missing_trials, say_plan
+from kdbench.cli.plan_text import say_plan
+from kdbench.data import data_root, download_allowed
 from kdbench.errors import EXIT_INCOMPLETE, EXIT_INTERRUPTED, EXIT_OK
 from kdbench.paths import cache_dir
+from kdbench.plan.expand import Selection
+from kdbench.plan.plan import Plan, Request, diverged_trials, make_plan, missing_trials
 from kdbench.records import Store
+from kdbench.schedule.devices import find_machine
+from kdbench.suites import Suite, get_suite
 
 if TYPE_CHECKING:
     from kdbench.cli.progress import Progress
@@ -61,7 +66,9 @@ def main(options: argparse.Namespace) -> int:
 
     load_plugins(options.plugin)
     store = Store(Path(options.results))
-    plan = make_plan(options, store)
+    suite = get_suite(options.suite)
+    machine = find_machine(options.device, options.slots, suite.protocol.threads)
+    plan = make_plan(_request(options, suite), store, machine)
     say_plan(plan, store, verbose=options.dry_run)
     if options.dry_run:
         return EXIT_OK
@@ -81,15 +88,26 @@ def main(options: argparse.Namespace) -> int:
     return code
 
 
+def _request(options: argparse.Namespace, suite: Suite) -> Request:
+    return Request(
+        suite,
+        Selection(tuple(options.pair), tuple(options.method), options.seeds, options.train_teachers),
+        data_root(options.data_root),
+        download=download_allowed(options.download),
+        plugins=tuple(options.plugin),
+        dry=options.dry_run,
+    )
+
+
 def _train(plan: Plan, store: Store) -> int:
     """Run the plan's tasks and record what became of every trial."""
     from kdbench.cli.manifest import finish_run, start_run
     from kdbench.cli.progress import make_progress
     from kdbench.schedule import LocalExecutor
 
-    manifest = start_run(store.root, plan.suite.id, plan.missing, plan.device, plan.slots)
-    devices = () if plan.device == "cpu" else gpus() or ("0",)
-    executor = LocalExecutor(plan.slots, cache_dir() / "runs" / manifest["run"], devices=devices)
+    machine = plan.machine
+    manifest = start_run(store.root, plan.suite.id, plan.missing, machine.device, machine.slots)
+    executor = LocalExecutor(machine.slots, cache_dir() / "runs" / manifest["run"], devices=machine.gpus)
     with make_progress(plan.tasks, sys.stdout) as progress:
         report = executor.run(plan.tasks, progress.watch)
     if not report.interrupted:

@@ -4,46 +4,38 @@ from __future__ import annotations
 
 import gc
 import os
-import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 from torch import nn
 
 from kdbench.data import Dataset, load
 from kdbench.errors import UserError
+from kdbench.jobs.clerk import Clerk
 from kdbench.measure.cost import forget_peak
 from kdbench.methods import METHODS
 from kdbench.models.folding import folded
 from kdbench.models.outputs import NetworkSpec
-from kdbench.models.precision import check_computes, in_precision, native
-from kdbench.plan.trial import Teacher, Trial, teacher_identity
-from kdbench.records.build import build_record
+from kdbench.models.precision import check_computes, in_precision
+from kdbench.plan.task import Task
 from kdbench.records.store import Store
-from kdbench.schedule.task import Task
-from kdbench.teachers.facts import TeacherFacts
-from kdbench.teachers.prepare import ready_teacher
-from kdbench.teachers.weights import weights_digest
+from kdbench.teachers.facts import TeacherShelf
+from kdbench.teachers.ready import ReadyTeacher, ready_teacher
 from kdbench.train.account import Account
 from kdbench.train.batches import Batches
 from kdbench.train.compiling import check_compiles, compiled
 from kdbench.train.crew import Crew
 from kdbench.train.device import NOBODYS, numerics, set_up
 from kdbench.train.file_batches import make_batches
-from kdbench.train.lockstep import Emit, Lockstep, Outcome, Saver
+from kdbench.train.lockstep import Emit, Lockstep, Saver
 from kdbench.train.member import Member, frozen_spec
 from kdbench.train.pace import Pace
 from kdbench.train.remembered import Remembered, recalled_by, remember
 from kdbench.train.room import Probe, Room, free_memory
+from kdbench.trials.trial import Trial, teacher_identity
 
-#: On the record of a trial in bf16 whose speeds are those of float32.
-EMULATED = (
-    "This device has no instructions for bfloat16: float32 ones computed it, operands and results rounded, so the "
-    "accuracy is that of bf16 and the speeds are not."
-)
 #: Seconds between two checkpoints: what a kill can cost.
 CHECKPOINT_SECONDS = float(os.environ.get("KDBENCH_CHECKPOINT_SECONDS", "60"))
 
@@ -89,14 +81,15 @@ def train_cohort(
         raise UserError(f"The data set {task.dataset} changed since the run was planned; start the run again.")
     teacher: nn.Module | None = None
     spec: NetworkSpec | None = None
-    taught: tuple[Teacher, TeacherFacts, torch.Tensor] | None = None
+    taught: ReadyTeacher | None = None
     wanted = next((trial.teacher for trial in trials if trial.teacher), None)
     if wanted is not None:
-        teacher, facts, logits = ready_teacher(task, wanted, facts_of_machine, device, dataset)
+        shelf = TeacherShelf(task.cache, wanted, task.dataset, task.data_digest, facts_of_machine)
+        taught = ready_teacher(shelf, wanted, dataset, device)
+        teacher = taught.network
         spec = frozen_spec(teacher, wanted.model, dataset.spec.image_shape)
-        taught = (wanted, facts, logits)
     batches = make_batches(dataset, protocol, trials[0].seed, trials[0].stream, device)
-    clerk = _Clerk(task, store, dataset, facts_of_machine, taught, emit, on_finish)
+    clerk = Clerk(task, store, dataset, facts_of_machine, taught, emit, on_finish)
     cores = task.cores if device.type == "cpu" and not protocol.compiled_by_torch else 1
     if teacher is not None and wanted is not None and protocol.fold:
         teacher = folded(teacher, wanted.model, dataset.spec.image_shape)
@@ -104,10 +97,10 @@ def train_cohort(
     teacher = eager and compiled(eager, protocol.compile)
     remembered = None
     if teacher is not None and taught is not None and recalled_by(METHODS.get(trial.method) for trial in trials):
-        recipe = teacher_identity(taught[0], task.dataset, task.data_digest)
-        identity = [recipe, taught[1].weights_sha256, task.data_digest, facts_of_machine]
+        recipe = teacher_identity(taught.teacher, task.dataset, task.data_digest)
+        identity = [recipe, taught.facts.weights_sha256, task.data_digest, facts_of_machine]
         remembered = remember(task.cache / "outputs", teacher, batches, identity, partial(_note, emit))
-    logits_of_teacher = None if taught is None else taught[2]
+    logits_of_teacher = None if taught is None else taught.logits
     common = _Common(dataset, batches, device, cores, teacher, eager, spec, logits_of_teacher, remembered)
     waiting: Sequence[Trial] = trials
     while waiting:
@@ -116,7 +109,7 @@ def train_cohort(
         forget_peak(device)
 
 
-def _train_some(task: Task, waiting: Sequence[Trial], common: _Common, clerk: _Clerk) -> Sequence[Trial]:
+def _train_some(task: Task, waiting: Sequence[Trial], common: _Common, clerk: Clerk) -> Sequence[Trial]:
     """Train as many of the ``waiting`` as there is memory for; the rest of them.
 
     Nothing that it makes outlives it, so that the memory is there again for those.
@@ -144,7 +137,7 @@ def _train_some(task: Task, waiting: Sequence[Trial], common: _Common, clerk: _C
 
 
 def _admitted(
-    task: Task, waiting: Sequence[Trial], common: _Common, clerk: _Clerk
+    task: Task, waiting: Sequence[Trial], common: _Common, clerk: Clerk
 ) -> tuple[list[Member], Sequence[Trial]]:
     """Those of the ``waiting`` that there is memory for, built; and the rest."""
     probe = Probe(waiting, common.batches, common.eager)
@@ -166,76 +159,3 @@ def _admitted(
 
 def _note(emit: Emit, text: str) -> None:
     emit({"event": "note", "text": text})
-
-
-class _Clerk:
-    """Writes the records of a cohort as its members end."""
-
-    def __init__(
-        self,
-        task: Task,
-        store: Store,
-        dataset: Dataset,
-        machine: dict[str, Any],
-        taught: tuple[Teacher, TeacherFacts, torch.Tensor] | None,
-        emit: Emit,
-        on_finish: Callable[[Member], None] | None,
-    ) -> None:
-        self.task, self.store, self.dataset, self.machine = task, store, dataset, machine
-        self.taught, self.emit, self.on_finish = taught, emit, on_finish
-
-    def failed(self, trial: Trial, error: BaseException) -> None:
-        """Record a trial that could not even be built; a UserError is the method's word that it is not defined here."""
-        if isinstance(error, UserError):
-            record = build_record(trial, "inapplicable", detail=str(error), numerics=self.machine)
-        else:
-            record = build_record(trial, "crashed", detail=f"{type(error).__name__}: {error}", numerics=self.machine)
-        self._put(trial, record)
-
-    def ended(self, member: Member, outcome: Outcome, account: Account) -> None:
-        """Record how ``member`` ended."""
-        trial, taught = member.trial, self.taught if member.spec.needs_teacher else None
-        warnings = list(self.task.warnings) + ([] if taught is None else taught[1].warnings(taught[0]))
-        if trial.protocol.precision == "bf16" and not native(member.device):
-            warnings.append(EMULATED)
-        finished, cost = outcome.status == "finished", None
-        if finished:
-            try:
-                cost = account.section(member)
-            except NOBODYS:
-                raise
-            except (Exception, SystemExit) as error:  # other people's network: one that cannot even be counted
-                traceback.print_exc()
-                outcome, finished = Outcome("crashed", f"{type(error).__name__}: {error}"), False
-        record = build_record(
-            trial,
-            outcome.status,
-            detail=outcome.detail,
-            numerics=self.machine,
-            scores=member.scoring.scores() if finished else None,
-            curve=member.scoring.curve,
-            teacher=None if taught is None else taught[1].section(taught[0]),
-            cost=cost,
-            weights_sha256=weights_digest(member.deployed.state_dict()) if finished else None,
-            warnings=warnings,
-            attempts=self.task.attempt,
-            resumed=member.resumed,
-        )
-        if finished and self.on_finish is not None:
-            self.on_finish(member)
-        self._put(trial, record, member.scoring.arrays() if finished else None)
-
-    def _put(self, trial: Trial, record: dict[str, Any], predictions: dict[str, Any] | None = None) -> None:
-        self.store.put(record, predictions)
-        last = record["scores"]["last"]
-        self.emit(
-            {
-                "event": "trial",
-                "key": record["key"],
-                "title": trial.title,
-                "teacher": trial.label == "teacher",
-                "status": record["status"],
-                "detail": record["detail"],
-                "top1": None if last is None else last["top1"],
-            }
-        )

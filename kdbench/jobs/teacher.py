@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+import io
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 
 from kdbench.data import Dataset, load
 from kdbench.errors import CheckpointError, UserError
+from kdbench.jobs.cohort import train_cohort
 from kdbench.measure.evaluate import TOP_K, ambiguity, logits_of, summarise, top1_of, unreliability
-from kdbench.models.factory import create
-from kdbench.models.network import Network
-from kdbench.plan.trial import Teacher, teacher_trial
+from kdbench.plan.task import Task
 from kdbench.records.store import write_atomically
-from kdbench.schedule.task import Task
 from kdbench.stats.scores import top_k_accuracy
 from kdbench.teachers.facts import TeacherFacts, TeacherShelf
 from kdbench.teachers.find import find_checkpoint
-from kdbench.teachers.weights import read_weights, weights_digest
+from kdbench.teachers.ready import network_of
+from kdbench.teachers.weights import read_weights, weights_digest, write_weights
 from kdbench.train.device import numerics, set_up
 from kdbench.train.lockstep import Emit
-from kdbench.train.seeds import seeded
+from kdbench.train.member import Member
+from kdbench.trials.teacher import Teacher
+from kdbench.trials.trial import teacher_trial
 
 
 def prepare(task: Task, emit: Emit) -> None:
@@ -65,49 +64,6 @@ def _logits_sound(shelf: TeacherShelf) -> bool:
     return True
 
 
-def ready_teacher(
-    task: Task, teacher: Teacher, machine: dict[str, Any], device: torch.device, dataset: Dataset
-) -> tuple[Network, TeacherFacts, torch.Tensor]:
-    """The network, the facts and the test logits [N,K] of a teacher that ``prepare`` made ready."""
-    shelf = TeacherShelf(task.cache, teacher, task.dataset, task.data_digest, machine)
-    facts = shelf.facts()
-    if facts is None:
-        raise UserError(f"The teacher {teacher.name} is not ready in {task.cache}; start the run again to make it so.")
-    network = _network(teacher, dataset, shelf.weights, device)
-    return network, facts, torch.from_numpy(np.load(shelf.logits, allow_pickle=False))
-
-
-def _network(teacher: Teacher, dataset: Dataset, weights: Path, device: torch.device) -> Network:
-    norm, spec = teacher.normalisation, dataset.spec
-    with seeded("teacher"):
-        network = create(
-            teacher.model, classes=spec.classes, image_shape=spec.image_shape, mean=norm.mean, std=norm.std
-        )
-    _load(network, read_weights(weights), teacher, weights)
-    network.to(device, memory_format=torch.channels_last)
-    network.eval()
-    return network
-
-
-def _load(network: Network, state: dict[str, torch.Tensor], teacher: Teacher, path: Path) -> None:
-    """Load strictly, apart from batch counters, which some publishers leave out."""
-    own = network.body.state_dict()
-    missing = [n for n in own if n not in state and not n.endswith("num_batches_tracked")]
-    unexpected = [n for n in state if n not in own]
-    wrong = [n for n in own if n in state and own[n].shape != state[n].shape]
-    for what, names in (
-        ("lacks", missing),
-        ("has, but the model has not,", unexpected),
-        ("has in another shape", wrong),
-    ):
-        if names:
-            raise CheckpointError(
-                f"The weights in {path} do not fit the model {teacher.model}: the file {what} {names[0]!r}"
-                f"{f' and {len(names) - 1} more' if len(names) > 1 else ''}."
-            )
-    network.body.load_state_dict(state, strict=False)
-
-
 def _import(task: Task, teacher: Teacher, shelf: TeacherShelf, dataset: Dataset) -> None:
     path = find_checkpoint(teacher, task.data_root)
     state = read_weights(path)
@@ -117,20 +73,15 @@ def _import(task: Task, teacher: Teacher, shelf: TeacherShelf, dataset: Dataset)
             f"The weights in {path} are not the pinned ones: their digest is {found[:16]}, pinned is "
             f"{teacher.weights_sha256[:16]}; fetch the file again, or pin the new weights under another teacher name."
         )
-    norm, spec = teacher.normalisation, dataset.spec
-    probe = create(teacher.model, classes=spec.classes, image_shape=spec.image_shape, mean=norm.mean, std=norm.std)
-    _load(probe, state, teacher, path)
-    _save(state, shelf.weights)
+    network_of(teacher, dataset.spec, path, torch.device("cpu"))  # whether they fit, said before they are kept
+    write_weights(state, shelf.weights)
 
 
 def _train(task: Task, teacher: Teacher, shelf: TeacherShelf, emit: Emit) -> None:
-    from kdbench.train.cohort import train_cohort
-    from kdbench.train.member import Member
-
     trial = teacher_trial(teacher, task.dataset, task.data_digest, task.suite)
 
     def keep(member: Member) -> None:
-        _save(member.network.body.state_dict(), shelf.weights)
+        write_weights(member.network.body.state_dict(), shelf.weights)
 
     train_cohort(task, (trial,), emit, keep)
     if not shelf.weights.exists():
@@ -140,16 +91,8 @@ def _train(task: Task, teacher: Teacher, shelf: TeacherShelf, emit: Emit) -> Non
         )
 
 
-def _save(state: dict[str, torch.Tensor], path: Path) -> None:
-    temporary = path.with_suffix(".tmp")
-    save_file({name: value.detach().cpu().contiguous() for name, value in state.items()}, temporary)
-    temporary.replace(path)
-
-
 def _measure(teacher: Teacher, shelf: TeacherShelf, dataset: Dataset, device: torch.device) -> None:
-    import io
-
-    network = _network(teacher, dataset, shelf.weights, device)
+    network = network_of(teacher, dataset.spec, shelf.weights, device)
     logits, _ = logits_of(network, dataset.test_images, device)
     labels, classes = dataset.test_labels, dataset.spec.classes
     top = summarise(logits, labels, None).top

@@ -1,4 +1,4 @@
-"""``python -m kdbench.worker TASK.json``.
+"""``python -m kdbench.worker TASK.json``: what it does.
 
 The process that trains cohorts, one after the other, or makes one teacher ready.
 
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from kdbench.errors import UserError
-from kdbench.schedule.task import EXIT_DEVICE, EXIT_REFUSED, Task
+from kdbench.plan.task import EXIT_DEVICE, EXIT_REFUSED, Task
 
 
 def main(arguments: list[str]) -> int:
@@ -54,10 +54,10 @@ def run(task: Task, emit: Any) -> None:
     from kdbench.plugins import load_plugins
 
     load_plugins(task.plugins)
+    from kdbench.jobs.cohort import train_cohort
+    from kdbench.jobs.teacher import prepare
     from kdbench.plan.cohorts import cohorts
-    from kdbench.plan.trial import teacher_key
-    from kdbench.teachers.prepare import prepare
-    from kdbench.train.cohort import train_cohort
+    from kdbench.trials.trial import teacher_key
 
     if task.trials:
         for cohort in cohorts(task.trials):
@@ -95,7 +95,3 @@ def _end_with_parent() -> None:
     while sys.stdin.buffer.raw.read(4096):  # type: ignore[attr-defined]
         continue
     os._exit(3)
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

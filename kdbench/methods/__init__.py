@@ -57,10 +57,10 @@ METHODS = MethodRegistry("method")
 
 
 def load_builtin() -> None:
-    """Register every ``*.toml`` card that lies in this package."""
-    for entry in sorted(resources.files(__package__).iterdir(), key=lambda e: e.name):
+    """Register every ``*.toml`` card that lies in kdbench.methods.zoo."""
+    for entry in sorted(resources.files("kdbench.methods.zoo").iterdir(), key=lambda e: e.name):
         if entry.name.endswith(".toml"):
-            spec = parse_card(entry.read_text(encoding="utf-8"), f"kdbench/methods/{entry.name}")
+            spec = parse_card(entry.read_text(encoding="utf-8"), f"kdbench/methods/zoo/{entry.name}")
             METHODS.add(spec.name, spec, "kdbench")
 
 
@@ -82,7 +82,7 @@ def load_class(spec: MethodSpec) -> type[Method]:
     if not (isinstance(found, type) and issubclass(found, Method)):
         raise UserError(
             f"method {spec.name!r}: implementation: {module_name} has no class {class_name!r} "
-            "that derives from kdbench.methods.base.Method."
+            "that derives from kdbench.plugin.Method."
         )
     if found.loss is Method.loss:
         raise UserError(f"method {spec.name!r}: {class_name} lacks loss(step) -> dict[str, Tensor].")

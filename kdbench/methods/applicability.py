@@ -6,7 +6,7 @@ from kdbench.data import DATASETS
 from kdbench.methods.card import VIEW_CHANNELS, Applicability, MethodSpec
 from kdbench.models import get_spec
 from kdbench.models.facts import FACTS
-from kdbench.plan.protocol import Protocol
+from kdbench.protocol import Protocol
 
 
 def not_applicable(method: MethodSpec, student: str, teacher: str | None, dataset: str, protocol: Protocol) -> str:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from kdbench.methods.card import MethodSpec
 from kdbench.models.outputs import DataSpec, NetworkSpec, Outputs
-from kdbench.plan.protocol import Protocol
+from kdbench.protocol import Protocol
 
 
 @dataclass(frozen=True)

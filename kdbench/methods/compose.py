@@ -17,7 +17,7 @@ from kdbench.methods.base import Method, ParameterGroup, Phase, Step, Sweep
 from kdbench.methods.card import MethodSpec
 from kdbench.methods.expression import sum_terms
 from kdbench.models.outputs import DataSpec, NetworkSpec
-from kdbench.plan.protocol import Protocol
+from kdbench.protocol import Protocol
 
 
 def _own(config: Mapping[str, Any], part: MethodSpec) -> dict[str, Any]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from torch import Tensor
+from torch.nn import functional as F
 
 from kdbench.errors import UserError
-from kdbench.methods.at import shrink
 from kdbench.methods.base import full
 from kdbench.models.outputs import NetworkSpec
 
@@ -27,3 +27,14 @@ def match_size(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 
 def _fitted(maps: Tensor, size: tuple[int, int]) -> Tensor:
     return maps if maps.shape[2:] == size else shrink(maps, size)
+
+
+def shrink(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Average maps [N,C,H,W] down to ``size``.
+
+    Where it divides H and W, as on all published pairs, the pooling's gradient is deterministic on CUDA too.
+    """
+    (height, width), (h, w) = maps.shape[2:], size
+    if height % h or width % w:
+        return F.adaptive_avg_pool2d(maps, size)
+    return F.avg_pool2d(maps, (height // h, width // w))

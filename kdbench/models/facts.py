@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+#: The arithmetic of a training step as a multiple of its forward pass: a backward pass costs twice that.
+TRAINING = 3.0
+
 
 @dataclass(frozen=True)
 class Facts:

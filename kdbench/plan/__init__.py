@@ -1,4 +1,4 @@
-"""What will be trained: trials, keys, cohorts, cost. Imports no torch.
+"""What will be trained: the plan, its cohorts and tasks, and what they cost. Imports no torch.
 
-Import from the modules: ``suites`` reads protocols and trials from here, so this package imports nothing by itself.
+Import from the modules; this package imports nothing by itself.
 """

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from kdbench.canonical import digest
-from kdbench.plan.trial import Teacher, Trial, teacher_identity
+from kdbench.trials.teacher import Teacher
+from kdbench.trials.trial import Trial, teacher_identity
 
 #: Students one process holds: weights and optimiser states, as only as many have activations as are stepped at a time.
 COHORT_LIMIT = 16

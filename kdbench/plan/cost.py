@@ -8,9 +8,10 @@ from typing import Any
 from kdbench.data import DATASETS
 from kdbench.methods import METHODS
 from kdbench.models import get_spec
-from kdbench.models.facts import FACTS, UNKNOWN_MFLOPS
+from kdbench.models.facts import FACTS, TRAINING, UNKNOWN_MFLOPS
 from kdbench.plan.cohorts import Cohort
-from kdbench.plan.trial import Teacher, Trial, teacher_trial
+from kdbench.trials.teacher import Teacher
+from kdbench.trials.trial import Trial, teacher_trial
 
 #: GFLOP/s a slot reaches on these networks until the store knows better: thin float32 convolutions on one CPU core,
 #: or a GPU.
@@ -18,9 +19,6 @@ RATES = {"cpu": 40.0, "cuda": 8000.0}
 
 #: Seconds of a training step that no arithmetic explains: launching its operations. It is what tiny networks cost.
 STEP_SECONDS = 0.004
-
-#: A backward pass costs twice the forward one.
-TRAINING = 3.0
 
 
 def forward_gflops(model: str, side: int) -> float:

@@ -10,10 +10,11 @@ from kdbench.canonical import digest
 from kdbench.data import DATASETS
 from kdbench.errors import UnknownName, UserError
 from kdbench.methods import METHODS, MethodSpec
+from kdbench.methods.applicability import not_applicable
 from kdbench.methods.expression import is_expression
-from kdbench.plan.applicability import not_applicable
-from kdbench.plan.trial import Normalisation, Teacher, Trial
 from kdbench.suites import Pair, Row, Suite, check_seeds
+from kdbench.trials.teacher import Normalisation, Teacher
+from kdbench.trials.trial import Trial
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdbench.plan.trial import Teacher, Trial, teacher_from_json
+from kdbench.trials.teacher import Teacher, teacher_from_json
+from kdbench.trials.trial import Trial
 
 #: Exit code of a worker whose task cannot be done and should not be tried again; its last event says why.
 EXIT_REFUSED = 4

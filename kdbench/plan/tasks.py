@@ -8,8 +8,9 @@ from dataclasses import replace
 from kdbench.canonical import digest
 from kdbench.plan.cohorts import Cohort
 from kdbench.plan.cost import cohort_seconds, teacher_seconds
-from kdbench.plan.trial import Teacher, Trial, teacher_key
-from kdbench.schedule.task import Task
+from kdbench.plan.task import Task
+from kdbench.trials.teacher import Teacher
+from kdbench.trials.trial import Trial, teacher_key
 
 #: A worker takes seconds to start. Cohorts shorter than this share one, in turn.
 SMALL_SECONDS = 60.0

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kdbench.methods import METHODS
-from kdbench.plan.trial import Trial
 from kdbench.records.provenance import provenance
 from kdbench.records.store import Record
 from kdbench.records.validate import SCHEMA_VERSION
+from kdbench.trials.trial import Trial
 
 NO_SCORES: dict[str, Any] = {"last": None, "best_val": None, "best_test": None}
 

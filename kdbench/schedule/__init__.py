@@ -4,6 +4,5 @@ from __future__ import annotations
 
 from kdbench.schedule.base import Event, Executor, Report, Watch
 from kdbench.schedule.local import LocalExecutor
-from kdbench.schedule.task import Task
 
-__all__ = ["Event", "Executor", "LocalExecutor", "Report", "Task", "Watch"]
+__all__ = ["Event", "Executor", "LocalExecutor", "Report", "Watch"]

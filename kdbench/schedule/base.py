@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from kdbench.schedule.task import Task
+from kdbench.plan.task import Task
 
 Event = dict[str, Any]
 Watch = Callable[[Task, Event], None]

@@ -17,8 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+from kdbench.plan.task import EXIT_DEVICE, EXIT_REFUSED, Task
 from kdbench.schedule.base import Event, Report, Watch
-from kdbench.schedule.task import EXIT_DEVICE, EXIT_REFUSED, Task
+from kdbench.schedule.devices import cores
 
 #: A worker that dies without a word (killed, out of memory) is started again this often.
 RETRIES = 2
@@ -141,7 +142,7 @@ class LocalExecutor:
     def _environment(self, task: Task, slot: Slot) -> dict[str, str]:
         threads = str(task.threads)
         return {
-            "KDBENCH_DECODERS": str(_cores() // self.slots if self.devices else 0),
+            "KDBENCH_DECODERS": str(cores() // self.slots if self.devices else 0),
             **os.environ,
             "OMP_NUM_THREADS": threads,
             "MKL_NUM_THREADS": threads,
@@ -236,10 +237,6 @@ def _parts(task: Task) -> list[Task]:
         )
         for trial in task.trials
     ]
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _signal_name(number: int) -> str:

@@ -12,11 +12,11 @@ from kdbench.data import DATASETS
 from kdbench.errors import UnknownName, UserError
 from kdbench.methods import METHODS, MethodSpec
 from kdbench.models import get_spec
-from kdbench.plan.protocol import Protocol, parse_protocol
-from kdbench.plan.trial import Teacher
+from kdbench.protocol import Protocol, parse_protocol
 from kdbench.registry import check_slug
 from kdbench.suites.table import Table
 from kdbench.suites.teacher import TEACHERS, check_seeds, parse_teacher, registered_teacher
+from kdbench.trials.teacher import Teacher
 
 
 @dataclass(frozen=True)

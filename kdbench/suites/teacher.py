@@ -12,12 +12,12 @@ from typing import Any
 from kdbench.data import DatasetSpec
 from kdbench.errors import UserError
 from kdbench.methods import METHODS
+from kdbench.methods.applicability import not_applicable
 from kdbench.models import get_spec
-from kdbench.plan.applicability import not_applicable
-from kdbench.plan.protocol import Protocol, parse_protocol
-from kdbench.plan.trial import Normalisation, Teacher
+from kdbench.protocol import Protocol, parse_protocol
 from kdbench.registry import Registry, check_slug
 from kdbench.suites.table import Table
+from kdbench.trials.teacher import Normalisation, Teacher
 
 KINDS = ("trained", "checkpoint", "self")
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from kdbench.canonical import digest
-from kdbench.plan.trial import Teacher, teacher_identity
+from kdbench.trials.teacher import Teacher
+from kdbench.trials.trial import teacher_identity
 
 #: Points by which a measured accuracy may differ from the claimed one before every record says so.
 CLAIM_TOLERANCE = 0.1

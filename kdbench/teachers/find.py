@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from kdbench.errors import CheckpointError
-from kdbench.plan.trial import Teacher
+from kdbench.trials.teacher import Teacher
 
 
 def find_checkpoint(teacher: Teacher, root: Path) -> Path:

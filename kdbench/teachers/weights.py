@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from kdbench.errors import CheckpointError
@@ -55,3 +55,10 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if not isinstance(raw, dict) or not raw or not all(isinstance(v, Tensor) for v in raw.values()):
         raise CheckpointError(f"{path} holds no state_dict of tensors; kdbench imports plain weights only.")
     return {name.removeprefix("module."): value for name, value in raw.items()}
+
+
+def write_weights(state: Mapping[str, Tensor], path: Path) -> None:
+    """Keep ``state`` in the .safetensors file ``path``, which is whole at any time."""
+    temporary = path.with_suffix(".tmp")
+    save_file({name: value.detach().cpu().contiguous() for name, value in state.items()}, temporary)
+    temporary.replace(path)

@@ -12,8 +12,8 @@ import torch
 from kdbench.data import Dataset
 from kdbench.measure.cost import flops, parameters, peak_memory
 from kdbench.measure.throughput import ceiling, throughput
+from kdbench.models.facts import TRAINING
 from kdbench.models.precision import native
-from kdbench.plan.cost import TRAINING
 from kdbench.train.lockstep import Lockstep
 from kdbench.train.member import Member
 

@@ -15,7 +15,7 @@ from kdbench.data import Dataset, split
 from kdbench.data.augment import crop_flip_draws, pad_crop_flip, to_float
 from kdbench.data.randaugment import StrongDraws, strong_draws, strongly_augmented
 from kdbench.errors import UserError
-from kdbench.plan.protocol import Protocol
+from kdbench.protocol import Protocol
 from kdbench.train.seeds import philox
 
 T = TypeVar("T")

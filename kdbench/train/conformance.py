@@ -15,17 +15,18 @@ from torch import Tensor
 from kdbench.data import Dataset, DatasetSpec
 from kdbench.errors import UserError
 from kdbench.methods import METHODS, MethodSpec, load_class
+from kdbench.methods.applicability import not_applicable
 from kdbench.models.factory import create
 from kdbench.models.outputs import NetworkSpec, Outputs
-from kdbench.plan.applicability import not_applicable
-from kdbench.plan.protocol import Protocol
-from kdbench.plan.trial import Normalisation, Teacher, Trial
+from kdbench.protocol import Protocol
 from kdbench.train.batches import Batch, Batches
 from kdbench.train.device import set_up
 from kdbench.train.member import Member, frozen_spec
 from kdbench.train.room import kept_for_backward
 from kdbench.train.seeds import philox, seeded
 from kdbench.train.taught import Taught, teach
+from kdbench.trials.teacher import Normalisation, Teacher
+from kdbench.trials.trial import Trial
 
 #: (student, teacher) tried in turn until the method says that it applies.
 PAIRS = (

@@ -16,7 +16,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from kdbench.methods import METHODS, leaves
 from kdbench.models import MODELS
-from kdbench.plan.trial import Trial
+from kdbench.trials.trial import Trial
 
 T = TypeVar("T")
 R = TypeVar("R")

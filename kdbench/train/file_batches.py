@@ -12,7 +12,7 @@ from torch import Tensor
 from kdbench.data import Dataset
 from kdbench.data.decoders import Decoders, Pending, decoders, pieces_of
 from kdbench.data.files import ImageFiles
-from kdbench.plan.protocol import Protocol
+from kdbench.protocol import Protocol
 from kdbench.train.batches import Batch, Batches
 
 

@@ -17,7 +17,6 @@ from kdbench.models.factory import create
 from kdbench.models.network import Network
 from kdbench.models.outputs import PARTS, DataSpec, NetworkSpec, Outputs
 from kdbench.models.precision import in_precision
-from kdbench.plan.trial import Trial
 from kdbench.train.batches import Batch, Batches
 from kdbench.train.compiling import compiled
 from kdbench.train.crew import is_ours, self_contained
@@ -26,6 +25,7 @@ from kdbench.train.scoring import Diverged, Scoring
 from kdbench.train.seeds import derive, seeded
 from kdbench.train.stopwatch import Stopwatch
 from kdbench.train.taught import Taught
+from kdbench.trials.trial import Trial
 
 #: Steps between two looks at whether the loss is still finite: a look waits for the device.
 FINITE_EVERY = 50

@@ -9,10 +9,10 @@ import torch
 
 from kdbench.data import Dataset
 from kdbench.methods import METHODS
-from kdbench.plan.trial import Trial
 from kdbench.train.batches import Batches
 from kdbench.train.member import Member
 from kdbench.train.stopwatch import Stopwatch
+from kdbench.trials.trial import Trial
 
 #: About so many steps are timed, spread over the training. Fewer than ENOUGH say nothing.
 STEPS = 50

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from kdbench.plan.protocol import Protocol
+from kdbench.protocol import Protocol
 
 #: The one-cycle schedule starts at peak / START and ends at peak / END (Smith and Topin, arXiv:1708.07120; torch's
 #: defaults).

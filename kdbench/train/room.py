@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from kdbench.methods import METHODS
 from kdbench.models.outputs import PARTS
 from kdbench.models.precision import in_precision
-from kdbench.plan.trial import Trial
 from kdbench.train.batches import Batches
 from kdbench.train.device import NOBODYS
 from kdbench.train.member import Member
 from kdbench.train.taught import teach
+from kdbench.trials.trial import Trial
 
 #: Of the memory that is free, what is planned with: the rest is for what no plan foresees.
 SHARE = 0.8

@@ -4,53 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from kdbench.canonical import digest
 from kdbench.methods import METHODS
-from kdbench.plan.protocol import Protocol
+from kdbench.protocol import Protocol, protocol_from_json
+from kdbench.trials.teacher import Normalisation, Teacher, normalisation_from_json, teacher_from_json
 
 #: Raised whenever a change of the engine moves a number. It is in every key, so older records stop counting as done.
 ENGINE_VERSION = 1
-
-
-@dataclass(frozen=True)
-class Normalisation:
-    """Mean and standard deviation a channel, in [0,1] units; they belong to the network, not to the data."""
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class Teacher:
-    """A teacher as the plan knows it: imported weights, or a network with a training of its own.
-
-    Kinds: ``checkpoint``; ``trained``, by cross-entropy; ``self``, an earlier generation of the student, of which the
-    first is trained by cross-entropy and each later one by ``method`` under ``parent``, the generation before it.
-    """
-
-    name: str
-    kind: str
-    model: str
-    normalisation: Normalisation
-    seed: int = 0
-    protocol: Protocol | None = None
-    files: tuple[str, ...] = ()
-    url: str = ""
-    weights_sha256: str = ""
-    claimed_top1: float | None = None
-    source: str = ""
-    method: str = "ce"
-    config: Mapping[str, Any] = field(default_factory=dict)
-    plugin_sha256: str | None = None
-    parent: Teacher | None = None
-
-    @property
-    def lineage(self) -> tuple[Teacher, ...]:
-        """The generations up to this teacher, the first one first; a teacher without a parent stands alone."""
-        return (self,) if self.parent is None else (*self.parent.lineage, self)
 
 
 @dataclass(frozen=True)
@@ -113,31 +76,14 @@ class Trial:
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> Trial:
         values = dict(raw)
-        values["protocol"] = _protocol(values["protocol"])
-        values["normalisation"] = _norm(values["normalisation"])
+        values["protocol"] = protocol_from_json(values["protocol"])
+        values["normalisation"] = normalisation_from_json(values["normalisation"])
         values["teacher"] = None if values["teacher"] is None else teacher_from_json(values["teacher"])
         return cls(**values)
 
 
 def _normalisation(n: Normalisation) -> dict[str, list[float]]:
     return {"mean": list(n.mean), "std": list(n.std)}
-
-
-def _norm(raw: Mapping[str, Any]) -> Normalisation:
-    return Normalisation(tuple(raw["mean"]), tuple(raw["std"]))
-
-
-def _protocol(raw: Mapping[str, Any]) -> Protocol:
-    return Protocol(**{**raw, "milestones": tuple(raw["milestones"])})
-
-
-def teacher_from_json(raw: Mapping[str, Any]) -> Teacher:
-    values = dict(raw)
-    values["normalisation"] = _norm(values["normalisation"])
-    values["protocol"] = None if values["protocol"] is None else _protocol(values["protocol"])
-    values["files"] = tuple(values["files"])
-    values["parent"] = None if values["parent"] is None else teacher_from_json(values["parent"])
-    return Teacher(**values)
 
 
 def teacher_trial(teacher: Teacher, dataset: str, data_digest: str, suite: str = "") -> Trial:

@@ -20,8 +20,8 @@ from torch.nn import functional as F
 
 from kdbench.errors import UserError
 from kdbench.methods.base import Method, Phase, Step, full
-from kdbench.methods.fitnet import regressor
 from kdbench.methods.stages import check_paired
+from kdbench.methods.zoo.fitnet import regressor
 from kdbench.models.outputs import DataSpec, NetworkSpec, Shape
 
 

@@ -18,18 +18,8 @@ from torch.nn import functional as F
 
 from kdbench.errors import UserError
 from kdbench.methods.base import Method, Step, full
+from kdbench.methods.stages import shrink
 from kdbench.models.outputs import DataSpec, NetworkSpec
-
-
-def shrink(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Average maps [N,C,H,W] down to ``size``.
-
-    Where it divides H and W, as on all published pairs, the pooling's gradient is deterministic on CUDA too.
-    """
-    (height, width), (h, w) = maps.shape[2:], size
-    if height % h or width % w:
-        return F.adaptive_avg_pool2d(maps, size)
-    return F.avg_pool2d(maps, (height // h, width // w))
 
 
 def attention(maps: Tensor, p: int, size: tuple[int, int]) -> Tensor:

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdbench.methods.at import shrink
 from kdbench.methods.base import Method, Step, full
 from kdbench.methods.heads import check_pooled_map, on_map, pooled_map, teacher_head
+from kdbench.methods.stages import shrink
 from kdbench.models.outputs import DataSpec, NetworkSpec
 
 _SMALLEST = 1e-4  # a norm, under which a normalised map fades to zero instead of turning into noise

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kdbench.methods.base import Method, Step, full
-from kdbench.methods.kd import kd_loss
+from kdbench.methods.zoo.kd import kd_loss
 from kdbench.models.factory import create
 from kdbench.models.outputs import DataSpec, NetworkSpec
 

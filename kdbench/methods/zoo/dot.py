@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from kdbench.errors import UserError
 from kdbench.methods.base import ApartOptimiser, Step
 from kdbench.methods.compose import Wrapper
-from kdbench.plan.protocol import Protocol
+from kdbench.protocol import Protocol
 
 
 class TwoMomenta(ApartOptimiser):

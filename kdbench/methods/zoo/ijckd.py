@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kdbench.methods.base import Step, full
-from kdbench.methods.simkd import SimKD
+from kdbench.methods.zoo.simkd import SimKD
 
 
 class IJCKD(SimKD):

@@ -19,7 +19,7 @@ from torch.linalg import vector_norm
 from torch.nn import functional as F
 
 from kdbench.methods.base import Method, Step, Sweep, full
-from kdbench.methods.kd import kd_loss
+from kdbench.methods.zoo.kd import kd_loss
 from kdbench.models.outputs import DataSpec, NetworkSpec, Outputs
 
 _SMALLEST = 1e-4  # a length, under which two features count as none

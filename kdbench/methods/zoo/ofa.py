@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kdbench.methods.base import Method, Step, full
-from kdbench.methods.nkd import label_mask
+from kdbench.methods.zoo.nkd import label_mask
 from kdbench.models.outputs import DataSpec, NetworkSpec
 
 

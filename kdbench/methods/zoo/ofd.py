@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kdbench.errors import UserError
-from kdbench.methods.at import shrink
 from kdbench.methods.base import Method, Step, full
+from kdbench.methods.stages import shrink
 from kdbench.models.network import Network
 from kdbench.models.outputs import DataSpec, NetworkSpec
 

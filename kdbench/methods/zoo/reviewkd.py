@@ -17,9 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdbench.methods.at import shrink
 from kdbench.methods.base import Method, Step, full
-from kdbench.methods.stages import check_paired
+from kdbench.methods.stages import check_paired, shrink
 from kdbench.models.outputs import DataSpec, NetworkSpec, Outputs, Shape
 
 _WIDEST = 512  # channels of the residual, at most: mdistiller a08d46f and the authors' repository

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kdbench.methods.base import Method, Step, full
-from kdbench.methods.nkd import label_mask
+from kdbench.methods.zoo.nkd import label_mask
 
 
 def log_confidence(logits: Tensor, chosen: Tensor) -> Tensor:

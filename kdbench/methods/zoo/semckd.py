@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kdbench.methods.base import Method, Step, full
-from kdbench.methods.kd import kd_loss
 from kdbench.methods.stages import match_size
+from kdbench.methods.zoo.kd import kd_loss
 from kdbench.models.outputs import DataSpec, NetworkSpec
 
 _FACTOR = 4  # a query has a quarter as many entries as the batch has images: SimKD 2b389c3, models/util.py

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kdbench.errors import UserError
-from kdbench.methods.at import shrink
 from kdbench.methods.base import Method, Step, full
 from kdbench.methods.heads import Average, Deployed, check_pooled_map, pooled_map, teacher_head
+from kdbench.methods.stages import shrink
 from kdbench.models.body import average
 from kdbench.models.outputs import DataSpec, NetworkSpec
 

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kdbench.methods.base import Method, Step, full
-from kdbench.methods.itrd import standardise
-from kdbench.methods.kd import kd_loss
+from kdbench.methods.zoo.itrd import standardise
+from kdbench.methods.zoo.kd import kd_loss
 from kdbench.models.outputs import DataSpec, NetworkSpec
 
 _BATCH_NORM_EPS = 1e-4

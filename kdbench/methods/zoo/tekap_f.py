@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kdbench.methods.base import Step, full
-from kdbench.methods.crd import CRD, contrast
+from kdbench.methods.zoo.crd import CRD, contrast
 
 
 class TeKAPFeatures(CRD):

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kdbench.methods.base import Method, Step, full
-from kdbench.methods.nkd import label_mask
+from kdbench.methods.zoo.nkd import label_mask
 
 
 def virtual_teacher(z: Tensor, y: Tensor, correct: float, temperature: float) -> Tensor:

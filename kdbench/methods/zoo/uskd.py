@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kdbench.methods.base import Method, Step, full
-from kdbench.methods.nkd import label_mask, others_log_softmax
+from kdbench.methods.zoo.nkd import label_mask, others_log_softmax
 from kdbench.models.outputs import DataSpec, NetworkSpec
 
 _EPS = 1e-6  # of the published implementation

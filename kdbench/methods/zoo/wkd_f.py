@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from kdbench.errors import UserError
 from kdbench.methods.base import Method, Step, full
-from kdbench.methods.fitnet import regressor
+from kdbench.methods.zoo.fitnet import regressor
 from kdbench.models.outputs import DataSpec, NetworkSpec, Shape
 
 _EPSILON = 1e-5  # under the root: WKD 214cf88

@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from kdbench.errors import UserError
 from kdbench.methods.base import Method, Step, Sweep, full
-from kdbench.methods.nkd import label_mask, target_cross_entropy
+from kdbench.methods.zoo.nkd import label_mask, target_cross_entropy
 from kdbench.models.outputs import DataSpec, NetworkSpec, Outputs
 
 _EPS = 1e-8  # of the published implementation, in the costs and in Sinkhorn's divisions

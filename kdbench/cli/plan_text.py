@@ -1,0 +1,50 @@
+"""What ``run`` says of a plan before it trains."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kdbench.cli.durations import duration
+from kdbench.plan.cohorts import Cohort, cohorts
+from kdbench.plan.cost import makespan
+from kdbench.plan.plan import Plan
+from kdbench.plan.tasks import longest_chain
+from kdbench.records import Store
+
+
+def say_plan(plan: Plan, store: Store, verbose: bool) -> None:
+    """Print what will be trained and what was found done."""
+    done = len(plan.trials) - len(plan.missing)
+    print(f"{plan.suite.id}: {len(plan.trials)} trials, {done} recorded in {store.root}, {len(plan.missing)} to train.")
+    if plan.taken_over:
+        print(f"  {plan.taken_over} of the recorded ones are trials of another version of the suite as well.")
+    for note in plan.suite.notes:
+        print(f"  {note}")
+    for name in plan.added:
+        print(f"  {name} is not in {plan.suite.id}; it was added because --method names it exactly.")
+    for label, pair, reason in plan.inapplicable:
+        print(f"  {label} is not applicable to {pair}: {reason}.")
+    for warning in plan.warnings:
+        print(f"  warning: {warning}")
+    if not plan.missing:
+        print("  Nothing to do: every trial of the selection is recorded.")
+        return
+    total = max(makespan([task.cost for task in plan.tasks], plan.machine.slots), longest_chain(plan.tasks))
+    groups = cohorts(plan.missing)
+    slots = f"{plan.machine.slots} {plan.machine.device} slot{'s' * (plan.machine.slots > 1)}"
+    print(f"  {len(groups)} cohort{'s' * (len(groups) != 1)} on {slots}, about {duration(total)}.")
+    if len(groups) < len(plan.missing):
+        print(f"  {_shared(groups)}")
+    if verbose:
+        for task in plan.tasks:
+            labels = ", ".join(dict.fromkeys(trial.label for trial in task.trials))
+            print(f"  {task.title:<40} about {duration(task.cost):>8}  {labels}".rstrip())
+
+
+def _shared(groups: Sequence[Cohort]) -> str:
+    """What the trials of a cohort have in common, and how often it would be made without that."""
+    trials = [trial for group in groups for trial in group.trials]
+    text = f"Batches are made once a cohort, {len(groups)} times instead of {len(trials)}"
+    taught = sum(group.teacher is not None for group in groups)
+    pupils = sum(trial.teacher is not None for trial in trials)
+    return f"{text}, and seen by a teacher {taught} times instead of {pupils}." if taught < pupils else f"{text}."

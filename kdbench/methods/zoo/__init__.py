@@ -1,0 +1,1 @@
+"""The methods: one file and its card each, nothing else."""

@@ -1,0 +1,45 @@
+"""The devices of this machine, and the slots that a run gets on them. Imports no torch."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from functools import cache
+
+from kdbench.errors import UserError
+from kdbench.plan.plan import Machine
+
+
+def find_machine(device: str, slots: int | None, threads: int) -> Machine:
+    """This machine, for tasks of ``threads`` threads: ``device`` auto, cpu or cuda; ``slots`` None for all it has."""
+    if slots is not None and slots < 1:
+        raise UserError(f"--slots must be at least 1, not {slots}.")
+    found = gpus() if device != "cpu" else ()
+    if device == "cpu" or (device == "auto" and not found):
+        return Machine("cpu", slots or max(cores() // threads, 1))
+    return Machine("cuda", slots or max(len(found), 1), found or ("0",))
+
+
+def cores() -> int:
+    """The CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@cache
+def gpus() -> tuple[str, ...]:
+    """The CUDA devices to use: those made visible by the user, else all that nvidia-smi lists.
+
+    Asked of the driver, as importing torch takes seconds that a no-op run does not have.
+    """
+    if shutil.which("nvidia-smi") is None:
+        return ()
+    try:
+        run = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.SubprocessError):
+        return ()
+    count = sum(line.startswith("GPU ") for line in run.stdout.splitlines()) if run.returncode == 0 else 0
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if not count or visible is None:
+        return tuple(str(number) for number in range(count))
+    return tuple(name.strip() for name in visible.split(",") if name.strip() and not name.strip().startswith("-"))
