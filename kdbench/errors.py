@@ -11,6 +11,19 @@ EXIT_INCOMPLETE = 3
 EXIT_INTERRUPTED = 130
 
 
+#: Characters of other people's words that a record or a message quotes.
+QUOTED = 1000
+
+
+def described(error: BaseException) -> str:
+    """The kind and the words of ``error``, which may be other people's: they can be long, or fail to be made."""
+    try:
+        text = str(error)
+    except BaseException:
+        text = "its text cannot be made"
+    return f"{type(error).__name__}: {text[:QUOTED]}" if text else type(error).__name__
+
+
 class UserError(Exception):
     """Something the user can put right; its text says what is wrong and what to do."""
 
@@ -28,6 +41,10 @@ class UnknownName(UserError):
         )
         hint = f"the nearest are {', '.join(near)}" if near else f"known are {', '.join(names[:12])}"
         super().__init__(f"There is no {noun} named {name!r}; {hint if names else 'none is registered'}.")
+
+
+class NotApplicable(UserError):
+    """A method's own word that it is not defined for these networks or this data: a result, and not a mistake."""
 
 
 class DataError(UserError):

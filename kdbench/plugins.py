@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
@@ -22,7 +23,23 @@ from kdbench.suites import SUITES, TEACHERS
 #: instead.
 SOURCES: dict[str, str] = {}
 
+
+@dataclass(frozen=True)
+class Plugin:
+    """A plugin as a plan saw it. ``mark``: the version of an installed package, or the sha256 of the file ``path``."""
+
+    name: str
+    mark: str
+    path: str = ""
+
+    @property
+    def origin(self) -> str:
+        """What the registries call it."""
+        return f"plugin {Path(self.path).name if self.path else self.name}"
+
+
 _loaded: set[str] = set()
+_files: dict[str, Plugin] = {}
 
 
 class _Named(Protocol):
@@ -37,20 +54,56 @@ def load_plugins(files: Iterable[str] = ()) -> None:
     """Register what installed packages offer, and what the plugin ``files`` define. Safe to call again."""
     if "entry points" not in _loaded:
         _loaded.add("entry points")
-        _load_entry_points("kdbench.methods", METHODS, MethodSpec)
-        _load_entry_points("kdbench.models", MODELS, ModelSpec)
-        _load_entry_points("kdbench.datasets", DATASETS, DatasetSpec)
+        _load_specs()
         _load_texts("kdbench.teachers", TEACHERS)
         _load_texts("kdbench.suites", SUITES)
     for file in files:
-        path = Path(file).resolve()
-        if str(path) not in _loaded:
-            _loaded.add(str(path))
-            _load_file(path)
+        _load_file(Path(file).resolve())
 
 
-def _load_entry_points(group: str, registry: Registry[T], kind: type[T]) -> None:
+def load_planned(plugins: Iterable[Plugin]) -> None:
+    """Register these ``plugins`` and no others; UserError where one is not what the plan saw.
+
+    What else is installed here can neither fail nor change what a worker trains.
+    """
+    for plugin in plugins:
+        if plugin.path:
+            _load_file(Path(plugin.path), plugin.mark)
+        elif (now := _version(plugin.name)) != plugin.mark:
+            raise UserError(
+                f"The package {plugin.name} was at version {plugin.mark} when the run was planned and is at {now} now; "
+                "start the run again."
+            )
+    packages = {plugin.name for plugin in plugins if not plugin.path}
+    if packages and not {"entry points", *packages} & _loaded:
+        _loaded.update(packages)
+        _load_specs(packages)
+
+
+def planned(origins: Iterable[str]) -> tuple[Plugin, ...]:
+    """The plugins that registries call ``origins``, as they are now."""
+    names = (origin.removeprefix("plugin ") for origin in sorted(origins))
+    return tuple(_files.get(name) or Plugin(name, _version(name)) for name in names)
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "none"
+
+
+def _load_specs(packages: Collection[str] | None = None) -> None:
+    """Register the methods, models and data sets that installed packages name; only these ``packages``' if given."""
+    _load_entry_points("kdbench.methods", METHODS, MethodSpec, packages)
+    _load_entry_points("kdbench.models", MODELS, ModelSpec, packages)
+    _load_entry_points("kdbench.datasets", DATASETS, DatasetSpec, packages)
+
+
+def _load_entry_points(group: str, registry: Registry[T], kind: type[T], packages: Collection[str] | None) -> None:
     for point in metadata.entry_points(group=group):
+        if packages is not None and (point.dist is None or point.dist.name not in packages):
+            continue
         origin, spec = _load(point, group)
         if not isinstance(spec, kind):
             raise UserError(f"{origin}: the entry point {point.name!r} in {group} must name a {kind.__name__}.")
@@ -75,21 +128,38 @@ def _load_texts(group: str, registry: Registry[tuple[str, str]]) -> None:
         registry.add(point.name, (text, f"{origin}: {point.value}"), origin)
 
 
-def _load_file(path: Path) -> None:
+def _load_file(path: Path, planned: str = "") -> None:
+    """Register what the file at ``path`` defines, once; UserError where its sha256 is not the ``planned`` one."""
+    known = _files.get(path.name)
+    if known is None or known.path != str(path):
+        known = _files[path.name] = _register_file(path, planned)
+    if planned and known.mark != planned:
+        raise UserError(f"The plugin file {path} changed since the run was planned; start the run again.")
+
+
+def _register_file(path: Path, planned: str) -> Plugin:
     if not path.is_file():
         raise UserError(f"--plugin {path}: there is no such file.")
-    source = hashlib.sha256(path.read_bytes()).hexdigest()
-    values = vars(_run(path)).values()
+    text = path.read_bytes()
+    source = hashlib.sha256(text).hexdigest()
+    if planned and source != planned:
+        raise UserError(f"The plugin file {path} changed since the run was planned; start the run again.")
+    values = vars(_run(path, text)).values()
     found = {id(value): value for value in values if isinstance(value, MethodSpec)}  # one spec under two names is one
     if not found:
         raise UserError(f"--plugin {path}: the file defines no MethodSpec at module level; see docs/plugins.md.")
     for spec in found.values():
         METHODS.add(spec.name, spec, f"plugin {path.name}")
         SOURCES[spec.name] = source
+    return Plugin(path.name, source, str(path))
 
 
-def _run(path: Path) -> ModuleType:
-    """Import the file under its own name, which ``implementation = "name:Class"`` in its card refers to."""
+def _run(path: Path, text: bytes) -> ModuleType:
+    """Import the file under its own name, which ``implementation = "name:Class"`` in its card refers to.
+
+    What runs is ``text``, of which the sha256 was taken, and not what the file holds a moment later or what Python
+    compiled of it before.
+    """
     if path.stem in sys.modules:
         raise UserError(f"--plugin {path}: a module named {path.stem!r} is loaded already; rename the file.")
     spec = importlib.util.spec_from_file_location(path.stem, path)
@@ -98,7 +168,7 @@ def _run(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[path.stem] = module
     try:
-        spec.loader.exec_module(module)
+        exec(compile(text, str(path), "exec"), module.__dict__)
     except UserError:
         raise
     except (Exception, SystemExit) as error:

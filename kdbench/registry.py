@@ -10,6 +10,9 @@ from kdbench.errors import UnknownName, UserError
 
 T = TypeVar("T")
 
+#: The origin of what comes with kdbench itself.
+OURS = "kdbench"
+
 SLUG = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.+@()-]{0,62}[A-Za-z0-9+)])?")
 
 

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from kdbench.models import MODELS, ModelSpec
 from kdbench.plan.cohorts import cohorts
 from kdbench.plan.expand import Selection, expand
 from kdbench.plan.task import Task
-from kdbench.plugins import SOURCES
+from kdbench.plugins import SOURCES, Plugin
 from kdbench.records import Record, Store
 from kdbench.schedule import Report, Watch
 from kdbench.suites import SUITES, TEACHERS, Suite
@@ -152,7 +153,8 @@ PHASED: dict[str, Any] = {
 def registries_kept() -> Iterator[None]:
     """Whatever a block registers is forgotten at its end."""
     registries = (METHODS, MODELS, DATASETS, SUITES, TEACHERS)
-    tables = [table for registry in registries for table in (registry._items, registry._origins)] + [SOURCES]
+    tables = [table for registry in registries for table in (registry._items, registry._origins)]
+    tables += [SOURCES, plugins._files]
     before = [dict(table) for table in tables]
     loaded, modules = set(plugins._loaded), set(sys.modules)
     try:
@@ -206,7 +208,9 @@ class Bench:
             data_root=self.folder / "data",
             cache=self.folder / "cache",
             device="cpu",
-            plugins=tuple(plugins),
+            plugins=tuple(
+                Plugin(Path(file).name, sha256(Path(file).read_bytes()).hexdigest(), file) for file in plugins
+            ),
             cores=self.cores,
         )
 

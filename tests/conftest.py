@@ -85,6 +85,12 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     return Bench(tmp_path)
 
 
+@pytest.fixture
+def plugins_in_company(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plans put plugins into processes of their own; here they sit among the others, whom the engine has to shield."""
+    monkeypatch.setattr("kdbench.plan.cohorts.foreign", lambda trial: frozenset())
+
+
 @pytest.fixture(scope="module")
 def good(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Record]]:
     """The methods of a suite in good company: their cache, for its teacher, and their records."""

@@ -206,7 +206,12 @@ class ExecutorConformance:
 
     @pytest.mark.parametrize(
         ("end", "words", "starts"),
-        [("7", "ended with code 7", 4), ("kill", "SIGKILL", 6), ("silence", "no word", 4)],
+        [
+            ("1", "ended with code 1", 4),
+            ("7", "ended with code 7", 4),
+            ("kill", "SIGKILL", 5),
+            ("silence", "no word", 4),
+        ],
     )
     def test_a_trial_that_takes_its_worker_down_does_so_alone_at_last(self, end: str, words: str, starts: int) -> None:
         """The others of its cohort are finished, each in a worker of its own, which goes on from its checkpoint."""
@@ -228,9 +233,8 @@ class ExecutorConformance:
         assert not report.finished
         assert "ended with code 0" in report.failed["t"]
 
-    @pytest.mark.parametrize("does", ["fail:1", "refuse:no."])
-    def test_what_ends_all_trials_alike_is_not_tried_one_by_one(self, does: str) -> None:
-        task = replace(self.task("t", does), trials=(TRIAL, replace(TRIAL, seed=1)))
+    def test_what_is_refused_is_not_tried_one_by_one(self) -> None:
+        task = replace(self.task("t", "refuse:no."), trials=(TRIAL, replace(TRIAL, seed=1)))
         assert list(self.run(1, task).failed) == ["t"]
         assert len(self.journal("start")) == 1
 

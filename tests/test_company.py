@@ -25,6 +25,8 @@ from kdbench.train.lockstep import Lockstep, Shared
 from kdbench.train.member import Member
 from kdbench.train.taught import Taught, teach
 
+pytestmark = pytest.mark.usefixtures("plugins_in_company")
+
 MakeSuite = Callable[[str], Suite]
 CPU = torch.device("cpu")
 
@@ -122,6 +124,10 @@ RUDE: dict[str, dict[str, Any]] = {
     },
     "batch": {"loss": "step.x.zero_(); step.y.zero_()"},
     "index": {"loss": "step.index.zero_()"},
+    "unseen": {
+        "loss": "step.x.data.zero_(); step.y.numpy()[:] = 0; step.teacher.logits.data.zero_()",
+        "needs": ["teacher"],
+    },
     "logits": {"loss": "step.teacher.logits.zero_()", "needs": ["teacher"]},
     "maps": {"loss": "step.teacher.stages[1].zero_()", "needs": ["teacher", "stages"]},
     "keeps": {"setup": "self.teacher = teacher.module", "needs": ["teacher"]},

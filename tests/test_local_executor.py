@@ -16,6 +16,7 @@ from bench import PACKAGE, wait_until
 from executor_conformance import ExecutorConformance, alive
 
 from kdbench.plan.task import Task
+from kdbench.plugins import Plugin
 from kdbench.schedule import Executor, LocalExecutor, local
 
 
@@ -110,5 +111,7 @@ def test_a_task_survives_its_file(tmp_path: Path) -> None:
         tmp_path,
         "cpu",
     )
-    task = replace(task, plugins=("a.py",), warnings=("w",), after=("x",), cost=2.5, attempt=3)
+    task = replace(
+        task, plugins=(Plugin("a.py", "0" * 64, "/a.py"),), warnings=("w",), after=("x",), cost=2.5, attempt=3
+    )
     assert Task.from_json(task.to_json()) == task

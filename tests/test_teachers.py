@@ -216,16 +216,21 @@ def test_a_damaged_shelf_is_made_anew(bench: Bench, make_suite: MakeSuite, teach
     (prepare, _) = bench.tasks(bench.trials(suite))
     run(prepare, bench.events.append)
     shelf = shelf_of(bench, suite)
-    before = {path: path.read_bytes() for path in sorted(shelf.folder.iterdir())}
+
+    def content() -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in sorted(shelf.folder.glob("*.*"))}
+
+    before = content()
     assert len(before) == 3
     for path, whole in before.items():
-        for damaged in (None, whole[: len(whole) // 2]):
+        flipped = bytes([*whole[:-1], whole[-1] ^ 1])
+        for damaged in (None, whole[: len(whole) // 2], flipped):
             path.unlink() if damaged is None else path.write_bytes(damaged)
             run(prepare, bench.events.append)
-            assert {p: p.read_bytes() for p in shelf.folder.iterdir()} == before, path.name
+            assert content() == before, path.name
     save_file({k: v + 1 if v.is_floating_point() else v for k, v in read_weights(shelf.weights).items()}, shelf.weights)
     run(prepare, bench.events.append)
-    assert {p: p.read_bytes() for p in shelf.folder.iterdir()} == before
+    assert content() == before
 
 
 def test_students_without_a_ready_teacher_are_refused(bench: Bench, make_suite: MakeSuite) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from bench import Bench, suite_text, wait_until
 
 from kdbench.jobs.worker import locked, run
 from kdbench.plan.task import EXIT_DEVICE, EXIT_REFUSED, Task
-from kdbench.plugins import load_plugins
+from kdbench.plugins import Plugin, load_plugins
 from kdbench.suites import Suite
 
 MakeSuite = Callable[[str], Suite]
@@ -41,7 +42,7 @@ def with_plugin(bench: Bench, task: Task, source: str) -> Task:
 
     path = bench.folder / "early_plugin.py"
     path.write_text(source)
-    return replace(task, plugins=(str(path),))
+    return replace(task, plugins=(Plugin(path.name, sha256(path.read_bytes()).hexdigest(), str(path)),))
 
 
 def test_a_gpu_that_fails_has_an_exit_code_of_its_own(bench: Bench, make_suite: MakeSuite) -> None:

@@ -94,7 +94,6 @@ def _request(options: argparse.Namespace, suite: Suite) -> Request:
         Selection(tuple(options.pair), tuple(options.method), options.seeds, options.train_teachers),
         data_root(options.data_root),
         download=download_allowed(options.download),
-        plugins=tuple(options.plugin),
         dry=options.dry_run,
     )
 

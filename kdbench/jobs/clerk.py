@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from kdbench.data import Dataset
-from kdbench.errors import UserError
+from kdbench.errors import NotApplicable, described
 from kdbench.models.precision import native
 from kdbench.plan.task import Task
 from kdbench.records.build import build_record
@@ -44,45 +44,56 @@ class Clerk:
         self.taught, self.emit, self.on_finish = taught, emit, on_finish
 
     def failed(self, trial: Trial, error: BaseException) -> None:
-        """Record a trial that could not even be built; a UserError is the method's word that it is not defined here."""
-        if isinstance(error, UserError):
+        """Record a trial that could not even be built."""
+        if isinstance(error, NotApplicable):
             record = build_record(trial, "inapplicable", detail=str(error), numerics=self.machine)
         else:
-            record = build_record(trial, "crashed", detail=f"{type(error).__name__}: {error}", numerics=self.machine)
+            record = build_record(trial, "crashed", detail=described(error), numerics=self.machine)
         self._put(trial, record)
 
     def ended(self, member: Member, outcome: Outcome, account: Account) -> None:
-        """Record how ``member`` ended."""
-        trial, taught = member.trial, self.taught if member.spec.needs_teacher else None
-        warnings = list(self.task.warnings) + ([] if taught is None else taught.facts.warnings(taught.teacher))
-        if trial.protocol.precision == "bf16" and not native(member.device):
-            warnings.append(EMULATED)
-        finished, cost = outcome.status == "finished", None
-        if finished:
+        """Record how ``member`` ended; a finished one of whose network no account can be given has crashed."""
+        found: dict[str, Any] = {}
+        predictions = None
+        if outcome.status == "finished":
             try:
-                cost = account.section(member)
-            except NOBODYS:
+                found = self._measured(member, account)
+                predictions = member.scoring.arrays()
+            except (*NOBODYS, KeyboardInterrupt):
                 raise
-            except (Exception, SystemExit) as error:  # other people's network: one that cannot even be counted
+            except BaseException as error:  # other people's network: one that cannot even be counted
                 traceback.print_exc()
-                outcome, finished = Outcome("crashed", f"{type(error).__name__}: {error}"), False
+                outcome = Outcome("crashed", described(error))
+        taught = self.taught if member.spec.needs_teacher else None
         record = build_record(
-            trial,
+            member.trial,
             outcome.status,
             detail=outcome.detail,
             numerics=self.machine,
-            scores=member.scoring.scores() if finished else None,
             curve=member.scoring.curve,
             teacher=None if taught is None else taught.facts.section(taught.teacher),
-            cost=cost,
-            weights_sha256=weights_digest(member.deployed.state_dict()) if finished else None,
-            warnings=warnings,
+            warnings=self._warnings(member, taught),
             attempts=self.task.attempt,
             resumed=member.resumed,
+            **found,
         )
-        if finished and self.on_finish is not None:
+        if outcome.status == "finished" and self.on_finish is not None:
             self.on_finish(member)
-        self._put(trial, record, member.scoring.arrays() if finished else None)
+        self._put(member.trial, record, predictions)
+
+    def _measured(self, member: Member, account: Account) -> dict[str, Any]:
+        """What a record has of a finished training alone."""
+        return {
+            "cost": account.section(member),
+            "scores": member.scoring.scores(),
+            "weights_sha256": weights_digest(member.deployed.state_dict()),
+        }
+
+    def _warnings(self, member: Member, taught: ReadyTeacher | None) -> list[str]:
+        found = list(self.task.warnings) + ([] if taught is None else taught.facts.warnings(taught.teacher))
+        if member.trial.protocol.precision == "bf16" and not native(member.device):
+            found.append(EMULATED)
+        return found
 
     def _put(self, trial: Trial, record: dict[str, Any], predictions: dict[str, Any] | None = None) -> None:
         self.store.put(record, predictions)

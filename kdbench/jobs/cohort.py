@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -124,7 +125,7 @@ def _train_some(task: Task, waiting: Sequence[Trial], common: _Common, clerk: Cl
         members,
         common.batches,
         common.teacher,
-        Saver(task.cache / "checkpoints", CHECKPOINT_SECONDS, clerk.machine),
+        Saver(task.cache / "checkpoints", CHECKPOINT_SECONDS, clerk.machine, partial(_note, clerk.emit)),
         clerk.emit,
         lambda member, outcome: clerk.ended(member, outcome, account),
         Crew(common.cores, common.batches.protocol.threads),
@@ -147,9 +148,10 @@ def _admitted(
         trial, *waiting = waiting
         try:
             member = Member(trial, common.dataset, common.batches, common.device, common.spec, common.teacher_logits)
-        except NOBODYS:
+        except (*NOBODYS, KeyboardInterrupt):
             raise
-        except (Exception, SystemExit) as error:  # a plugin that cannot be built costs its own trial only
+        except BaseException as error:  # a plugin that cannot be built costs its own trial only
+            traceback.print_exc()
             clerk.failed(trial, error)
             continue
         members.append(member)

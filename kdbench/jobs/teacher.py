@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import io
+from dataclasses import replace
 
-import numpy as np
 import torch
 
 from kdbench.data import Dataset, load
@@ -12,7 +11,7 @@ from kdbench.errors import CheckpointError, UserError
 from kdbench.jobs.cohort import train_cohort
 from kdbench.measure.evaluate import TOP_K, ambiguity, logits_of, summarise, top1_of, unreliability
 from kdbench.plan.task import Task
-from kdbench.records.store import write_atomically
+from kdbench.records.store import DONE, TEACHERS, Store
 from kdbench.stats.scores import top_k_accuracy
 from kdbench.teachers.facts import TeacherFacts, TeacherShelf
 from kdbench.teachers.find import find_checkpoint
@@ -26,19 +25,24 @@ from kdbench.trials.trial import teacher_trial
 
 
 def prepare(task: Task, emit: Emit) -> None:
-    """Make ``task.teacher`` ready unless it is: its folder then holds weights, test logits and measured facts."""
+    """Make ``task.teacher`` ready unless it is: its folder then holds weights, test logits and measured facts.
+
+    One that is trained here has its record there, too, whatever is killed when, and in the run's results folder.
+    """
     teacher = task.teacher
     if teacher is None:
         raise ValueError("a teacher's task names no teacher")
     device = set_up(task.device, task.threads)
     shelf = TeacherShelf(task.cache, teacher, task.dataset, task.data_digest, numerics(device))
-    if not (_weights_sound(shelf) and _logits_sound(shelf) and shelf.facts()):
-        shelf.folder.mkdir(parents=True, exist_ok=True)
+    shelf.folder.mkdir(parents=True, exist_ok=True)
+    if teacher.kind != "checkpoint":
+        _train_unless_done(task, teacher, shelf, emit)
+    if not (_weights_sound(shelf) and shelf.test_logits() is not None):
         dataset = load(task.dataset, task.data_root)
+        if dataset.digest != task.data_digest:
+            raise UserError(f"The data set {task.dataset} changed since the run was planned; start the run again.")
         if teacher.kind == "checkpoint":
             _import(task, teacher, shelf, dataset)
-        elif not _weights_sound(shelf):
-            _train(task, teacher, shelf, emit)
         _measure(teacher, shelf, dataset, device)
     facts = shelf.facts()
     if facts is None:
@@ -56,14 +60,6 @@ def _weights_sound(shelf: TeacherShelf) -> bool:
     return facts is None or found == facts.weights_sha256
 
 
-def _logits_sound(shelf: TeacherShelf) -> bool:
-    try:
-        np.load(shelf.logits, allow_pickle=False)
-    except Exception:  # whatever is wrong with the file: it is made again
-        return False
-    return True
-
-
 def _import(task: Task, teacher: Teacher, shelf: TeacherShelf, dataset: Dataset) -> None:
     path = find_checkpoint(teacher, task.data_root)
     state = read_weights(path)
@@ -73,40 +69,54 @@ def _import(task: Task, teacher: Teacher, shelf: TeacherShelf, dataset: Dataset)
             f"The weights in {path} are not the pinned ones: their digest is {found[:16]}, pinned is "
             f"{teacher.weights_sha256[:16]}; fetch the file again, or pin the new weights under another teacher name."
         )
-    network_of(teacher, dataset.spec, path, torch.device("cpu"))  # whether they fit, said before they are kept
+    network_of(teacher, dataset.spec, state, torch.device("cpu"), path)  # whether they fit, said before they are kept
     write_weights(state, shelf.weights)
 
 
-def _train(task: Task, teacher: Teacher, shelf: TeacherShelf, emit: Emit) -> None:
+def _train_unless_done(task: Task, teacher: Teacher, shelf: TeacherShelf, emit: Emit) -> None:
+    """Train ``teacher`` unless its weights and its record are on the shelf, and copy the record to the results.
+
+    The record is written after the weights, and the last checkpoint goes after the record: a kill in between costs the
+    writing and nothing else. UserError where the training did not finish, of which one that diverged is not repeated.
+    """
     trial = teacher_trial(teacher, task.dataset, task.data_digest, task.suite)
+    results = Store(task.results)
+    ended = shelf.store.status(trial.key, TEACHERS)
+    recorded = "finished" in (ended, results.status(trial.key, TEACHERS)) and _weights_sound(shelf)
+    if not recorded and ended not in DONE - {"finished"}:
 
-    def keep(member: Member) -> None:
-        write_weights(member.network.body.state_dict(), shelf.weights)
+        def keep(member: Member) -> None:
+            write_weights(member.network.body.state_dict(), shelf.weights)
 
-    train_cohort(task, (trial,), emit, keep)
-    if not shelf.weights.exists():
+        train_cohort(replace(task, results=shelf.store.root), (trial,), emit, keep)
+    for record in shelf.store.find(trial.key, TEACHERS):
+        results.put(record, None if record["predictions"] is None else shelf.store.predictions(record))
+    ended = shelf.store.status(trial.key, TEACHERS)
+    if not recorded and ended != "finished":
         raise UserError(
-            f"The teacher {teacher.name} did not finish its training (see its record), so nobody can learn from it; "
-            "change its protocol in the suite."
+            f"The teacher {teacher.name} did not finish its training ({ended}, see its record), so nobody can learn "
+            "from it; change its protocol in the suite."
         )
 
 
 def _measure(teacher: Teacher, shelf: TeacherShelf, dataset: Dataset, device: torch.device) -> None:
-    network = network_of(teacher, dataset.spec, shelf.weights, device)
+    state = read_weights(shelf.weights)
+    network = network_of(teacher, dataset.spec, state, device, shelf.weights)
     logits, _ = logits_of(network, dataset.test_images, device)
+    if not bool(torch.isfinite(logits).all()):
+        raise UserError(
+            f"The teacher {teacher.name} gives outputs that are not finite on the test images of {dataset.spec.name}, "
+            "so nobody can learn from it; look at its weights and its normalisation."
+        )
     labels, classes = dataset.test_labels, dataset.spec.classes
     top = summarise(logits, labels, None).top
     k = min(TOP_K, max(classes // 4, 1))
-    buffer = io.BytesIO()
-    np.save(buffer, logits.numpy())
-    write_atomically(shelf.logits, buffer.getvalue())
-    shelf.finish(
-        TeacherFacts(
-            weights_sha256=weights_digest(read_weights(shelf.weights)),
-            top1=top1_of(logits, labels),
-            top5=top_k_accuracy(top, labels, 5),
-            unreliability=unreliability(top[:, :k], labels),
-            ambiguity=ambiguity(top[:, :k], labels, classes),
-            top_k=k,
-        )
+    facts = TeacherFacts(
+        weights_sha256=weights_digest(state),
+        top1=top1_of(logits, labels),
+        top5=top_k_accuracy(top, labels, 5),
+        unreliability=unreliability(top[:, :k], labels),
+        ambiguity=ambiguity(top[:, :k], labels, classes),
+        top_k=k,
     )
+    shelf.finish(facts, logits.numpy())

@@ -51,9 +51,12 @@ def main(arguments: list[str]) -> int:
 
 def run(task: Task, emit: Any) -> None:
     """Do ``task`` in this process."""
-    from kdbench.plugins import load_plugins
+    from kdbench.plugins import load_planned
+    from kdbench.records.provenance import source_digest
 
-    load_plugins(task.plugins)
+    if task.source not in ("", source_digest()):
+        raise UserError("kdbench itself was changed since the run was planned; start the run again.")
+    load_planned(task.plugins)
     from kdbench.jobs.cohort import train_cohort
     from kdbench.jobs.teacher import prepare
     from kdbench.plan.cohorts import cohorts

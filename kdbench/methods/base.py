@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kdbench.errors import NotApplicable, UserError
 from kdbench.methods.card import MethodSpec
 from kdbench.models.outputs import DataSpec, NetworkSpec, Outputs
 from kdbench.protocol import Protocol
@@ -140,7 +141,7 @@ class Method(nn.Module):
     ) -> Method:
         """Make the method for one trial. Called under a random state that belongs to the trial alone."""
         method = cls(spec, config)
-        method.setup(student, teacher, data)
+        set_up(method, student, teacher, data)
         return method
 
     def setup(self, student: NetworkSpec, teacher: NetworkSpec | None, data: DataSpec) -> None:
@@ -171,6 +172,16 @@ class Method(nn.Module):
     def loss(self, step: Step) -> dict[str, Tensor]:
         """Return the named, weighted scalar terms of this batch's loss."""
         raise TypeError(f"{type(self).__name__} does not define loss(step)")
+
+
+def set_up(method: Method, student: NetworkSpec, teacher: NetworkSpec | None, data: DataSpec) -> None:
+    """Call ``method.setup``, whose UserError says that the method is not defined for these networks."""
+    try:
+        method.setup(student, teacher, data)
+    except NotApplicable:
+        raise
+    except UserError as error:
+        raise NotApplicable(str(error)) from error
 
 
 def full(tensor: Tensor) -> Tensor:

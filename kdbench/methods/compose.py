@@ -11,9 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdbench.errors import UserError
 from kdbench.methods import load_class
-from kdbench.methods.base import Method, ParameterGroup, Phase, Step, Sweep
+from kdbench.methods.base import Method, ParameterGroup, Phase, Step, Sweep, set_up
 from kdbench.methods.card import MethodSpec
 from kdbench.methods.expression import sum_terms
 from kdbench.models.outputs import DataSpec, NetworkSpec
@@ -74,10 +73,6 @@ class Sum(_Composed):
         whole = cls(spec, {})
         parts = [load_class(p).build(p, _own(config, p), student, teacher, data) for p in spec.parts]
         whole.methods = nn.ModuleList(parts)
-        if sum(part.spec.budget.deployed != "student" for part in parts) > 1:
-            raise UserError(
-                f"{spec.name!r} sums methods that each deploy a network of their own; only one of them can."
-            )
         return whole
 
     def loss(self, step: Step) -> dict[str, Tensor]:
@@ -103,7 +98,7 @@ class Wrapper(_Composed):
         own, inner = spec.parts
         whole = cls(own, _own(config, own))
         whole.methods = nn.ModuleList([load_class(inner).build(inner, _own(config, inner), student, teacher, data)])
-        whole.setup(student, teacher, data)
+        set_up(whole, student, teacher, data)
         return whole
 
     @property

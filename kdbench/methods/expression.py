@@ -96,6 +96,9 @@ def _resolve_sum(parts: tuple[Part, ...], lookup: Callable[[str], MethodSpec]) -
         _no_optimiser(spec)
         if not any(role == "distill" for role in spec.terms.values()):
             raise UserError(f"{spec.name!r} has no distillation loss, so it adds nothing to a sum.")
+    if sum(spec.budget.deployed != "student" for spec in specs) > 1:
+        names = "+".join(spec.name for spec in specs)
+        raise UserError(f"{names!r} sums methods that each deploy a network of their own; only one of them can.")
     return _composed("+".join(spec.name for spec in specs), specs, "kdbench.methods.compose:Sum"), fixed
 
 

@@ -9,7 +9,7 @@ from math import isqrt
 
 from torch import Tensor, nn
 
-from kdbench.errors import UnknownName, UserError
+from kdbench.errors import NotApplicable, UnknownName, UserError
 from kdbench.models.outputs import PARTS, Outputs, Shape
 
 
@@ -17,8 +17,7 @@ def timm_model(classes: int, image_shape: Shape, name: str) -> nn.Module:
     """timm's ``name`` with fresh weights, an input of ``image_shape[0]`` channels and ``classes`` outputs."""
     import timm
 
-    if not timm.is_model(name):
-        raise UnknownName("timm model", name, timm.list_models())
+    check_library("timm", name)
     return timm.create_model(name, pretrained=False, num_classes=classes, in_chans=image_shape[0])
 
 
@@ -26,15 +25,28 @@ def torchvision_model(classes: int, image_shape: Shape, name: str) -> nn.Module:
     """torchvision's classifier ``name`` with fresh weights and ``classes`` outputs; without auxiliary heads."""
     import torchvision
 
-    known = torchvision.models.list_models(module=torchvision.models)
-    if name not in known:
-        raise UnknownName("torchvision model", name, known)
+    check_library("torchvision", name)
     if image_shape[0] != 3:
         raise UserError(
             f"torchvision/{name} reads images of 3 channels, not {image_shape[0]}; take the timm/ model instead."
         )
     plain = {"aux_logits": False, "init_weights": True} if name in ("googlenet", "inception_v3") else {}
     return torchvision.models.get_model(name, weights=None, num_classes=classes, **plain)
+
+
+def check_library(library: str, name: str) -> None:
+    """UnknownName unless ``library``, timm or torchvision, has a classifier called ``name``."""
+    if library == "timm":
+        import timm
+
+        known = () if timm.is_model(name) else timm.list_models()
+    else:
+        import torchvision
+
+        known = torchvision.models.list_models(module=torchvision.models)
+        known = () if name in known else known
+    if known:
+        raise UnknownName(f"{library} model", name, known)
 
 
 @dataclass(frozen=True)
@@ -82,11 +94,11 @@ class Plan:
     def read(self, body: nn.Module, x: Tensor, parts: frozenset[str]) -> Outputs:
         """Run ``body`` on normalised images ``x`` with hooks on no more submodules than ``parts`` need.
 
-        UserError where the model makes no maps and ``parts`` ask for some; a pooled map is absent instead.
+        NotApplicable where the model makes no maps and ``parts`` ask for some; a pooled map is absent instead.
         """
         missing = sorted(parts - self.parts - {"pooled_map"})
         if missing:
-            raise UserError(
+            raise NotApplicable(
                 f"model {self.name!r} has no {missing[0]}: it makes no maps; choose a method that does not need them."
             )
         wanted = [self.pooled] if "pooled" in parts else []

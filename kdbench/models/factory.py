@@ -8,9 +8,11 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from kdbench.errors import UserError
+from kdbench.errors import UserError, described
 from kdbench.models import get_spec
+from kdbench.models.adapter import check_library
 from kdbench.models.body import Body
+from kdbench.models.catalogue import LIBRARIES
 from kdbench.models.discover import discover
 from kdbench.models.network import Network
 from kdbench.models.outputs import Shape
@@ -45,10 +47,18 @@ def create(
     return Network(body, mean, std, plan)
 
 
+def check_available(name: str) -> None:
+    """UserError unless the code of ``name`` can be imported and, of a library's model, the library has it."""
+    spec = get_spec(name)
+    _function(spec)
+    if spec.family in LIBRARIES and "/" in name:
+        check_library(spec.family, name.partition("/")[2])
+
+
 def _function(spec: ModelSpec) -> Callable[..., nn.Module]:
     module_name, _, function_name = spec.implementation.partition(":")
     try:
         function: Callable[..., nn.Module] = getattr(importlib.import_module(module_name), function_name)
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"model {spec.name!r}: cannot load {spec.implementation!r}: {error}.") from error
+    except Exception as error:  # a plugin's module is other people's code: it may raise anything
+        raise UserError(f"model {spec.name!r}: cannot load {spec.implementation!r}: {described(error)}.") from error
     return function

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from kdbench.canonical import digest
+from kdbench.trials.origins import foreign
 from kdbench.trials.teacher import Teacher
 from kdbench.trials.trial import Trial, teacher_identity
 
@@ -38,7 +39,10 @@ class Cohort:
 
 
 def _company(trial: Trial) -> str:
-    """What trials must agree on to see the same batches of the same data under the same protocol."""
+    """What trials must agree on to see the same batches of the same data under the same protocol.
+
+    And whose code they run: a plugin shares its process with nobody else's trials.
+    """
     return digest(
         [
             trial.dataset,
@@ -48,6 +52,7 @@ def _company(trial: Trial) -> str:
             trial.stream,
             trial.supervision,
             trial.student,
+            sorted(foreign(trial)),
         ]
     )
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from kdbench.data import DATASETS, identify
 from kdbench.errors import DataError
 from kdbench.methods import METHODS, leaves, load_class
+from kdbench.models import MODELS
 from kdbench.paths import cache_dir
 from kdbench.plan.cohorts import cohorts
 from kdbench.plan.cost import RATES, measured_rate
@@ -17,6 +18,8 @@ from kdbench.plan.task import Task
 from kdbench.plan.tasks import make_tasks
 from kdbench.plugins import SOURCES
 from kdbench.records import Store, every_version
+from kdbench.records.provenance import source_digest
+from kdbench.registry import OURS
 from kdbench.suites import Suite
 from kdbench.trials.trial import Trial
 
@@ -38,7 +41,6 @@ class Request:
     selection: Selection
     data_root: Path
     download: bool = False
-    plugins: tuple[str, ...] = ()
     dry: bool = False
 
 
@@ -66,19 +68,23 @@ def make_plan(request: Request, store: Store, machine: Machine) -> Plan:
     missing = missing_trials(trials, store)
     taken = _taken_over(missing, store, request.dry)
     missing = [trial for trial in missing if trial.key not in taken]
-    _check_plugins(missing)
+    _check_code(missing)
     tasks = _tasks(missing, request, store, warnings, machine) if missing else []
     added = chosen_rows(suite, selection.methods)[1]
     return Plan(suite, trials, missing, len(taken), added, inapplicable(suite, selection), warnings, machine, tasks)
 
 
-def _check_plugins(trials: Sequence[Trial]) -> None:
-    """UserError where a plugin's method has no class to train with: said now, and not by each trial's record."""
-    for name in {trial.method for trial in trials}:
-        spec = METHODS.get(name)
-        for part in leaves(spec):
-            if METHODS.origin(part.name) != "kdbench":
-                load_class(part)
+def _check_code(trials: Sequence[Trial]) -> None:
+    """UserError where other people's method or network is not there to train with: said now, and not by each record."""
+    for name in {part.name for trial in trials for part in leaves(METHODS.get(trial.method))}:
+        if METHODS.origin(name) != OURS:
+            load_class(METHODS.get(name))
+    generations = (each for trial in trials if trial.teacher for each in trial.teacher.lineage)
+    names = {trial.student for trial in trials} | {teacher.model for teacher in generations}
+    for name in sorted(name for name in names if name not in MODELS or MODELS.origin(name) != OURS):
+        from kdbench.models.factory import check_available  # torch, which built-in networks do not need to plan
+
+        check_available(name)
 
 
 def missing_trials(trials: Sequence[Trial], store: Store) -> list[Trial]:
@@ -154,8 +160,8 @@ def _tasks(
         data_root=request.data_root.absolute(),
         cache=cache_dir(),
         device=machine.device,
-        plugins=tuple(str(Path(file).resolve()) for file in request.plugins),
         warnings=warnings,
+        source=source_digest(),
     )
     rate = measured_rate(store.read()[0], missing, machine.device) or RATES[machine.device]
     return make_tasks(cohorts(missing), template, rate, machine.slots, max(len(machine.gpus), 1))

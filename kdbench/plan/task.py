@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kdbench.plugins import Plugin
 from kdbench.trials.teacher import Teacher, teacher_from_json
 from kdbench.trials.trial import Trial
 
@@ -22,7 +23,8 @@ class Task:
     """What ``python -m kdbench.worker FILE`` is told.
 
     ``teacher`` alone: make it ready; with ``trials``: train them under it. ``cores``: slots of a CPU it fills, stepping
-    the students of a cohort side by side; ``share``: what of the device's free memory it may plan with.
+    the students of a cohort side by side; ``share``: what of the device's free memory it may plan with; ``plugins``:
+    those whose code it runs, as the plan saw them; ``source``: the digest of kdbench's own, empty where nobody asks.
     """
 
     id: str
@@ -36,13 +38,14 @@ class Task:
     data_root: Path
     cache: Path
     device: str
-    plugins: tuple[str, ...] = ()
+    plugins: tuple[Plugin, ...] = ()
     warnings: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
     cost: float = 0.0
     attempt: int = 1
     cores: int = 1
     share: float = 1.0
+    source: str = ""
 
     @property
     def threads(self) -> int:
@@ -64,10 +67,12 @@ class Task:
                     "attempt",
                     "cores",
                     "share",
+                    "source",
                 )
             },
             **{name: str(getattr(self, name)) for name in ("results", "data_root", "cache")},
-            **{name: list(getattr(self, name)) for name in ("plugins", "warnings", "after")},
+            **{name: list(getattr(self, name)) for name in ("warnings", "after")},
+            "plugins": [dataclasses.asdict(plugin) for plugin in self.plugins],
             "trials": [trial.to_json() for trial in self.trials],
             "teacher": None if self.teacher is None else dataclasses.asdict(self.teacher),
         }
@@ -78,8 +83,9 @@ class Task:
         raw = json.loads(text)
         for name in ("results", "data_root", "cache"):
             raw[name] = Path(raw[name])
-        for name in ("plugins", "warnings", "after"):
+        for name in ("warnings", "after"):
             raw[name] = tuple(raw[name])
+        raw["plugins"] = tuple(Plugin(**plugin) for plugin in raw["plugins"])
         raw["trials"] = tuple(Trial.from_json(trial) for trial in raw["trials"])
         raw["teacher"] = None if raw["teacher"] is None else teacher_from_json(raw["teacher"])
         return cls(**raw)

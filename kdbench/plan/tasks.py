@@ -9,6 +9,8 @@ from kdbench.canonical import digest
 from kdbench.plan.cohorts import Cohort
 from kdbench.plan.cost import cohort_seconds, teacher_seconds
 from kdbench.plan.task import Task
+from kdbench.plugins import planned
+from kdbench.trials.origins import foreign, foreign_teacher
 from kdbench.trials.teacher import Teacher
 from kdbench.trials.trial import Trial, teacher_key
 
@@ -22,18 +24,18 @@ def make_tasks(cohorts: Sequence[Cohort], template: Task, rate: float, slots: in
     Costs in seconds at ``rate`` GFLOP/s.
 
     ``devices`` have memory of their own, and share the ``slots``. ``template`` carries what all tasks of a run share:
-    folders, device, plugins, warnings.
+    folders, device, warnings.
     """
     teachers: dict[str, Task] = {}
-    groups: dict[str, list[tuple[Cohort, float]]] = {}
+    groups: dict[tuple[str, frozenset[str]], list[tuple[Cohort, float]]] = {}
     for cohort in cohorts:
         name = ""
         for teacher in cohort.teacher.lineage if cohort.teacher else ():
             task = _teacher_task(teacher, cohort.trials[0], template, rate, after=name)
             name = task.id
             teachers.setdefault(name, task)
-        groups.setdefault(name, []).append((cohort, cohort_seconds(cohort, rate)))
-    bundles = [(name, bundle) for name, members in groups.items() for bundle in _bundles(members, slots)]
+        groups.setdefault((name, foreign(cohort.trials[0])), []).append((cohort, cohort_seconds(cohort, rate)))
+    bundles = [(*which, bundle) for which, members in groups.items() for bundle in _bundles(members, slots)]
     # Fewer tasks than slots: the students of a cohort, and its teacher one batch ahead, share what is left over.
     spare = max(slots // max(len(bundles), 1), 1) if template.device == "cpu" else 1
     trainings = [
@@ -46,8 +48,9 @@ def make_tasks(cohorts: Sequence[Cohort], template: Task, rate: float, slots: in
             cost=sum(cost for _, cost in bundle) / min(spare, _breadth(bundle)),
             cores=min(spare, _breadth(bundle)),
             share=1 / min(-(-slots // devices), len(bundles)),
+            plugins=planned(origins),
         )
-        for name, bundle in bundles
+        for name, origins, bundle in bundles
     ]
     return sorted(_longest_first(teachers.values()), key=_generation) + _longest_first(trainings)
 
@@ -76,6 +79,7 @@ def _teacher_task(teacher: Teacher, student: Trial, template: Task, rate: float,
         teacher=teacher,
         after=(after,) if after else (),
         cost=teacher_seconds(teacher, student.dataset, student.data_digest, rate),
+        plugins=planned(foreign_teacher(teacher, student.dataset)),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 import subprocess
 from datetime import UTC, datetime
@@ -12,6 +13,8 @@ from typing import Any
 
 from kdbench import __version__
 
+#: Endings of the files that hold kdbench's code, cards and suites.
+SOURCES = (".py", ".toml", ".c")
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "pillow", "scikit-learn", "safetensors")
 
 
@@ -38,6 +41,17 @@ def code() -> tuple[str | None, bool | None]:
     if sha is None or len(sha) != 40:
         return None, None
     return sha, bool(_git("status", "--porcelain", "--", "kdbench"))
+
+
+@cache
+def source_digest() -> str:
+    """The sha256 of all files of the package that decide a number, by name and content, as they are on the disk now."""
+    folder = Path(__file__).resolve().parents[1]
+    total = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.suffix in SOURCES and path.is_file()):
+        total.update(f"{path.relative_to(folder).as_posix()}\n{path.stat().st_size}\n".encode())
+        total.update(path.read_bytes())
+    return total.hexdigest()
 
 
 @cache

@@ -19,6 +19,9 @@ from kdbench.records.validate import check
 
 Record = dict[str, Any]
 
+#: The folder of the records of the trainings that made teachers, beside those of suites.
+TEACHERS = "teachers"
+
 #: A trial is done when it ended by itself; a crash or a time-out is tried again.
 DONE = frozenset({"finished", "diverged", "inapplicable"})
 
@@ -44,7 +47,7 @@ class Store:
         self.root = root
 
     def folder(self, record: Mapping[str, Any]) -> Path:
-        return self.root / "v1" / ("teachers" if record["label"] == "teacher" else record["suite"])
+        return self.root / "v1" / (TEACHERS if record["label"] == "teacher" else record["suite"])
 
     def put(self, record: Record, predictions: Mapping[str, NDArray[Any]] | None = None) -> Path:
         """Write ``record`` and its predictions, and say where.
@@ -84,6 +87,15 @@ class Store:
                 if record is not None:
                     found[stem] = str(record["status"])
         return found
+
+    def status(self, key: str, suite: str) -> str | None:
+        """The status of the trial ``key``, as ``statuses`` has it; None where it has no record."""
+        return self.statuses([key], suite).get(key)
+
+    def find(self, key: str, suite: str) -> list[Record]:
+        """The records of the trial ``key`` under ``suite``, replicates last; damaged ones are left out."""
+        paths = sorted(self._files(suite, key), key=lambda path: len(path.name))
+        return [record for path in paths if (record := self._load_quietly(path)) is not None]
 
     def done(self, keys: Iterable[str], suite: str) -> set[str]:
         """Those of ``keys`` whose trial ``suite`` need not run again."""
@@ -171,8 +183,8 @@ class Store:
                 f"{path} cannot be read ({error}); restore it, or delete it to pin teachers anew."
             ) from None
 
-    def _files(self, suite: str = "*") -> Iterator[Path]:
-        return iter(sorted((self.root / "v1").glob(f"{suite}/*.json")))
+    def _files(self, suite: str = "*", key: str = "") -> Iterator[Path]:
+        return iter(sorted((self.root / "v1").glob(f"{suite}/{key}*.json")))
 
     def _load_quietly(self, path: Path) -> Record | None:
         try:

@@ -23,10 +23,10 @@ from kdbench.schedule.devices import cores
 
 #: A worker that dies without a word (killed, out of memory) is started again this often.
 RETRIES = 2
-#: The exit code of an error in the worker's own Python code, which would end every trial of its task alike.
-PYTHON_ERROR = 1
 #: Seconds a worker may be silent. It speaks every second while it trains; loading and evaluating take longer.
 SILENCE = 1800.0
+#: Seconds that one turn of the scheduler's loop may take; more, and the process was stopped, or the machine slept.
+STANDSTILL = 10.0
 #: Seconds between a polite and an impolite end.
 GRACE = 5.0
 
@@ -80,7 +80,9 @@ class LocalExecutor:
         self.folder.mkdir(parents=True, exist_ok=True)
         with _sigterm_as_interrupt():
             try:
+                turned = time.monotonic()
                 while waiting or running:
+                    turned = self._allow_for_a_stop(running, turned)
                     self._drop_hopeless(waiting, report, watch)
                     while (task := self._next(waiting, report, len(free))) is not None:
                         waiting.remove(task)
@@ -113,10 +115,16 @@ class LocalExecutor:
         return ready if ready is not None and min(ready.cores, self.slots) <= free else None
 
     def _drop_hopeless(self, waiting: list[Task], report: Report, watch: Watch) -> None:
-        """Tasks whose teacher could not be made ready fail with its reason, and so do those that wait for them."""
+        """Tasks whose teacher could not be made ready fail with its reason, and so do those that wait for them.
+
+        Their trials that need no teacher are run all the same.
+        """
         while hopeless := [task for task in waiting if set(task.after) & set(report.failed)]:
             for task in hopeless:
                 waiting.remove(task)
+                alone = tuple(trial for trial in task.trials if trial.teacher is None)
+                if alone:
+                    waiting.append(dataclasses.replace(task, id=f"{task.id}-alone", trials=alone, after=()))
                 reason = next(report.failed[name] for name in task.after if name in report.failed)
                 report.failed[task.id] = reason
                 watch(task, {"event": "failed", "text": reason, "dependent": True})
@@ -191,19 +199,24 @@ class LocalExecutor:
             how = f"was ended by {_signal_name(-code)}" if code < 0 else "lost its GPU"
             watch(task, {"event": "retried", "text": f"its worker {how}"})
             waiting.insert(0, dataclasses.replace(task, attempt=task.attempt + 1))
-        elif len(task.trials) > 1 and code not in (PYTHON_ERROR, EXIT_REFUSED):
+        elif len(task.trials) > 1 and code != EXIT_REFUSED:
             watch(task, {"event": "retried", "text": f"{self._why(one, code)} Its trials go on one by one."})
-            waiting[:0] = _parts(task)
+            place = len(waiting) if task.plugins else 0
+            waiting[place:place] = _parts(task)  # those that run other people's code last
         else:
             report.failed[task.id] = one.refusal or self._why(one, code)
             text, refused = report.failed[task.id], bool(one.refusal)
             watch(task, {"event": "failed", "text": text, "timed_out": one.hung, "refused": refused})
 
     def _worth_another_try(self, one: _Running) -> bool:
-        """Whether it was ended from outside, or lost its GPU, of which one of several trials may be the cause."""
+        """Whether it was ended from outside, or lost its GPU, of which one of several trials may be the cause.
+
+        Several trials together are tried again once, and then one by one.
+        """
         task, code = one.task, one.process.returncode
-        outside = code < 0 or (code == EXIT_DEVICE and len(task.trials) < 2)
-        return outside and not one.hung and task.attempt <= self.retries
+        several = len(task.trials) > 1
+        outside = code < 0 or (code == EXIT_DEVICE and not several)
+        return outside and not one.hung and task.attempt <= (min(self.retries, 1) if several else self.retries)
 
     def _why(self, one: _Running, code: int) -> str:
         if one.hung:
@@ -212,6 +225,14 @@ class LocalExecutor:
         lines = [line for line in log.read_text("utf-8", "replace").splitlines() if line.strip()]
         how = f"was ended by {_signal_name(-code)}" if code < 0 else f"ended with code {code}"
         return f"{one.task.title}: its worker {how}{f' ({lines[-1][:300]})' if lines else ''}; its log is {log}."
+
+    def _allow_for_a_stop(self, running: Sequence[_Running], turned: float) -> float:
+        """The time now; where this process stood still since ``turned``, no worker is to blame for that silence."""
+        now = time.monotonic()
+        if now - turned > STANDSTILL:
+            for one in running:
+                one.heard += now - turned
+        return now
 
     def _end_hung(self, running: Sequence[_Running]) -> None:
         for one in running:

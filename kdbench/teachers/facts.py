@@ -5,12 +5,18 @@ Kept in the cache folder.
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from kdbench.canonical import digest
+from kdbench.records.store import Store, write_atomically
 from kdbench.trials.teacher import Teacher
 from kdbench.trials.trial import teacher_identity
 
@@ -70,16 +76,40 @@ class TeacherShelf:
     def _facts(self) -> Path:
         return self.folder / "facts.json"
 
+    @property
+    def store(self) -> Store:
+        """The record of the training that made the teacher here; each run copies it into its own results folder."""
+        return Store(self.folder / "record")
+
     def facts(self) -> TeacherFacts | None:
-        """None until the teacher is ready, or when the folder is damaged."""
+        """None until the teacher is ready, or when what is said of it is damaged."""
+        found = self._finished()
+        return None if found is None else found[0]
+
+    def test_logits(self) -> NDArray[np.float32] | None:
+        """The logits [N,K] of the test images; None where they are not those that were measured."""
+        found = self._finished()
         try:
-            raw = json.loads(self._facts.read_bytes())
-            return TeacherFacts(**raw) if self.weights.exists() and self.logits.exists() else None
-        except (OSError, ValueError, TypeError):
+            content = self.logits.read_bytes()
+            if found is None or hashlib.sha256(content).hexdigest() != found[1]:
+                return None
+            return np.load(io.BytesIO(content), allow_pickle=False)  # type: ignore[no-any-return]
+        except OSError:
             return None
 
-    def finish(self, facts: TeacherFacts) -> None:
-        """Say that the teacher is ready; the other files are in place by now."""
-        from kdbench.records.store import write_atomically
+    def finish(self, facts: TeacherFacts, logits: NDArray[np.float32]) -> None:
+        """Keep the test ``logits`` [N,K] and say that the teacher is ready; its weights are in place by now."""
+        buffer = io.BytesIO()
+        np.save(buffer, logits)
+        write_atomically(self.logits, buffer.getvalue())
+        said = [asdict(facts), hashlib.sha256(buffer.getvalue()).hexdigest()]
+        write_atomically(self._facts, json.dumps({"said": said, "sha256": digest(said)}, indent=1).encode())
 
-        write_atomically(self._facts, json.dumps(asdict(facts), indent=1).encode())
+    def _finished(self) -> tuple[TeacherFacts, str] | None:
+        """The facts, and the sha256 of the test logits' file."""
+        try:
+            raw = json.loads(self._facts.read_bytes())
+            facts, logits = raw["said"]
+            return (TeacherFacts(**facts), str(logits)) if digest([facts, logits]) == raw["sha256"] else None
+        except (OSError, ValueError, TypeError, KeyError):
+            return None

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,7 +14,7 @@ from kdbench.errors import CheckpointError, UserError
 from kdbench.models.factory import create
 from kdbench.models.network import Network
 from kdbench.teachers.facts import TeacherFacts, TeacherShelf
-from kdbench.teachers.weights import read_weights
+from kdbench.teachers.weights import read_weights, weights_digest
 from kdbench.train.seeds import seeded
 from kdbench.trials.teacher import Teacher
 
@@ -32,23 +31,34 @@ class ReadyTeacher:
 
 def ready_teacher(shelf: TeacherShelf, teacher: Teacher, dataset: Dataset, device: torch.device) -> ReadyTeacher:
     """The teacher that a task of its own has put on ``shelf``; UserError where it is not there."""
-    facts = shelf.facts()
-    if facts is None:
+    facts, logits = shelf.facts(), shelf.test_logits()
+    if facts is None or logits is None or teacher.weights_sha256 not in ("", facts.weights_sha256):
         raise UserError(
             f"The teacher {teacher.name} is not ready in {shelf.folder.parent}; start the run again to make it so."
         )
-    network = network_of(teacher, dataset.spec, shelf.weights, device)
-    return ReadyTeacher(teacher, network, facts, torch.from_numpy(np.load(shelf.logits, allow_pickle=False)))
+    state = read_weights(shelf.weights)
+    if weights_digest(state) != facts.weights_sha256:
+        raise UserError(
+            f"The weights of the teacher {teacher.name} in {shelf.folder} are not those that were measured; start the "
+            "run again to make them anew."
+        )
+    network = network_of(teacher, dataset.spec, state, device, shelf.weights)
+    return ReadyTeacher(teacher, network, facts, torch.from_numpy(logits))
 
 
-def network_of(teacher: Teacher, spec: DatasetSpec, weights: Path, device: torch.device) -> Network:
-    """The teacher's network for images of ``spec``, in eval mode; CheckpointError where the weights do not fit it."""
+def network_of(
+    teacher: Teacher, spec: DatasetSpec, state: Mapping[str, Tensor], device: torch.device, path: Path
+) -> Network:
+    """The teacher's network for images of ``spec``, in eval mode; CheckpointError where ``state`` does not fit it.
+
+    ``path``: where the weights lie, for that message.
+    """
     norm = teacher.normalisation
     with seeded("teacher"):
         network = create(
             teacher.model, classes=spec.classes, image_shape=spec.image_shape, mean=norm.mean, std=norm.std
         )
-    _load(network, read_weights(weights), teacher, weights)
+    _load(network, state, teacher, path)
     network.to(device, memory_format=torch.channels_last)
     network.eval()
     return network

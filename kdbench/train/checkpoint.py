@@ -2,34 +2,65 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import os
 from pathlib import Path
 from typing import Any
 
 import torch
 
+#: What a file begins with; the sha256 of all that follows it comes next, in hex, and the end of the line.
+MAGIC = b"kdbench checkpoint 2 "
+_HEADER = len(MAGIC) + 65
+
 
 def save(path: Path, state: dict[str, Any]) -> None:
     """Write ``state`` (tensors and plain data) atomically: temporary file, fsync, rename."""
+    stream = io.BytesIO()
+    torch.save(state, stream)
+    content = stream.getbuffer()
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as stream:
-            torch.save(state, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
+        with temporary.open("wb") as file:
+            file.write(MAGIC + hashlib.sha256(content).hexdigest().encode() + b"\n")
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def load(path: Path, numerics: dict[str, Any]) -> dict[str, Any] | None:
-    """The state at ``path``; None if there is none, if it is damaged, or if it was made under other numerics.
+    """The state at ``path``; None if there is none, if a bit of it changed, or if it was made under other numerics.
 
     A checkpoint is a shortcut, never evidence: whatever is doubtful about it, the training starts over.
     """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception:  # what is no checkpoint makes torch's unpickler raise whatever its bytes happen to say
+        content = path.read_bytes()
+        if content[:_HEADER] != MAGIC + hashlib.sha256(content[_HEADER:]).hexdigest().encode() + b"\n":
+            return None
+        state = torch.load(io.BytesIO(content[_HEADER:]), map_location="cpu", weights_only=True)
+    except Exception:  # what is no state of ours makes torch's unpickler raise whatever its bytes happen to say
         return None
     return state if isinstance(state, dict) and state.get("numerics") == numerics else None
+
+
+def sweep(folder: Path) -> None:
+    """Remove what processes that are gone have left unfinished in ``folder``."""
+    for path in folder.glob("*.tmp"):
+        writer = path.suffixes[-2].removeprefix(".") if len(path.suffixes) > 1 else ""
+        if writer.isdigit() and not _alive(int(writer)):
+            path.unlink(missing_ok=True)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True

@@ -14,8 +14,8 @@ import torch
 from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 
-from kdbench.methods import METHODS, leaves
 from kdbench.models import MODELS
+from kdbench.trials.origins import foreign_method, foreign_model
 from kdbench.trials.trial import Trial
 
 T = TypeVar("T")
@@ -48,11 +48,10 @@ def self_contained(trial: Trial, *parts: nn.Module) -> bool:
     It must draw nothing from torch's global generator, which threads share, and write to nothing that the cohort
     shares. Of kdbench's own that is tested; other people's are stepped one after the other.
     """
-    ours = trial.student in MODELS and MODELS.origin(trial.student) == "kdbench"
     drawing = any(isinstance(module, _DropoutNd) for part in parts for module in part.modules())
-    return ours and not drawing and is_ours(trial)
+    return trial.student in MODELS and not drawing and is_ours(trial)
 
 
 def is_ours(trial: Trial) -> bool:
-    """Whether the method of ``trial``, all that it wraps and sums included, is kdbench's own."""
-    return all(METHODS.origin(method.name) == "kdbench" for method in leaves(METHODS.get(trial.method)))
+    """Whether the method of ``trial``, all that it wraps and sums included, and its student are kdbench's own."""
+    return not foreign_method(trial.method) and not foreign_model(trial.student)

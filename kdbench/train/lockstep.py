@@ -18,6 +18,7 @@ from torch import nn
 
 from kdbench.data.decoders import pieces_of
 from kdbench.data.files import ImageFiles
+from kdbench.errors import NotApplicable, described
 from kdbench.measure.evaluate import EVALUATION_BATCH
 from kdbench.methods.base import Sweep
 from kdbench.models.outputs import Outputs
@@ -55,7 +56,12 @@ class Saver:
     folder: Path
     every: float
     numerics: dict[str, Any]
+    say: Callable[[str], None] = print
     _last: float = field(default_factory=time.monotonic)
+    _failed: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        checkpoint.sweep(self.folder)
 
     def path(self, member: Member) -> Path:
         return self.folder / f"{member.trial.key}.ckpt"
@@ -64,21 +70,43 @@ class Saver:
         return time.monotonic() - self._last >= self.every
 
     def save(self, members: Sequence[Member]) -> None:
+        """Save each of ``members``; where that fails it is said, once, and costs what an interruption would."""
         for member in members:
-            checkpoint.save(self.path(member), {**member.state(), "numerics": self.numerics})
+            try:
+                state = {**member.state(), "numerics": self.numerics}
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # other people's code
+                self._not_saved(member, error)
+                continue
+            try:
+                checkpoint.save(self.path(member), state)
+            except Exception as error:  # a full disk, or a state that cannot be written down
+                self._not_saved(member, error)
         self._last = time.monotonic()
 
+    def _not_saved(self, member: Member, error: BaseException) -> None:
+        if member.trial.key not in self._failed:
+            self._failed.add(member.trial.key)
+            self.say(
+                f"{member.trial.title} cannot be saved, so an interruption would start it over: {described(error)}"
+            )
+
     def restore(self, member: Member) -> bool:
-        """Whether there was a state to go on from."""
+        """Whether there was a state to go on from; whatever other people's code raises, the training starts over."""
         state = checkpoint.load(self.path(member), self.numerics)
         if state is None or state.get("key") != member.trial.key:
             return False
-        fresh = copy.deepcopy(member.state())
+        fresh: dict[str, Any] | None = None
         try:
+            fresh = copy.deepcopy(member.state())
             member.restore(state)
-        except Exception:  # left by another version of the code: the training starts over
+        except KeyboardInterrupt:
+            raise
+        except BaseException:  # left by another version of the code, or other people's
             traceback.print_exc()
-            member.restore(fresh)
+            if fresh is not None:
+                member.restore(fresh)
             member.resumed = 0
             return False
         return True
@@ -109,15 +137,18 @@ class Lockstep:
         # that runs it computes.
         self._sharing = Lock()
         self._shown: set[Any] = set()
+        self._unrecorded: Exception | None = None
 
     def run(self) -> None:
+        """Train to the end; then raise the first error that kept a member from being recorded, if there was one."""
         live = [m for m in self.members if self.saver.restore(m) or self._began(m)]
-        if not live:
-            return
         try:
-            self._train(live)
+            if live:
+                self._train(live)
         finally:
             self.crew.close()
+        if self._unrecorded is not None:
+            raise self._unrecorded
 
     def _began(self, member: Member) -> bool:
         """Let its method look at the training set; False when that ended it."""
@@ -214,21 +245,10 @@ class Lockstep:
         return sweep
 
     def _finish(self, members: Sequence[Member]) -> None:
-        """Record each finished member.
-
-        One that cannot be recorded (a full disk, say) keeps its checkpoint and does not stop the rest.
-        """
-        first: Exception | None = None
+        """Record each finished member."""
         self.saver.save(members)
         for member in members:
-            try:
-                self.on_end(member, Outcome("finished"))
-            except Exception as error:
-                first = first or error
-            else:
-                self.saver.forget(member)
-        if first is not None:
-            raise first
+            self._end(member, Outcome("finished"))
 
     def _share(self, step: int, due: Sequence[Member]) -> Shared:
         """The batch of ``step`` and what the teacher says of it, made once for all."""
@@ -253,9 +273,17 @@ class Lockstep:
         return new
 
     def _end(self, member: Member, outcome: Outcome) -> bool:
-        """Record how ``member`` ended; False, as it does not go on."""
-        self.on_end(member, outcome)
-        self.saver.forget(member)
+        """Record how ``member`` ended; False, as it does not go on.
+
+        One that cannot be recorded (a full disk, say) keeps its checkpoint and does not stop the rest.
+        """
+        try:
+            self.on_end(member, outcome)
+        except Exception as error:
+            traceback.print_exc()
+            self._unrecorded = self._unrecorded or error
+        else:
+            self.saver.forget(member)
         return False
 
     def _tell(self, member: Member) -> None:
@@ -286,13 +314,15 @@ def _attempt(member: Member, work: Callable[[], object]) -> Outcome | None:
         work()
     except Diverged as ended:
         return Outcome("diverged", f"{ended}.")
-    except NOBODYS:
+    except NotApplicable as error:
+        return Outcome("inapplicable", str(error))
+    except (*NOBODYS, KeyboardInterrupt):
         raise
-    except (Exception, SystemExit) as error:  # other people's code: whatever it raises costs its own trial only
+    except BaseException as error:  # other people's code: whatever it raises costs its own trial only
         traceback.print_exc()
         if member.device.type == "cuda":
             torch.cuda.synchronize(member.device)  # which raises where it was the GPU that failed
-        return Outcome("crashed", f"{type(error).__name__}: {error}")
+        return Outcome("crashed", described(error))
     return None
 
 
@@ -302,12 +332,21 @@ def _views(members: Sequence[Member]) -> tuple[str, ...]:
 
 
 def _step(member: Member, batch: Batch, taught: Taught | None) -> None:
-    """One step of ``member``; ValueError when it changed what all members share, which would change their numbers."""
+    """One step of ``member``; ValueError when it changed what all members share, which would change their numbers.
+
+    Foreign code is given copies: what it writes by ``.data`` or ``.numpy()`` is seen by no count of versions.
+    """
+    if not member.ours:
+        batch, taught = batch.first(len(batch.y)), None if taught is None else taught.map(_copied)
     before = _versions(batch, taught)
     with torch.enable_grad():  # whatever mode a method leaves behind ends here
         member.step(batch, taught)
     if _versions(batch, taught) != before:
         raise ValueError("the method changed the batch or the teacher's outputs in place; let its loss work on copies")
+
+
+def _copied(outputs: Outputs) -> Outputs:
+    return outputs.map(torch.clone)
 
 
 def _versions(batch: Batch, taught: Taught | None) -> list[int]:

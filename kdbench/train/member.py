@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from kdbench.data import Dataset
-from kdbench.errors import UserError
+from kdbench.errors import NotApplicable
 from kdbench.methods import METHODS, load_class
 from kdbench.methods.base import ApartOptimiser, Method, Phase, Step, Sweep, View
 from kdbench.models.factory import create
@@ -52,10 +52,12 @@ class Member:
         self.spec = METHODS.get(trial.method)
         #: The parts of student's and teacher's Outputs that the method asks for.
         self.parts = self.spec.needs & PARTS
+        #: Whether all of its code is kdbench's: who else's it is works on copies of what the cohort shares.
+        self.ours = is_ours(trial)
         taught = teacher if self.spec.needs_teacher else None
-        #: Of a method that is not kdbench's: who changes his teacher, for however short a time, changes nobody else's.
+        #: Of foreign code: who changes his teacher, for however short a time, changes nobody else's.
         self.own_teacher: nn.Module | None = None
-        if taught is not None and not is_ours(trial):
+        if taught is not None and not self.ours:
             taught = copy.deepcopy(taught)
             self.own_teacher = taught.module
         shape, classes, norm = dataset.spec.image_shape, dataset.spec.classes, trial.normalisation
@@ -82,7 +84,7 @@ class Member:
         applies = self.spec.applies
         self.smallest_batch = trial.protocol.batch if applies.full_batch else applies.min_batch
         if len(batches.train) < self.smallest_batch:
-            raise UserError(
+            raise NotApplicable(
                 f"It learns from batches of {self.smallest_batch} images or more, and there are {len(batches.train)} "
                 "training images: give the protocol a smaller batch."
             )

@@ -1,0 +1,45 @@
+"""Whose code a training runs: kdbench's own, or also that of plugins. Imports no torch."""
+
+from __future__ import annotations
+
+from kdbench.data import DATASETS
+from kdbench.methods import METHODS, leaves
+from kdbench.models import MODELS
+from kdbench.registry import OURS, Registry
+from kdbench.trials.teacher import Teacher
+from kdbench.trials.trial import Trial
+
+
+def foreign_method(name: str) -> frozenset[str]:
+    """The plugins that the method ``name`` comes from, with all that it wraps and sums."""
+    return _foreign({METHODS.origin(leaf.name) for leaf in leaves(METHODS.get(name))})
+
+
+def foreign_model(name: str) -> frozenset[str]:
+    """The plugin that the architecture ``name`` comes from; timm's and torchvision's count as ours."""
+    return _foreign({_origin(MODELS, name)})
+
+
+def foreign(trial: Trial) -> frozenset[str]:
+    """The plugins whose code runs while ``trial`` trains, or that its identity names."""
+    teacher = frozenset[str]() if trial.teacher is None else foreign_teacher(trial.teacher, trial.dataset)
+    return foreign_method(trial.method) | foreign_model(trial.student) | teacher | foreign_data(trial.dataset)
+
+
+def foreign_teacher(teacher: Teacher, dataset: str) -> frozenset[str]:
+    """The plugins whose code runs while ``teacher`` and the generations before it are made ready."""
+    parts = (foreign_method(each.method) | foreign_model(each.model) for each in teacher.lineage)
+    return foreign_data(dataset).union(*parts)
+
+
+def foreign_data(name: str) -> frozenset[str]:
+    """The plugin that the data set ``name`` comes from."""
+    return _foreign({_origin(DATASETS, name)})
+
+
+def _origin(registry: Registry, name: str) -> str:  # type: ignore[type-arg]
+    return registry.origin(name) if name in registry else OURS
+
+
+def _foreign(origins: set[str]) -> frozenset[str]:
+    return frozenset(origins - {OURS})
