@@ -20,6 +20,7 @@ from bench import wait_until
 from test_trial import TRIAL
 
 from kdbench.plan.task import Task
+from kdbench.plugins import Plugin
 from kdbench.schedule import Executor, Report
 
 ACTOR = r"""
@@ -164,6 +165,13 @@ class ExecutorConformance:
         assert not self.journal("start", "student")
         assert self.said("failed", "student")[0]["dependent"]
 
+    def test_trials_that_need_no_teacher_are_run_without_it(self) -> None:
+        trials = (replace(TRIAL, seed=0), replace(TRIAL, seed=1, teacher=None), replace(TRIAL, seed=2))
+        students = replace(self.task("students", "ok", ["teacher"]), trials=trials)
+        report = self.run(1, self.task("teacher", "refuse:it diverged."), students)
+        assert report.failed == {"teacher": "it diverged.", "students": "it diverged."}
+        assert [[trial.seed for trial in task.trials] for task in report.finished] == [[1]]
+
     def test_a_failed_teacher_fails_a_whole_line_even_when_nothing_else_is_left(self) -> None:
         line = [self.task("t0", "refuse:no."), *(self.task(f"t{n}", "ok", [f"t{n - 1}"]) for n in (1, 2, 3))]
         assert self.run(1, *line).failed == dict.fromkeys(("t0", "t1", "t2", "t3"), "no.")
@@ -227,6 +235,24 @@ class ExecutorConformance:
         assert sum(t.cost for t in report.finished) == pytest.approx(4.0)
         assert "one by one" in self.said("retried", "t")[-1]["text"]
         assert bool(self.said("failed")[0].get("timed_out")) == (end == "silence")
+
+    def test_trials_of_other_peoples_code_come_last_when_their_task_falls_apart(self) -> None:
+        trials = tuple(replace(TRIAL, seed=seed) for seed in range(2))
+        plugin = (Plugin("a.py", "0" * 64, "/a.py"),)
+        foreign = replace(self.task("foreign", "poison:7"), trials=trials, plugins=plugin)
+        self.run(1, foreign, self.task("u", "ok"), self.task("v", "ok"))
+        assert [line["id"] for line in self.journal("start")][:3] == ["foreign", "u", "v"]
+
+    def test_no_worker_is_blamed_for_a_time_when_nobody_listened(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The machine slept, or somebody stopped this process and let it go on."""
+        monkeypatch.setattr("kdbench.schedule.local.STANDSTILL", 0.5)
+
+        def asleep(_: str, event: dict[str, Any]) -> None:
+            if event["event"] == "started":
+                time.sleep(3.0)
+
+        report = self.run(1, self.task("t", "sleep:4"), silence=2.5, watch=asleep)
+        assert report.failed == {}
 
     def test_an_exit_without_a_last_word_is_no_success(self) -> None:
         report = self.run(1, self.task("t", "early"))

@@ -59,6 +59,6 @@ def _function(spec: ModelSpec) -> Callable[..., nn.Module]:
     module_name, _, function_name = spec.implementation.partition(":")
     try:
         function: Callable[..., nn.Module] = getattr(importlib.import_module(module_name), function_name)
-    except Exception as error:  # a plugin's module is other people's code: it may raise anything
+    except (Exception, SystemExit) as error:  # a plugin's module is other people's code: it may raise anything
         raise UserError(f"model {spec.name!r}: cannot load {spec.implementation!r}: {described(error)}.") from error
     return function

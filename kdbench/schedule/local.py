@@ -82,7 +82,6 @@ class LocalExecutor:
             try:
                 turned = time.monotonic()
                 while waiting or running:
-                    turned = self._allow_for_a_stop(running, turned)
                     self._drop_hopeless(waiting, report, watch)
                     while (task := self._next(waiting, report, len(free))) is not None:
                         waiting.remove(task)
@@ -98,6 +97,7 @@ class LocalExecutor:
                         running.remove(one)
                         free += one.slots
                         self._ended(one, waiting, report, watch)
+                    turned = self._allow_for_a_stop(running, turned)
                     self._end_hung(running)
             except KeyboardInterrupt:
                 report.interrupted = True
