@@ -282,7 +282,9 @@ class InlineExecutor:
         from kdbench.errors import UserError
 
         report = Report()
-        for task in tasks:
+        waiting = list(tasks)
+        while waiting:
+            task = waiting.pop(0)
             watch(task, {"event": "started", "slot": 0, "pid": os.getpid(), "attempt": task.attempt})
             before = next((report.failed[name] for name in task.after if name in report.failed), "")
             reason, refused = before, False
@@ -293,6 +295,8 @@ class InlineExecutor:
                 reason, refused = str(error), True
             except Exception as error:
                 reason = f"{task.title}: {error}"
+            if before and (alone := task.without_teacher()) is not None:
+                waiting.append(alone)
             if reason:
                 report.failed[task.id] = reason
             else:

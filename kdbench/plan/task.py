@@ -52,6 +52,11 @@ class Task:
         protocol = self.trials[0].protocol if self.trials else self.teacher.protocol if self.teacher else None
         return 1 if protocol is None else protocol.threads
 
+    def without_teacher(self) -> Task | None:
+        """Its trials that need no teacher, as a task that waits for none; None where there are no such trials."""
+        alone = tuple(trial for trial in self.trials if trial.teacher is None)
+        return dataclasses.replace(self, id=f"{self.id}-alone", trials=alone, after=()) if alone else None
+
     def to_json(self) -> str:
         plain: dict[str, Any] = {
             **{

@@ -122,9 +122,7 @@ class LocalExecutor:
         while hopeless := [task for task in waiting if set(task.after) & set(report.failed)]:
             for task in hopeless:
                 waiting.remove(task)
-                alone = tuple(trial for trial in task.trials if trial.teacher is None)
-                if alone:
-                    waiting.append(dataclasses.replace(task, id=f"{task.id}-alone", trials=alone, after=()))
+                waiting += [alone for alone in [task.without_teacher()] if alone is not None]
                 reason = next(report.failed[name] for name in task.after if name in report.failed)
                 report.failed[task.id] = reason
                 watch(task, {"event": "failed", "text": reason, "dependent": True})
