@@ -1,0 +1,204 @@
+"""A randomised attack: kills, damage, concurrent runs and misbehaving plugins over digits, against a quiet run's bits.
+
+``python tests/attack/attack.py --minutes 60 --seed 1`` attacks for an hour and prints what was done and found. A round
+is one suite in an empty results folder: one or two runs of it at a time beside misbehaving plugins, faults in random
+order at random moments, and at the end one run that nobody disturbs. Then every trial of kdbench's own methods has to
+have the weights, predictions, scores and curve of the quiet run, in each record that there is of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import shutil
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from bench import Bench, plugin_text, suite_text
+
+from attack.faults import FAULTS, WEIGHTS, Scene
+from attack.plugins import MISBEHAVING
+
+#: Rows, seeds and epochs of the suite: seconds of training, with maps, logits, parts of its own, and no teacher.
+ROWS = ("ce", "kd", "fitnet", "crd")
+SUITE = suite_text(ROWS, epochs=3, batch=100, seeds=(0, 1))
+#: Runs after which a round that is not complete counts as a failure.
+TRIES = 4
+PATIENCE = 600.0
+
+
+@dataclass
+class Report:
+    """What was done, and everything that was not as promised."""
+
+    rounds: int = 0
+    runs: int = 0
+    trials: int = 0
+    faults: Counter[str] = field(default_factory=Counter)
+    plugins: Counter[str] = field(default_factory=Counter)
+    exits: Counter[str] = field(default_factory=Counter)
+    failures: list[str] = field(default_factory=list)
+
+    def lines(self) -> list[str]:
+        counts = [f"{self.rounds} rounds, {self.runs} runs, {self.trials} trials compared"]
+        faults = [f"  {count:>5}  {name}" for name, count in self.faults.most_common()]
+        plugins = [f"  {count:>5}  plugin that {name}" for name, count in self.plugins.most_common()]
+        exits = ", ".join(f"{code}: {count}" for code, count in sorted(self.exits.items()))
+        failures = [f"FAILED {text}" for text in self.failures] or ["0 failures"]
+        return [*counts, *faults, *plugins, f"exit codes of the runs: {exits}", *failures]
+
+
+def bits(record: dict[str, Any]) -> list[Any]:
+    """What must not differ: weights, predictions, scores, and the curve but for its seconds."""
+    curve = [{name: value for name, value in point.items() if name != "seconds"} for point in record["curve"]]
+    return [record["weights_sha256"], record["predictions"]["sha256"], record["scores"], curve]
+
+
+class Attack:
+    """``folder`` holds the quiet run's cache and results, and each round's while it lasts."""
+
+    def __init__(self, folder: Path, seed: int) -> None:
+        self.folder, self.rng, self.report = folder, random.Random(seed), Report()
+        self.quiet = Bench(folder / "quiet")
+        self.quiet.folder.mkdir(parents=True)
+        self.packages = self.quiet.install_suite(SUITE)
+        run = self._start(self.quiet.folder, [])
+        _, errors = run.communicate(timeout=PATIENCE)
+        if run.returncode != 0:
+            raise RuntimeError(f"the quiet run ended with {run.returncode}: {errors.decode()}")
+        self.expected = {key: bits(record) for key, record in self._records(self.quiet.folder)[0]}
+        assert len(self.expected) == len(ROWS) * 2 + 1  # and the teacher
+
+    def _start(self, folder: Path, words: list[str]) -> subprocess.Popen[bytes]:
+        bench = Bench(folder)
+        command = [sys.executable, "-m", "kdbench", "run", "--suite", "tiny", "--results", str(folder / "results")]
+        return subprocess.Popen(
+            [*command, "--out", str(folder / f"site-{self.rng.random()}"), "--device", "cpu", "--slots", "2", *words],
+            env=bench.environment(self.packages, KDBENCH_CHECKPOINT_SECONDS="0.3"),
+            cwd=folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+
+    def _records(self, folder: Path) -> tuple[list[tuple[str, dict[str, Any]]], list[str]]:
+        records, problems = Bench(folder).store.read()
+        return [(record["key"], record) for record in records if record["method"] in ROWS], problems
+
+    def round(self, faults: int) -> None:
+        """One suite, ``faults`` faults, and the comparison."""
+        number = self.report.rounds
+        folder = self.folder / f"round-{number}"
+        folder.mkdir()
+        if self.rng.random() < 0.5:  # with a cache that has seen something, or with none
+            shutil.copytree(self.quiet.folder / "cache", folder / "cache")
+        names = self.rng.sample(sorted(MISBEHAVING), self.rng.choice([0, 1, 1, 2]))
+        plugins = [folder / f"{name}_plugin.py" for name in names]
+        for name, path in zip(names, plugins, strict=True):
+            path.write_text(plugin_text(name, **MISBEHAVING[name]), encoding="utf-8")
+            self.report.plugins[name] += 1
+        words = [w for n, p in zip(names, plugins, strict=True) for w in ("--plugin", str(p), "--method", n)]
+        words += [word for row in ROWS for word in ("--method", row)] if names else []
+        scene = Scene(folder, plugins, self.rng)
+        self._disturb(scene, words, faults)
+        self._compare(scene, words)
+        self.report.rounds += 1
+        if not any(text.startswith(f"round {number}:") for text in self.report.failures):
+            shutil.rmtree(folder)
+
+    def _disturb(self, scene: Scene, words: list[str], faults: int) -> None:
+        """Runs, one or two at a time, under ``faults`` faults."""
+        running: list[subprocess.Popen[bytes]] = []
+        weights = [WEIGHTS.get(name, 1) for name in FAULTS]
+        done = 0
+        while done < faults:
+            running = [run for run in running if not self._over(scene, run)]
+            while len(running) < self.rng.choice([1, 1, 2]):
+                running.append(self._start(scene.folder, words))
+                self.report.runs += 1
+            scene.runs = [run.pid for run in running]
+            time.sleep(self.rng.uniform(0.2, 6.0))
+            (name,) = self.rng.choices(list(FAULTS), weights)
+            if FAULTS[name](scene):
+                self.report.faults[name] += 1
+            done += 1
+        for run in running:
+            run.terminate()
+            self._over(scene, run, wait=True)
+
+    def _over(self, scene: Scene, run: subprocess.Popen[bytes], wait: bool = False) -> bool:
+        if not wait and run.poll() is None:
+            return False
+        try:
+            output, errors = run.communicate(timeout=PATIENCE)
+        except subprocess.TimeoutExpired:
+            run.kill()
+            output, errors = run.communicate()
+            self._fail(f"a run did not end: {errors.decode()[-500:]}")
+        self.report.exits[str(run.returncode)] += 1
+        if b"Traceback" in output + errors:
+            self._fail(f"a traceback: {(output + errors).decode()[-1500:]}")
+        if run.returncode not in (0, 2, 3, 130, -9, -2, -15):
+            self._fail(f"exit code {run.returncode}: {errors.decode()[-500:]}")
+        return True
+
+    def _compare(self, scene: Scene, words: list[str]) -> None:
+        """A quiet run to the end, of kdbench's own rows alone, and whether all is as it would have been."""
+        for attempt in range(TRIES):
+            run = self._start(scene.folder, [word for row in ROWS for word in ("--method", row)])
+            self.report.runs += 1
+            output, errors = run.communicate(timeout=PATIENCE)
+            self.report.exits[str(run.returncode)] += 1
+            if run.returncode == 0:
+                break
+            if attempt == TRIES - 1:
+                self._fail(f"exit code {run.returncode} of a quiet run: {(output + errors).decode()[-1500:]}")
+        records, problems = self._records(scene.folder)
+        for problem in problems:
+            self._fail(f"a record is unreadable although its trial was run again: {problem}")
+        for key, record in records:
+            self.report.trials += 1
+            if record["status"] != "finished" or bits(record) != self.expected[key]:
+                self._fail(
+                    f"{record['label']} seed {record['seed']} is {record['status']} with other bits: {record['detail']}"
+                )
+        for key in self.expected.keys() - {key for key, _ in records}:
+            self._fail(f"the trial {key[:12]} has no record")
+        left = [path.name for place in ("cache", "results") for path in (scene.folder / place).rglob("half.*.tmp")]
+        if left and left[0].startswith("half") and (scene.cache / "checkpoints" / left[0]).exists():
+            self._fail(f"{left[0]} was left lying")
+
+    def _fail(self, text: str) -> None:
+        self.report.failures.append(f"round {self.report.rounds}: {text}")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--faults", type=int, default=6, help="faults a round")
+    parser.add_argument("--keep", type=Path, help="a folder that keeps the rounds that failed")
+    options = parser.parse_args()
+    end = time.monotonic() + options.minutes * 60
+    with TemporaryDirectory() as folder:
+        attack = Attack(Path(folder), options.seed)
+        while time.monotonic() < end:
+            attack.round(options.faults)
+            print(json.dumps({"rounds": attack.report.rounds, "failures": len(attack.report.failures)}), flush=True)
+        print("\n".join(attack.report.lines()))
+        if options.keep and attack.report.failures:
+            shutil.copytree(folder, options.keep, dirs_exist_ok=True)
+    return 1 if attack.report.failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,144 @@
+"""What can go wrong while kdbench runs, each done to a run from outside by a random draw."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+#: Files of the cache that a fault may damage, by the folder they lie in.
+CACHED = ("checkpoints/*", "teachers/*/*.*", "teachers/*/record/v1/*/*", "outputs/*/*", "images/*/*", "identity/*")
+
+
+class Scene:
+    """One attacked run: where its files lie and which processes belong to it."""
+
+    def __init__(self, folder: Path, plugins: list[Path], rng: random.Random) -> None:
+        self.folder, self.plugins, self.rng = folder, plugins, rng
+        self.runs: list[int] = []
+
+    @property
+    def cache(self) -> Path:
+        return self.folder / "cache"
+
+    @property
+    def results(self) -> Path:
+        return self.folder / "results"
+
+    def workers(self) -> list[int]:
+        """The process ids of all workers of the scene's runs."""
+        found = []
+        for run in self.runs:
+            with contextlib.suppress(OSError):
+                found += [int(pid) for pid in Path(f"/proc/{run}/task/{run}/children").read_text().split()]
+        return found
+
+    def some_file(self, folder: Path, *patterns: str) -> Path | None:
+        files = [path for pattern in patterns for path in sorted(folder.glob(pattern)) if path.is_file()]
+        return self.rng.choice(files) if files else None
+
+
+def _signal(pids: list[int], number: int, rng: random.Random) -> bool:
+    if not pids:
+        return False
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(rng.choice(pids), number)
+    return True
+
+
+def kill_worker(scene: Scene) -> bool:
+    return _signal(scene.workers(), signal.SIGKILL, scene.rng)
+
+
+def kill_run(scene: Scene) -> bool:
+    return _signal(scene.runs, signal.SIGKILL, scene.rng)
+
+
+def end_run(scene: Scene) -> bool:
+    return _signal(scene.runs, scene.rng.choice([signal.SIGTERM, signal.SIGINT]), scene.rng)
+
+
+def stop_for_a_while(scene: Scene) -> bool:
+    pids = [*scene.workers(), *scene.runs]
+    if not pids:
+        return False
+    pid = scene.rng.choice(pids)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGSTOP)
+        time.sleep(scene.rng.uniform(0.1, 1.5))
+        os.kill(pid, signal.SIGCONT)
+    return True
+
+
+def _damage(path: Path, rng: random.Random) -> None:
+    """One bit, the end, the beginning, all of it, or the file itself."""
+    with contextlib.suppress(OSError):
+        content = bytearray(path.read_bytes())
+        how = rng.choice(["flip", "flip", "flip", "cut", "zero", "garbage", "empty", "remove"])
+        if how == "remove":
+            path.unlink()
+            return
+        if how == "flip" and content:
+            content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+        elif how == "cut":
+            del content[rng.randrange(len(content) + 1) :]
+        elif how == "zero" and content:
+            start = rng.randrange(len(content))
+            content[start : start + 512] = bytes(len(content[start : start + 512]))
+        elif how == "garbage":
+            content = bytearray(rng.randbytes(min(len(content), 4096)))
+        elif how == "empty":
+            content.clear()
+        stamps = path.stat()
+        # Copied and exchanged, as a mapped file that shrinks kills whoever reads it, which no program can survive.
+        other = path.with_name(f"{path.name}.damaged")
+        other.write_bytes(content)
+        os.utime(other, ns=(stamps.st_atime_ns, stamps.st_mtime_ns))
+        other.replace(path)
+
+
+def damage_cache(scene: Scene) -> bool:
+    path = scene.some_file(scene.cache, *CACHED)
+    if path is not None:
+        _damage(path, scene.rng)
+    return path is not None
+
+
+def damage_record(scene: Scene) -> bool:
+    path = scene.some_file(scene.results, "v1/*/*.json")
+    if path is not None:
+        _damage(path, scene.rng)
+    return path is not None
+
+
+def leave_a_half_written_file(scene: Scene) -> bool:
+    place = scene.rng.choice([scene.cache / "checkpoints", scene.results / "v1" / "tiny@1", scene.cache / "teachers"])
+    if not place.is_dir():
+        return False
+    (place / f"half.{scene.rng.randrange(4_000_000, 4_194_000)}.tmp").write_bytes(scene.rng.randbytes(100))
+    return True
+
+
+def edit_a_plugin(scene: Scene) -> bool:
+    if not scene.plugins:
+        return False
+    path = scene.rng.choice(scene.plugins)
+    path.write_text(path.read_text(encoding="utf-8") + f"# {scene.rng.random()}\n", encoding="utf-8")
+    return True
+
+
+FAULTS: dict[str, Callable[[Scene], bool]] = {
+    "worker killed": kill_worker,
+    "run killed": kill_run,
+    "run ended by a signal": end_run,
+    "process stopped for a while": stop_for_a_while,
+    "file in the cache damaged": damage_cache,
+    "record damaged": damage_record,
+    "half-written file left": leave_a_half_written_file,
+    "plugin edited": edit_a_plugin,
+}
+WEIGHTS = {"worker killed": 3, "run killed": 2, "file in the cache damaged": 5, "record damaged": 2}
