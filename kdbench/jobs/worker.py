@@ -52,8 +52,13 @@ def main(arguments: list[str]) -> int:
 def run(task: Task, emit: Any) -> None:
     """Do ``task`` in this process."""
     from kdbench.plugins import load_plugins
+    from kdbench.train import global_state
 
+    global_state.remember()
     load_plugins(task.plugins)
+    if changed := global_state.differences(thorough=True):
+        text = f"a plugin changed what all trials share when it was loaded, which is put back: {', '.join(changed)}"
+        emit({"event": "note", "text": text})
     from kdbench.jobs.cohort import train_cohort
     from kdbench.jobs.teacher import prepare
     from kdbench.plan.cohorts import cohorts
