@@ -44,6 +44,10 @@ def _torch_as_it_was() -> Iterator[None]:
         torch.set_num_threads(1)
         if torch.are_deterministic_algorithms_enabled():
             torch.set_deterministic_debug_mode("default")
+    if "kdbench.train.global_state" in sys.modules:
+        from kdbench.train.global_state import forget
+
+        forget()
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -30,6 +30,7 @@ from kdbench.train.compiling import check_compiles, compiled
 from kdbench.train.crew import Crew
 from kdbench.train.device import NOBODYS, numerics, set_up
 from kdbench.train.file_batches import make_batches
+from kdbench.train.global_state import PastMending, left_alone
 from kdbench.train.lockstep import Emit, Lockstep, Saver
 from kdbench.train.member import Member, frozen_spec
 from kdbench.train.pace import Pace
@@ -148,7 +149,9 @@ def _admitted(
         trial, *waiting = waiting
         try:
             member = Member(trial, common.dataset, common.batches, common.device, common.spec, common.teacher_logits)
-        except (*NOBODYS, KeyboardInterrupt):
+            if not member.ours:
+                left_alone(thorough=True)
+        except (*NOBODYS, PastMending, KeyboardInterrupt):
             raise
         except BaseException as error:  # a plugin that cannot be built costs its own trial only
             traceback.print_exc()

@@ -39,6 +39,9 @@ def main(arguments: list[str]) -> int:
         run(task, emit)
         emit({"event": "done"})  # an exit code of 0 alone is what any plugin can end the process with
     except UserError as error:
+        if type(error).__name__ == "PastMending":  # of this process: another one may go on, with one trial at a time
+            print(error, file=sys.stderr)
+            return 1
         emit({"event": "refused", "text": str(error)})
         return EXIT_REFUSED
     except Exception as error:
@@ -51,12 +54,11 @@ def main(arguments: list[str]) -> int:
 
 def run(task: Task, emit: Any) -> None:
     """Do ``task`` in this process."""
-    from kdbench.plugins import load_planned
     from kdbench.records.provenance import source_digest
 
     if task.source not in ("", source_digest()):
         raise UserError("kdbench itself was changed since the run was planned; start the run again.")
-    load_planned(task.plugins)
+    _load(task, emit)
     from kdbench.jobs.cohort import train_cohort
     from kdbench.jobs.teacher import prepare
     from kdbench.plan.cohorts import cohorts
@@ -66,10 +68,33 @@ def run(task: Task, emit: Any) -> None:
         for cohort in cohorts(task.trials):
             with locked(task.cache / "locks", [trial.key for trial in cohort.trials], emit):
                 train_cohort(task, cohort.trials, emit)
+            _put_back(task, emit, "by the time its trials had ended")
     elif task.teacher is not None:
         name = f"teacher-{teacher_key(task.teacher, task.dataset, task.data_digest)[:16]}"
         with locked(task.cache / "locks", [name], emit):
             prepare(task, emit)
+
+
+def _load(task: Task, emit: Any) -> None:
+    """Load the plugins of ``task``, under the eyes of torch."""
+    from kdbench.plugins import load_planned
+
+    if task.plugins:
+        from kdbench.train import global_state
+
+        global_state.remember()
+    load_planned(task.plugins)
+    _put_back(task, emit, "when it was loaded")
+
+
+def _put_back(task: Task, emit: Any, when: str) -> None:
+    """Undo what plugins have changed of what trials share, and say so."""
+    if task.plugins:
+        from kdbench.train import global_state
+
+        if changed := global_state.differences(thorough=True):
+            text = f"a plugin changed what all trials share {when}, which is put back: {', '.join(changed)}"
+            emit({"event": "note", "text": text})
 
 
 @contextmanager

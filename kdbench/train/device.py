@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from kdbench.errors import DataError, UserError
+from kdbench.train.global_state import establish
 
 #: What is no fault of the trial that meets it: a file that is damaged, a GPU that fails from here on.
 NOBODYS = (DataError, torch.AcceleratorError)
@@ -20,24 +21,18 @@ _KEPT = {-1: 2**31 - 1, -2: 64 * 2**20, -3: 2**30}
 
 
 def set_up(name: str, threads: int) -> torch.device:
-    """Choose deterministic algorithms and ``threads`` threads inside an operation.
+    """Set whatever torch's numbers depend on: deterministic algorithms, ``threads`` threads inside an operation.
 
     UserError where there is no such device.
     """
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: torch sees no CUDA device here; use --device cpu, or look at kdbench doctor.")
-    torch.set_num_threads(threads)
+    device = torch.device(name)
     if name == "cpu":
         _keep_freed_memory()
-    # Not use_deterministic_algorithms, which loads the compiler; kdbench.train.compiling tells that itself.
-    torch.set_deterministic_debug_mode("warn" if name == "cuda" else "error")
-    # Filling fresh memory with NaN finds bugs, not numbers, and costs time in every step.
-    torch.utils.deterministic.fill_uninitialized_memory = False
-    torch.backends.cudnn.benchmark = False
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.allow_tf32 = False
     warnings.filterwarnings("ignore", message=".*given NumPy array is not writable.*")
-    return torch.device(name)
+    establish(device, threads)
+    return device
 
 
 def _keep_freed_memory() -> None:

@@ -22,10 +22,11 @@ from kdbench.errors import NotApplicable, described
 from kdbench.measure.evaluate import EVALUATION_BATCH
 from kdbench.methods.base import Sweep
 from kdbench.models.outputs import Outputs
-from kdbench.train import checkpoint
+from kdbench.train import checkpoint, global_state
 from kdbench.train.batches import Batch, Batches
 from kdbench.train.crew import Crew
 from kdbench.train.device import NOBODYS
+from kdbench.train.global_state import PastMending
 from kdbench.train.member import Member
 from kdbench.train.pace import Pace
 from kdbench.train.remembered import Remembered
@@ -207,9 +208,17 @@ class Lockstep:
                     break
                 self._all(scored, partial(Member.look, split=split, images=piece), live)
         self._all(members, lambda member: member.end_epoch(seconds), live)
+        self._look_around(live)
         for member in members:
             if step >= 0 and member in live:
                 self._tell(member)
+
+    def _look_around(self, live: list[Member]) -> None:
+        """End all that run other people's code where some of it has replaced a function, say: none can be trusted."""
+        foreign = [member for member in live if not member.ours]
+        if foreign:
+            ended = _attempt(foreign[0], partial(global_state.left_alone, thorough=True))
+            self._leave(live, foreign, [ended] * len(foreign))
 
     def _all(self, members: Sequence[Member], work: Callable[[Member], object], live: list[Member]) -> None:
         """``work`` done for those of ``members`` that are ``live``, side by side where that can be."""
@@ -316,7 +325,7 @@ def _attempt(member: Member, work: Callable[[], object]) -> Outcome | None:
         return Outcome("diverged", f"{ended}.")
     except NotApplicable as error:
         return Outcome("inapplicable", str(error))
-    except (*NOBODYS, KeyboardInterrupt):
+    except (*NOBODYS, PastMending, KeyboardInterrupt):
         raise
     except BaseException as error:  # other people's code: whatever it raises costs its own trial only
         traceback.print_exc()
@@ -341,6 +350,8 @@ def _step(member: Member, batch: Batch, taught: Taught | None) -> None:
     before = _versions(batch, taught)
     with torch.enable_grad():  # whatever mode a method leaves behind ends here
         member.step(batch, taught)
+    if not member.ours:
+        global_state.left_alone()
     if _versions(batch, taught) != before:
         raise ValueError("the method changed the batch or the teacher's outputs in place; let its loss work on copies")
 
