@@ -48,8 +48,11 @@ class _Composed(Method):
         return [ParameterGroup(own), *(group for part in self._each() for group in part.parameter_groups())]
 
     def optimiser(self, groups: Sequence[dict[str, Any]], protocol: Protocol) -> torch.optim.Optimizer | None:
-        """The one part's that brings its own; ``build`` has seen to it that there is no second."""
-        return next((made for part in self._each() if (made := part.optimiser(groups, protocol)) is not None), None)
+        """The one part's that brings its own."""
+        made = [own for part in self._each() if (own := part.optimiser(groups, protocol)) is not None]
+        if len(made) > 1:
+            raise UserError(f"{self.spec.name!r} sums methods that each bring an optimiser; only one of them can.")
+        return made[0] if made else None
 
     def deployed(self, student: nn.Module) -> nn.Module:
         """The one part's that deploys more than the student."""
