@@ -49,6 +49,11 @@ def load_plugins(files: Iterable[str] = ()) -> None:
             _load_file(path)
 
 
+def methods_of(file: str) -> list[str]:
+    """The methods that the plugin ``file`` defines, which is loaded."""
+    return [name for name in SOURCES if METHODS.origin(name) == f"plugin {Path(file).name}"]
+
+
 def _load_entry_points(group: str, registry: Registry[T], kind: type[T]) -> None:
     for point in metadata.entry_points(group=group):
         origin, spec = _load(point, group)

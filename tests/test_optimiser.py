@@ -150,14 +150,14 @@ REFUSED = {
         "None",
     ),
     "infinite": ("return torch.optim.AdamW(groups, lr=float('inf'))", "must be a finite number from 0 on, not inf"),
-    "fewer": ("return torch.optim.AdamW(groups[:1])", "must hold each parameter of the groups that it is given once"),
+    "fewer": ("return torch.optim.AdamW(groups[:1])", "must hold each parameter of the groups it is given once"),
     "foreign": (
         "return torch.optim.AdamW([*groups, {'params': [torch.nn.Parameter(torch.ones(1))]}])",
         "and no other",
     ),
     "joined": (
         "return torch.optim.AdamW([{'params': [p for group in groups for p in group['params']]}])",
-        "puts parameters into one group whose ParameterGroups differ in rate",
+        "joins parameters in one group whose ParameterGroups differ in rate",
     ),
     "scheduler": (
         "return torch.optim.lr_scheduler.ConstantLR(torch.optim.AdamW(groups))",

@@ -143,7 +143,7 @@ def spec_from(raw: Mapping[str, Any], where: str) -> MethodSpec:
         paper=paper,
         implementation=_take(raw, "implementation", str, where),
         needs=_names(_take(raw, "needs", list, where, []), f"{where}: needs"),
-        terms=_take(raw, "terms", dict, where),
+        terms=_take(raw, "terms", dict, where, {}),
         hyperparameters=knobs,
         pairs=_tables(_take(raw, "pairs", dict, where, {}), f"{where} [pairs]"),
         pairs_source=_take(raw, "pairs_source", str, where, ""),

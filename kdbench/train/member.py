@@ -105,6 +105,8 @@ class Member:
         table: list[tuple[int, int, Phase]] = []
         end = 0
         for phase in reversed(self.method.phases()):
+            if not isinstance(phase, Phase):
+                raise ValueError(f"method {self.spec.name!r}: phases must return Phases, not {type(phase).__name__}")
             epochs = phase.epochs(self.trial.protocol.epochs)
             end -= epochs * self.batches.steps_per_epoch
             table.insert(0, (end, epochs, phase))
@@ -173,7 +175,7 @@ class Member:
         outputs, views = self.forward(batch, phase)
         step = self.make_step(batch, outputs, taught, phase, views)
         terms = self.method.loss(step) if phase is None else phase[2].loss(step)
-        self._check(terms)
+        self.check_terms(terms)
         frozen = () if phase is None or phase[2].method else tuple(self.method.parameters())
         self._descend(terms, frozen)
         self.scoring.sums.add(terms, outputs.logits, batch.y)
@@ -290,7 +292,7 @@ class Member:
             },
         )
 
-    def _check(self, terms: object) -> None:
+    def check_terms(self, terms: object) -> None:
         """ValueError unless ``terms`` are what the card declares; its text ends up on the record."""
         name, declared = self.spec.name, sorted(self.spec.terms)
         if not isinstance(terms, dict):
