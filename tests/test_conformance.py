@@ -286,13 +286,7 @@ family = "logit"
 summary = "S"
 implementation = "several_plugin:Outer"
 wraps = true
-[paper]
-title = "P"
-authors = "A"
-venue = "V"
-year = 2024
-url = "https://example.org"
-bibtex = "@misc{p}"
+unpublished = true
 ''', "several_plugin.py")
 
 class Outer(Wrapper):

@@ -34,7 +34,10 @@ def card_lines(spec: MethodSpec, fixed: Mapping[str, object]) -> Iterator[str]:
     if spec.reconstruction:
         yield "A reconstruction: the paper's exact form could not be verified."
     yield ""
-    yield f"paper        {paper.title}. {paper.authors}. {paper.venue} {paper.year}. {paper.identifier} {paper.url}"
+    if paper is None:
+        yield "paper        unpublished"
+    else:
+        yield f"paper        {paper.title}. {paper.authors}. {paper.venue} {paper.year}. {paper.identifier} {paper.url}"
     yield f"needs        {', '.join(sorted(spec.needs)) or 'nothing but the labels'}"
     terms = ", ".join(f"{term} ({role})" for term, role in spec.terms.items())
     yield f"loss terms   {terms or 'those of the method inside'}"
@@ -61,8 +64,9 @@ def card_lines(spec: MethodSpec, fixed: Mapping[str, object]) -> Iterator[str]:
         yield f"values for pairs [{spec.pairs_source}]"
         for pair, values in spec.pairs.items():
             yield f"  {pair}: {_values(values)}"
-    yield ""
-    yield paper.bibtex.strip()
+    if paper is not None:
+        yield ""
+        yield paper.bibtex.strip()
 
 
 def _conditions(spec: MethodSpec) -> list[tuple[str, object]]:
