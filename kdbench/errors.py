@@ -31,20 +31,29 @@ class UserError(Exception):
 
 
 class UnknownName(UserError):
-    """A name no registry knows; the text lists the nearest ones."""
+    """A name no registry knows; the text lists the nearest ones, whatever their case and however words are joined."""
 
     def __init__(self, noun: str, name: str, known: Iterable[str]) -> None:
         names = sorted(known)
+        spelt: dict[str, list[str]] = {}
+        for other in names:
+            spelt.setdefault(_folded(other), []).append(other)
+        wanted = _folded(name)
         near = (
-            difflib.get_close_matches(name, names, n=4, cutoff=0.45)
-            or [other for other in names if name and (name in other or other in name)][:4]
+            difflib.get_close_matches(wanted, spelt, n=4, cutoff=0.45)
+            or [other for other in spelt if name and (wanted in other or other in wanted)][:4]
         )
-        hint = f"the nearest are {', '.join(near)}" if near else f"known are {', '.join(names[:12])}"
+        nearest = ", ".join(other for folded in near for other in spelt[folded])
+        hint = f"the nearest are {nearest}" if near else f"known are {', '.join(names[:12])}"
         super().__init__(f"There is no {noun} named {name!r}; {hint if names else 'none is registered'}.")
 
 
 class NotApplicable(UserError):
     """A method's own word that it is not defined for these networks or this data: a result, and not a mistake."""
+
+
+def _folded(name: str) -> str:
+    return name.casefold().replace("-", "_")
 
 
 class DataError(UserError):

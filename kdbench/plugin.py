@@ -74,8 +74,8 @@ def __dir__() -> list[str]:
 def check_method(name: str, files: Iterable[str] = ()) -> list[Check]:
     """What ``kdbench check-method`` finds of the method ``name``, for a package's own tests.
 
-    Installed plugins and the plugin ``files`` are loaded first. Each Check says ``what`` was tried, whether it
-    ``passed``, and in ``detail`` why not.
+    Installed plugins and the plugin ``files`` are loaded first; a wrapper by its name alone is checked around ``kd``.
+    Each Check says ``what`` was tried, whether it ``passed``, and in ``detail`` why not.
     """
     from kdbench.plugins import load_plugins
     from kdbench.train import conformance

@@ -100,6 +100,11 @@ def _load_specs(packages: Collection[str] | None = None) -> None:
     _load_entry_points("kdbench.datasets", DATASETS, DatasetSpec, packages)
 
 
+def methods_of(file: str) -> list[str]:
+    """The methods that the plugin ``file`` defines, which is loaded."""
+    return [name for name in SOURCES if METHODS.origin(name) == f"plugin {Path(file).name}"]
+
+
 def _load_entry_points(group: str, registry: Registry[T], kind: type[T], packages: Collection[str] | None) -> None:
     for point in metadata.entry_points(group=group):
         if packages is not None and (point.dist is None or point.dist.name not in packages):

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from kdbench.errors import UserError
-from kdbench.methods import METHODS, load_class
+from kdbench.methods import METHODS, load_class, parse_card
 from kdbench.methods.base import Method
 
 ALL = list(METHODS)
@@ -133,3 +133,49 @@ def test_unknown_hyper_parameter_and_choice_are_one_line():
         METHODS.get("kd").config("", {"temprature": 4}, "suite.toml")
     with pytest.raises(UserError, match="variant must be one of official, paper, not 'both'"):
         METHODS.get("at").config("", {"variant": "both"}, "suite.toml")
+
+
+CARD = """
+name = "mine"
+title = "Mine"
+version = 1
+family = "logit"
+summary = "S."
+implementation = "mine:Mine"
+{}
+[terms]
+ce = "task"
+{}
+"""
+PAPER = """
+[paper]
+title = "P"
+authors = "A"
+venue = "V"
+year = 2024
+url = "https://example.org"
+bibtex = "@misc{p}"
+"""
+
+
+def test_an_unpublished_method_has_no_paper():
+    card = parse_card(CARD.format("unpublished = true", ""), "mine.toml")
+    assert card.paper is None
+    assert card.describe()["paper"] is None
+
+
+def test_a_published_one_has_its_paper():
+    for said in ("", "unpublished = false"):
+        card = parse_card(CARD.format(said, PAPER), "mine.toml")
+        assert card.describe()["paper"]["venue"] == "V"
+
+
+@pytest.mark.parametrize(
+    ("said", "paper", "found"),
+    [("", "", "neither"), ("unpublished = false", "", "neither"), ("unpublished = true", PAPER, "both")],
+)
+def test_a_card_has_a_paper_or_says_that_there_is_none(said, paper, found):
+    with pytest.raises(UserError) as caught:
+        parse_card(CARD.format(said, paper), "mine.toml")
+    expected = f"mine.toml: a card has either a [paper] or 'unpublished = true', and this one has {found}."
+    assert str(caught.value) == expected

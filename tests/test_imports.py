@@ -58,6 +58,7 @@ def test_what_trains_nothing_needs_no_torch(bench: Bench, make_suite: Callable[[
     seen = look(
         bench,
         *(["list", what] for what in ("suites", "methods", "models", "datasets", "pairs")),
+        *(["show", name] for name in ("kd", "digits", "resnet20", "timm/resnet18", "resnet56:resnet20")),
         [*run, "--dry-run"],
         ["run", "--suite", "cifar100-short", "--dry-run"],
         run,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from kdbench.cli import main
+from kdbench.cli.new_method import write_package
+from kdbench.plugin import parse_card
 
 
 def _python(*words: str, site: Path, cwd: Path) -> str:
@@ -33,6 +36,19 @@ def test_a_package_from_new_method_goes_all_the_way(tmp_path: Path) -> None:
     page = (tmp_path / "s" / "methods" / "my-loss.html").read_text("utf-8")
     assert "kdbench-my-loss" in page
     assert "softens both networks" in page
+    assert "<td>unpublished</td>" in page
+
+
+def test_the_hint_how_to_add_a_paper_is_a_card_with_one(tmp_path: Path) -> None:
+    folder = write_package("my-loss", tmp_path)
+    text = (folder / "kdbench_my_loss" / "card.toml").read_text("utf-8")
+    assert parse_card(text, "card.toml").paper is None
+    published = re.sub(
+        "^# ", "", re.sub("^# The card.*|^unpublished.*", "", text, flags=re.MULTILINE), flags=re.MULTILINE
+    )
+    paper = parse_card(published.replace("https://...", "https://example.org"), "card.toml").paper
+    assert paper
+    assert paper.year == 2026
 
 
 @pytest.mark.parametrize("name", ["kd", "my loss", "a+b", "../up"])

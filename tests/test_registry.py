@@ -34,6 +34,25 @@ def test_an_unknown_name_lists_the_nearest(fruits: Registry[int], call: str) -> 
     assert "plum" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("KD", "kd"),
+        ("ResNet8x4", "resnet8x4"),
+        ("logit-mse", "logit_mse"),
+        ("LOGIT_MSE", "logit_mse"),
+        ("cifar100_short", "cifar100-short"),
+        ("at", "AT, At"),
+    ],
+)
+def test_neither_case_nor_hyphens_hide_the_nearest(name: str, nearest: str) -> None:
+    registry: Registry[None] = Registry("thing")
+    for known in ("kd", "nkd", "resnet8x4", "logit_mse", "cifar100-short", "At", "AT"):
+        registry.add(known, None, "here")
+    with pytest.raises(UnknownName, match=f"no thing named '{name}'; the nearest are {nearest}[,.]"):
+        registry.get(name)
+
+
 @pytest.mark.parametrize(("name", "hint"), [("zzzz", "known are peach, pear, plum"), ("", "known are peach")])
 def test_a_name_near_to_nothing_lists_what_there_is(fruits: Registry[int], name: str, hint: str) -> None:
     with pytest.raises(UnknownName, match=hint):

@@ -13,6 +13,7 @@ import pytest
 import render_records as rr
 
 from kdbench.errors import UserError
+from kdbench.methods import spec_from
 from kdbench.records.store import Store
 from kdbench.render import build
 from kdbench.render.pages import rate
@@ -163,6 +164,23 @@ def test_a_method_page_has_its_card_and_both_kinds_of_numbers(pages):
     assert page.row("wttm", "cifar100-short@1", "resnet56")[0] == "wttm on resnet56 → resnet20"
     assert page.row("resnet34", "72.19")[7] == "ttm , Table 5"
     assert "methods/wttm%2Bcrd.html" in {h.removeprefix("../") for h in page.attributes("href")}
+
+
+@pytest.mark.usefixtures("few")
+def test_an_unpublished_method_says_so_where_its_paper_would_stand(tmp_path):
+    raw = {"title": "Mine", "version": 1, "family": "logit", "summary": "S.", "implementation": "mine:Mine"}
+    mine = spec_from({**raw, "name": "mine", "unpublished": True, "terms": {"ce": "task"}}, "mine.toml")
+    store = Store(tmp_path / "results")
+    rr.put(store, 0.5, "mine", method_card=mine.describe())
+    (record,), problems = store.read()
+    assert record["method_card"] == mine.describe()
+    assert not problems
+    assert build(tmp_path / "results", tmp_path / "out").problems == []
+    page = Html((tmp_path / "out" / "methods" / "mine.html").read_text(encoding="utf-8"))
+    assert page.row("Paper") == ["Paper", "unpublished"]
+    assert not [target for target in page.attributes("href") if target.startswith("https://") and "mine" in target]
+    published = Html((tmp_path / "out" / "methods" / "kd.html").read_text(encoding="utf-8"))
+    assert "https://arxiv.org/abs/1503.02531" in published.attributes("href")
 
 
 def test_methods_of_the_literature_have_pages_with_safe_names(pages):

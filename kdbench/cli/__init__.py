@@ -16,7 +16,7 @@ COMMANDS = {
     "run": "train what a suite asks for and is not recorded yet, then build the site",
     "site": "build the leaderboard from results files",
     "list": "list suites, methods, models, data sets or pairs",
-    "show": "show a method's card: paper, hyper-parameters and their sources, what it needs and costs",
+    "show": "show what is known of a method, a suite, a data set, a model or a pair",
     "check-method": "say whether a method keeps the contract, and what it costs",
     "new-method": "write an installable package with a method, its test and its entry point",
     "doctor": "say what this machine has: devices, versions, data sets, extras",

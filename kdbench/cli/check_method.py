@@ -3,41 +3,48 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from kdbench.errors import EXIT_OK, EXIT_USAGE
+from kdbench.errors import EXIT_OK, EXIT_USAGE, UserError
 from kdbench.methods import METHODS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("method", help="a method's name or expression, or a plugin file, whose methods are all checked")
+    parser.add_argument(
+        "method",
+        nargs="*",
+        metavar="METHOD",
+        help="a method's name or expression, or a plugin file, whose methods are all checked; "
+        "without any, the methods of the files given by --plugin",
+    )
     parser.add_argument(
         "--plugin", action="append", default=[], metavar="FILE", help="load a plugin file; may be given again"
     )
 
 
 def main(options: argparse.Namespace) -> int:
-    from kdbench.plugins import SOURCES, load_plugins
+    from kdbench.plugins import load_plugins, methods_of
 
-    is_file = options.method.endswith(".py")
-    load_plugins([*options.plugin, options.method] if is_file else options.plugin)
-    file = str(Path(options.method).resolve()) if is_file else ""
-    names = (
-        [name for name in SOURCES if METHODS.origin(name) == f"plugin {Path(file).name}"] if file else [options.method]
-    )
-    return max(_check(name) for name in names)
+    load_plugins([*options.plugin, *(word for word in options.method if word.endswith(".py"))])
+    words = options.method or options.plugin
+    if not words:
+        raise UserError("check-method: name a method, or give a file of methods with --plugin.")
+    names = [name for word in words for name in (methods_of(word) if word.endswith(".py") else [word])]
+    for name in names:
+        METHODS.get(name)  # a mistyped one is said before the others take their time
+    return max(_check(name) for name in dict.fromkeys(names))
 
 
 def _check(name: str) -> int:
-    from kdbench.train.conformance import check_method, cost
+    from kdbench.train.conformance import around_kd, check_method, cost
 
-    failed = 0
+    name, failed = around_kd(name), 0
     for check in check_method(name):
         failed += not check.passed
         detail = f": {check.detail}" if check.detail else ""
         print(f"{name}: {'passed' if check.passed else 'FAILED'}: {check.what}{detail}")
     if failed:
-        print(f"{name}: {failed} checks failed; docs/plugins.md says what each asks.")
+        checks = "check" if failed == 1 else "checks"
+        print(f"{name}: {failed} {checks} failed; docs/plugins.md says what each asks.")
         return EXIT_USAGE
     found = cost(name)
     print(

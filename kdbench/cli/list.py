@@ -52,7 +52,8 @@ def _suites() -> Rows:
 def _methods() -> Rows:
     for name in METHODS:
         spec = METHODS.get(name)
-        yield spec.name, spec.family, f"{spec.title} ({spec.paper.venue} {spec.paper.year})", METHODS.origin(name)
+        printed = "unpublished" if spec.paper is None else f"{spec.paper.venue} {spec.paper.year}"
+        yield spec.name, spec.family, f"{spec.title} ({printed})", METHODS.origin(name)
 
 
 def _models() -> Rows:

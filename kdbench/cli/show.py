@@ -1,16 +1,46 @@
-"""``kdbench show METHOD``: a method's card."""
+"""``kdbench show NAME``: what is known of a method, a suite, a data set, a model or a pair."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 
-from kdbench.errors import EXIT_OK
-from kdbench.methods import METHODS, MethodSpec
+from kdbench.cli import dataset_text, method_text, model_text, pair_text, suite_text
+from kdbench.data import DATASETS
+from kdbench.errors import EXIT_OK, UnknownName
+from kdbench.methods import METHODS
+from kdbench.models import MODELS
+from kdbench.models.catalogue import library_spec
+from kdbench.suites import SUITES
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of thing that can be shown: which names it knows, and what it says of one; UserError where it cannot."""
+
+    known: Callable[[str], bool]
+    names: Callable[[], Iterable[str]]
+    lines: Callable[[str], Iterator[str]]
+
+
+KINDS = {
+    "method": Kind(METHODS.__contains__, METHODS.names, method_text.lines),
+    "suite": Kind(lambda name: name.partition("@")[0] in SUITES, SUITES.names, suite_text.lines),
+    "dataset": Kind(DATASETS.__contains__, DATASETS.names, dataset_text.lines),
+    "model": Kind(lambda name: name in MODELS or library_spec(name) is not None, MODELS.names, model_text.lines),
+    "pair": Kind(lambda name: ":" in name and name in pair_text.names(), pair_text.names, pair_text.lines),
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("method", help="a method, a preset (kd@t1-half), a sum (wttm+dist) or a wrapper (lskd(dkd))")
+    parser.add_argument("kind", nargs="?", choices=tuple(KINDS), help="what NAME is; default: whatever has that name")
+    parser.add_argument(
+        "name",
+        metavar="NAME",
+        help="a method, a preset (kd@t1-half), a sum (wttm+dist), a wrapper (lskd(dkd)), a suite, a data set, a model, "
+        "a pair (resnet56:resnet20)",
+    )
     parser.add_argument(
         "--plugin", action="append", default=[], metavar="FILE", help="load a plugin file; may be given again"
     )
@@ -20,55 +50,17 @@ def main(options: argparse.Namespace) -> int:
     from kdbench.plugins import load_plugins
 
     load_plugins(options.plugin)
-    spec = METHODS.get(options.method)
-    fixed = {} if spec.wraps else METHODS.resolve(options.method)[1]
-    print("\n".join(card_lines(spec, fixed)))
+    kinds = [KINDS[options.kind]] if options.kind else _of(options.name)
+    print("\n\n".join("\n".join(kind.lines(options.name)) for kind in kinds))
     return EXIT_OK
 
 
-def card_lines(spec: MethodSpec, fixed: Mapping[str, object]) -> Iterator[str]:
-    """The card as text; ``fixed`` are the values of a preset, shown in the defaults' place."""
-    paper = spec.paper
-    yield f"{spec.name}: {spec.title}, version {spec.version}, {spec.family}, from {spec.origin}"
-    yield spec.summary
-    if spec.reconstruction:
-        yield "A reconstruction: the paper's exact form could not be verified."
-    yield ""
-    yield f"paper        {paper.title}. {paper.authors}. {paper.venue} {paper.year}. {paper.identifier} {paper.url}"
-    yield f"needs        {', '.join(sorted(spec.needs)) or 'nothing but the labels'}"
-    terms = ", ".join(f"{term} ({role})" for term, role in spec.terms.items())
-    yield f"loss terms   {terms or 'those of the method inside'}"
-    cost = spec.budget
-    yield f"budget       {cost.epochs:g} x the protocol's epochs, {cost.views} view(s), deploys the {cost.deployed}"
-    if spec.views:
-        norms = ", ".join(f"{view} (batch norm {norm})" for view, norm in spec.views.items())
-        yield f"views        the batch, and {norms}"
-    conditions = [name if value is True else f"{name} {value}" for name, value in _conditions(spec)]
-    yield f"applies      {', '.join(conditions) or 'to every pair'}"
-    if spec.hyperparameters:
-        yield ""
-        yield "hyper-parameters"
-        for knob in spec.hyperparameters.values():
-            value, source = fixed.get(knob.name, knob.default), "the preset" if knob.name in fixed else knob.source
-            yield f"  {knob.name} = {value}  in {knob.range}  {knob.help} [{source}]"
-    if spec.presets:
-        yield ""
-        yield "presets"
-        for name, preset in spec.presets.items():
-            yield f"  {spec.name}@{name}: {_values(preset.values)} [{preset.source}]"
-    if spec.pairs:
-        yield ""
-        yield f"values for pairs [{spec.pairs_source}]"
-        for pair, values in spec.pairs.items():
-            yield f"  {pair}: {_values(values)}"
-    yield ""
-    yield paper.bibtex.strip()
-
-
-def _conditions(spec: MethodSpec) -> list[tuple[str, object]]:
-    plain = vars(type(spec.applies)())
-    return [(name, value) for name, value in vars(spec.applies).items() if value != plain[name]]
-
-
-def _values(values: Mapping[str, object]) -> str:
-    return ", ".join(f"{name} = {value}" for name, value in values.items())
+def _of(name: str) -> list[Kind]:
+    """The kinds that know ``name``; UserError where none does."""
+    found = [kind for kind in KINDS.values() if kind.known(name)]
+    if not found:
+        if set("+()") & set(name) or name.partition("@")[0] in METHODS:
+            METHODS.get(name)  # which says what is wrong with a sum, a wrapper or a preset
+        names = {known for kind in KINDS.values() for known in kind.names()}
+        raise UnknownName("method, suite, data set, model or pair", name, names)
+    return found

@@ -77,7 +77,7 @@ class Phase:
 
     ``epochs_of_240`` is its length in a 240-epoch training and scales with the protocol's. ``student`` and ``method``
     say whose parameters move; a student that does not move is seen in eval mode and its statistics stay. The rate is
-    ``rate`` times the protocol's, held constant.
+    ``rate`` times the protocol's, or times that of the method's own optimiser, held constant.
     """
 
     name: str
@@ -94,7 +94,7 @@ class Phase:
 
 @dataclass(frozen=True)
 class ParameterGroup:
-    """Trainable parameters of a method: their rate as a multiple of the protocol's, and a weight decay of their own."""
+    """Trainable parameters of a method: a multiple of the optimiser's rate, and a weight decay of their own."""
 
     parameters: tuple[nn.Parameter, ...]
     rate: float = 1.0
@@ -107,7 +107,7 @@ class ApartOptimiser(torch.optim.Optimizer):
     def step_apart(self, distill: Mapping[nn.Parameter, Tensor]) -> None:
         """Take a step: each parameter's ``grad`` is the task terms', its entry in ``distill`` the distillation terms'.
 
-        Either may be missing. The engine sets the groups' ``lr`` before each step.
+        Either may be missing. The groups' ``lr`` is set before each step.
         """
         raise TypeError(f"{type(self).__name__} does not define step_apart(distill)")
 
@@ -161,7 +161,9 @@ class Method(nn.Module):
     def optimiser(self, groups: Sequence[dict[str, Any]], protocol: Protocol) -> torch.optim.Optimizer | None:
         """An optimiser for ``groups`` (each with ``params``, and ``weight_decay`` where it has its own).
 
-        The default None stands for the protocol's. Its state must start with the training, not at the first gradient.
+        The default None stands for the protocol's. The protocol's schedule moves the ``lr`` that each of its groups is
+        made with; a ``ParameterGroup``'s rate is a multiple on top. It may group the parameters otherwise, but holds
+        each of them once. What it remembers belongs into its ``state``, which a resume restores.
         """
         return None
 

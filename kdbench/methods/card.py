@@ -116,11 +116,11 @@ class Preset:
 class MethodSpec:
     """A method's card.
 
-    ``implementation`` is ``module:Class``; ``pairs`` maps a pair name to the hyper-parameters printed for it,
-    ``presets`` a name to values published together, and ``compositions`` what is printed for this method with others:
-    expression -> pair, or ``*`` for all -> ``part.knob`` -> value. ``views`` maps each view it sees beside the
-    protocol's own to how batch norm sees it. ``wraps``: it changes another method. ``parts``: the specs that a
-    composition (kdbench.methods.expression) is made of, () for a card.
+    ``paper`` is None for an unpublished method. ``implementation`` is ``module:Class``; ``pairs`` maps a pair name to
+    the hyper-parameters printed for it, ``presets`` a name to values published together, and ``compositions`` what is
+    printed for this method with others: expression -> pair, or ``*`` for all -> ``part.knob`` -> value. ``views`` maps
+    each view it sees beside the protocol's own to how batch norm sees it. ``wraps``: it changes another method.
+    ``parts``: the specs that a composition (kdbench.methods.expression) is made of, () for a card.
     """
 
     name: str
@@ -128,7 +128,7 @@ class MethodSpec:
     version: int
     family: str
     summary: str
-    paper: Paper
+    paper: Paper | None
     implementation: str
     needs: frozenset[str]
     terms: Mapping[str, str]
@@ -173,7 +173,7 @@ class MethodSpec:
             "version": self.version,
             "family": self.family,
             "summary": self.summary,
-            "paper": dict(vars(self.paper)),
+            "paper": None if self.paper is None else dict(vars(self.paper)),
             "needs": sorted(self.needs),
             "terms": dict(self.terms),
             "hyperparameters": {

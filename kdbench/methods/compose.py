@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kdbench.errors import UserError
 from kdbench.methods import load_class
 from kdbench.methods.base import Method, ParameterGroup, Phase, Step, Sweep, set_up
 from kdbench.methods.card import MethodSpec
@@ -47,8 +48,11 @@ class _Composed(Method):
         return [ParameterGroup(own), *(group for part in self._each() for group in part.parameter_groups())]
 
     def optimiser(self, groups: Sequence[dict[str, Any]], protocol: Protocol) -> torch.optim.Optimizer | None:
-        """The one part's that brings its own; ``build`` has seen to it that there is no second."""
-        return next((made for part in self._each() if (made := part.optimiser(groups, protocol)) is not None), None)
+        """The one part's that brings its own."""
+        made = [own for part in self._each() if (own := part.optimiser(groups, protocol)) is not None]
+        if len(made) > 1:
+            raise UserError(f"{self.spec.name!r} sums methods that each bring an optimiser; only one of them can.")
+        return made[0] if made else None
 
     def deployed(self, student: nn.Module) -> nn.Module:
         """The one part's that deploys more than the student."""

@@ -91,6 +91,26 @@ def _tables(raw: dict[str, Any], where: str) -> dict[str, dict[str, Any]]:
     return raw
 
 
+def _paper(raw: dict[str, Any], where: str) -> Paper | None:
+    """The paper that a card names; None where it says that there is none."""
+    unpublished = _take(raw, "unpublished", bool, where, False)
+    if unpublished == ("paper" in raw):
+        found = "both" if unpublished else "neither"
+        raise UserError(f"{where}: a card has either a [paper] or 'unpublished = true', and this one has {found}.")
+    if unpublished:
+        return None
+    fields, where = dict(_take(raw, "paper", dict, where)), f"{where} [paper]"
+    paper = Paper(
+        **{k: _take(fields, k, str, where) for k in ("title", "authors", "venue", "url", "bibtex")},
+        identifier=_take(fields, "identifier", str, where, ""),
+        year=_take(fields, "year", int, where),
+    )
+    _no_more(fields, where)
+    if not paper.url.startswith("https://"):
+        raise UserError(f"{where}: url must begin with https://, not {paper.url!r}.")
+    return paper
+
+
 def _presets(raw: dict[str, Any], where: str) -> dict[str, Preset]:
     found = {}
     for name, table in _tables(raw, where).items():
@@ -121,15 +141,6 @@ def spec_from(raw: Mapping[str, Any], where: str) -> MethodSpec:
     """A MethodSpec from a parsed card; every field is checked and an unknown one refused."""
     raw = dict(raw)
     name = check_slug("method", raw.pop("name", None), where)
-    paper_raw = dict(_take(raw, "paper", dict, where))
-    paper = Paper(
-        **{k: _take(paper_raw, k, str, f"{where} [paper]") for k in ("title", "authors", "venue", "url", "bibtex")},
-        identifier=_take(paper_raw, "identifier", str, f"{where} [paper]", ""),
-        year=_take(paper_raw, "year", int, f"{where} [paper]"),
-    )
-    _no_more(paper_raw, f"{where} [paper]")
-    if not paper.url.startswith("https://"):
-        raise UserError(f"{where} [paper]: url must begin with https://, not {paper.url!r}.")
     knobs = {
         k: _knob(k, v, f"{where} [hyperparameters.{k}]")
         for k, v in _tables(_take(raw, "hyperparameters", dict, where, {}), f"{where} [hyperparameters]").items()
@@ -140,10 +151,10 @@ def spec_from(raw: Mapping[str, Any], where: str) -> MethodSpec:
         version=_take(raw, "version", int, where),
         family=_take(raw, "family", str, where),
         summary=_take(raw, "summary", str, where),
-        paper=paper,
+        paper=_paper(raw, where),
         implementation=_take(raw, "implementation", str, where),
         needs=_names(_take(raw, "needs", list, where, []), f"{where}: needs"),
-        terms=_take(raw, "terms", dict, where),
+        terms=_take(raw, "terms", dict, where, {}),
         hyperparameters=knobs,
         pairs=_tables(_take(raw, "pairs", dict, where, {}), f"{where} [pairs]"),
         pairs_source=_take(raw, "pairs_source", str, where, ""),

@@ -1,4 +1,4 @@
-"""What plans must know of the built-in architectures without building them: arithmetic and stage shapes.
+"""What is known of the built-in architectures without building them: size, arithmetic and stage shapes.
 
 Imports no torch.
 """
@@ -11,52 +11,58 @@ from dataclasses import dataclass
 TRAINING = 3.0
 
 
+#: Image side -> classes of the data sets that architectures for it are made for; of others 10.
+CLASSES = {224: 1000, 32: 100}
+
+
 @dataclass(frozen=True)
 class Facts:
-    """MFLOP of one image's forward pass (a multiply-add counts as two), channels of each stage, side of the last map.
+    """Parameters, MFLOP of one image's forward pass (a multiply-add counts as two), channels of each stage, last side.
 
-    At the architecture's native image size, as torch counts and builds it; a test holds the table to that.
+    At the architecture's native image size and with CLASSES of that size, as torch counts and builds it; a test holds
+    the table to that. ``side`` is that of the last map.
     """
 
+    parameters: int
     mflops: float
     channels: tuple[int, ...]
     side: int
 
 
 FACTS: dict[str, Facts] = {
-    "mlp_1200_1200": Facts(4.79, (1200, 1200), 1),
-    "mlp_800_800": Facts(2.55, (800, 800), 1),
-    "mobilenetv1": Facts(1140, (128, 256, 512, 1024), 7),
-    "mobilenetv2_cifar": Facts(13, (12, 16, 48, 160), 2),
-    "resnet101": Facts(15600, (256, 512, 1024, 2048), 7),
-    "resnet110": Facts(506, (16, 32, 64), 8),
-    "resnet14": Facts(53.3, (16, 32, 64), 8),
-    "resnet18": Facts(3630, (64, 128, 256, 512), 7),
-    "resnet18_cifar": Facts(1110, (64, 128, 256, 512), 4),
-    "resnet20": Facts(81.6, (16, 32, 64), 8),
-    "resnet32": Facts(138, (16, 32, 64), 8),
-    "resnet32x4": Facts(2170, (64, 128, 256), 8),
-    "resnet34": Facts(7330, (64, 128, 256, 512), 7),
-    "resnet44": Facts(195, (16, 32, 64), 8),
-    "resnet50": Facts(8180, (256, 512, 1024, 2048), 7),
-    "resnet50_cifar": Facts(2600, (256, 512, 1024, 2048), 4),
-    "resnet56": Facts(252, (16, 32, 64), 8),
-    "resnet8": Facts(25, (16, 32, 64), 8),
-    "resnet8x4": Facts(354, (64, 128, 256), 8),
-    "shufflenetv1_cifar": Facts(77.4, (240, 480, 960), 4),
-    "shufflenetv2_cifar": Facts(89, (116, 232, 464), 4),
-    "tiny_cnn_l": Facts(1.49, (16, 32, 64), 2),
-    "tiny_cnn_m": Facts(0.157, (8, 16, 32), 2),
-    "tiny_cnn_s": Facts(0.0301, (4, 4, 8), 2),
-    "vgg11": Facts(419, (128, 256, 512, 512), 4),
-    "vgg13": Facts(570, (128, 256, 512, 512), 4),
-    "vgg16": Facts(796, (128, 256, 512, 512), 4),
-    "vgg19": Facts(1020, (128, 256, 512, 512), 4),
-    "vgg8": Facts(192, (128, 256, 512, 512), 4),
-    "wrn_16_1": Facts(53.3, (16, 32, 64), 8),
-    "wrn_16_2": Facts(202, (32, 64, 128), 8),
-    "wrn_40_1": Facts(167, (16, 32, 64), 8),
-    "wrn_40_2": Facts(655, (32, 64, 128), 8),
+    "mlp_1200_1200": Facts(2_395_210, 4.79, (1200, 1200), 1),
+    "mlp_800_800": Facts(1_276_810, 2.55, (800, 800), 1),
+    "mobilenetv1": Facts(4_231_976, 1140, (128, 256, 512, 1024), 7),
+    "mobilenetv2_cifar": Facts(812_836, 13, (12, 16, 48, 160), 2),
+    "resnet101": Facts(44_549_160, 15600, (256, 512, 1024, 2048), 7),
+    "resnet110": Facts(1_736_564, 506, (16, 32, 64), 8),
+    "resnet14": Facts(181_108, 53.3, (16, 32, 64), 8),
+    "resnet18": Facts(11_689_512, 3630, (64, 128, 256, 512), 7),
+    "resnet18_cifar": Facts(11_220_132, 1110, (64, 128, 256, 512), 4),
+    "resnet20": Facts(278_324, 81.6, (16, 32, 64), 8),
+    "resnet32": Facts(472_756, 138, (16, 32, 64), 8),
+    "resnet32x4": Facts(7_433_860, 2170, (64, 128, 256), 8),
+    "resnet34": Facts(21_797_672, 7330, (64, 128, 256, 512), 7),
+    "resnet44": Facts(667_188, 195, (16, 32, 64), 8),
+    "resnet50": Facts(25_557_032, 8180, (256, 512, 1024, 2048), 7),
+    "resnet50_cifar": Facts(23_705_252, 2600, (256, 512, 1024, 2048), 4),
+    "resnet56": Facts(861_620, 252, (16, 32, 64), 8),
+    "resnet8": Facts(83_892, 25, (16, 32, 64), 8),
+    "resnet8x4": Facts(1_233_540, 354, (64, 128, 256), 8),
+    "shufflenetv1_cifar": Facts(949_258, 77.4, (240, 480, 960), 4),
+    "shufflenetv2_cifar": Facts(1_355_528, 89, (116, 232, 464), 4),
+    "tiny_cnn_l": Facts(75_002, 1.49, (16, 32, 64), 2),
+    "tiny_cnn_m": Facts(6_866, 0.157, (8, 16, 32), 2),
+    "tiny_cnn_s": Facts(742, 0.0301, (4, 4, 8), 2),
+    "vgg11": Facts(9_277_284, 419, (128, 256, 512, 512), 4),
+    "vgg13": Facts(9_462_180, 570, (128, 256, 512, 512), 4),
+    "vgg16": Facts(14_774_436, 796, (128, 256, 512, 512), 4),
+    "vgg19": Facts(20_086_692, 1020, (128, 256, 512, 512), 4),
+    "vgg8": Facts(3_965_028, 192, (128, 256, 512, 512), 4),
+    "wrn_16_1": Facts(180_916, 53.3, (16, 32, 64), 8),
+    "wrn_16_2": Facts(703_284, 202, (32, 64, 128), 8),
+    "wrn_40_1": Facts(569_780, 167, (16, 32, 64), 8),
+    "wrn_40_2": Facts(2_255_156, 655, (32, 64, 128), 8),
 }
 
 #: MFLOP taken for an architecture that is not in the table, timm's and torchvision's among them: about a ResNet-18.

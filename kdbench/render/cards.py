@@ -10,6 +10,7 @@ from typing import Any
 from kdbench.render.address import https
 
 _LONGEST = 4000
+_PAPER = ("title", "authors", "venue", "year", "identifier", "bibtex")
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Knob:
 
 @dataclass(frozen=True)
 class Card:
-    """Every field as text; ``url`` is None unless it is an https address."""
+    """Every field as text; ``paper`` is None for an unpublished method, ``url`` unless it is an https address."""
 
     name: str
     title: str
@@ -40,13 +41,13 @@ class Card:
     pairs_source: str
     presets: tuple[tuple[str, str], ...]
     budget: str
-    paper: Mapping[str, str]
+    paper: Mapping[str, str] | None
     url: str | None
 
 
 def card(name: str, raw: Mapping[str, Any]) -> Card:
     """The card ``raw`` (as ``MethodSpec.describe`` gives it) of the method ``name``; odd fields become empty."""
-    paper = _mapping(raw.get("paper"))
+    paper, unpublished = _mapping(raw.get("paper")), raw.get("paper", "") is None
     needs = raw.get("needs")
     return Card(
         name=name,
@@ -63,9 +64,7 @@ def card(name: str, raw: Mapping[str, Any]) -> Card:
         pairs_source=_text(raw.get("pairs_source")),
         presets=tuple((_text(k), _values(_mapping(v))) for k, v in _mapping(raw.get("presets")).items()),
         budget=_budget(_mapping(raw.get("budget"))),
-        paper={
-            field: _text(paper.get(field)) for field in ("title", "authors", "venue", "year", "identifier", "bibtex")
-        },
+        paper=None if unpublished else {field: _text(paper.get(field)) for field in _PAPER},
         url=https(paper.get("url")),
     )
 

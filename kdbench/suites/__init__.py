@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import suppress
 from importlib import resources
 
+from kdbench.errors import UserError
 from kdbench.registry import Registry
 from kdbench.suites.suite import Pair, Row, Suite, parse_suite
 from kdbench.suites.teacher import TEACHERS, check_seeds
 
-__all__ = ["SUITES", "TEACHERS", "Pair", "Row", "Suite", "check_seeds", "get_suite", "parse_suite"]
+__all__ = ["SUITES", "TEACHERS", "Pair", "Row", "Suite", "check_seeds", "get_suite", "parse_suite", "parsed_suites"]
 
 #: Suite name -> (TOML text, where it lies); parsed when asked for, so that one broken file does not hide the others.
 SUITES: Registry[tuple[str, str]] = Registry("suite")
@@ -19,10 +22,15 @@ def get_suite(name: str) -> Suite:
     bare, _, version = name.partition("@")
     suite = parse_suite(*SUITES.get(bare))
     if version and version != str(suite.version):
-        from kdbench.errors import UserError
-
         raise UserError(f"Suite {bare!r} is at version {suite.version} here, not {version}; ask for {suite.id}.")
     return suite
+
+
+def parsed_suites() -> Iterator[Suite]:
+    """Every suite that can be read: one broken suite does not hide the others."""
+    for name in SUITES:
+        with suppress(UserError):
+            yield get_suite(name)
 
 
 def _load_builtin() -> None:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import io
 import statistics
+import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from kdbench.data import Dataset, DatasetSpec
 from kdbench.errors import UserError
-from kdbench.methods import METHODS, MethodSpec, load_class
+from kdbench.measure.cost import flops
+from kdbench.methods import METHODS, MethodSpec, is_expression, leaves, load_class
 from kdbench.methods.applicability import not_applicable
 from kdbench.models.factory import create
 from kdbench.models.outputs import NetworkSpec, Outputs
@@ -169,15 +174,42 @@ def random_images(count: int, classes: int) -> Dataset:
     return Dataset(spec, images, labels, images[:BATCH], labels[:BATCH], "0" * 64, ())
 
 
+def around_kd(name: str) -> str:
+    """What is checked as ``name``: a wrapper changes another method, so by its name alone it stands around ``kd``."""
+    return f"{name}(kd)" if not is_expression(name) and METHODS.get(name).wraps else name
+
+
 def check_method(name: str) -> Iterator[Check]:
-    """Try everything the contract asks of ``name``, one Check after the other."""
-    bench = make_bench(name)
+    """Try everything the contract asks of ``name``, one Check after the other; UserError where there is no such method.
+
+    Nothing else is tried of one that cannot be set up, or that cannot take a step.
+    """
+    name = around_kd(name)
+    METHODS.resolve(name)
+    try:
+        bench = make_bench(name)
+    except (Exception, SystemExit) as error:  # other people's code: whatever it raises is what did not hold
+        yield Check(SET_UP, False, _said(error, name))
+        return
+    yield Check(SET_UP, True)
     for what, trial in _CHECKS.items():
         try:
             detail = trial(bench)
-        except Exception as error:  # other people's code: whatever it raises is what did not hold
-            detail = f"{type(error).__name__}: {error}"
+        except (Exception, SystemExit) as error:
+            detail = _said(error, name)
         yield Check(what, not detail, detail)
+        if detail and trial is _trains:
+            return
+
+
+def _said(error: BaseException, name: str) -> str:
+    """``error`` in one line, with the hook of the method and the line of its file that it was raised under."""
+    text = " ".join(str(error).split())
+    said = text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"
+    modules = [sys.modules.get(leaf.implementation.partition(":")[0]) for leaf in leaves(METHODS.get(name))]
+    files = {module.__file__ for module in modules if module is not None}
+    own = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename in files]
+    return f"{said} (in {own[0].name}, line {own[-1].lineno} of {Path(own[-1].filename).name})" if own else said
 
 
 def _trains(bench: Bench) -> str:
@@ -189,6 +221,76 @@ def _trains(bench: Bench) -> str:
         member.step(batch, bench.taught(batch, member))
     moved = sum(not torch.equal(a, b) for a, b in zip(before, member.network.parameters(), strict=True))
     return "" if moved else "no parameter of the student moved in a step"
+
+
+def _parts_trained(bench: Bench) -> str:
+    member = bench.member()
+    reached: set[nn.Parameter] = set()
+    for position in _starts(member):
+        member.position = position
+        reached |= _learners(_terms(bench, member, bench.batch(position, member)))
+    held = {parameter for group in member.optimiser.param_groups for parameter in group["params"]}
+    for name, parameter in member.method.named_parameters():
+        if parameter.requires_grad and parameter not in held:
+            return (
+                f"{name} is trainable and in no parameter group, so it never moves: make it in setup and let "
+                "parameter_groups() return it, or freeze it with requires_grad_(False)"
+            )
+    teacher = member.own_teacher or bench.network
+    if reached - held - set(teacher.parameters()):
+        return (
+            "the loss reads a trainable parameter that is no part of the method, so it never moves: "
+            "keep it, or the module that it belongs to, as an attribute of its own (lists need nn.ModuleList)"
+        )
+    return ""
+
+
+def _learners(terms: dict[str, Tensor]) -> set[nn.Parameter]:
+    """The parameters that a gradient of ``terms`` would reach."""
+    found: set[nn.Parameter] = set()
+    nodes = [value.grad_fn for value in terms.values()]
+    seen = set(nodes)
+    while nodes:
+        node = nodes.pop()
+        leaf = getattr(node, "variable", None)
+        if isinstance(leaf, nn.Parameter):
+            found.add(leaf)
+        after = {other for other, _ in getattr(node, "next_functions", ()) if other is not None} - seen
+        seen |= after
+        nodes += after
+    return found
+
+
+def _runs_to_its_end(bench: Bench) -> str:
+    member = bench.member()
+    member.position = member.first
+    while member.position < bench.batches.total_steps:
+        batch = bench.batch(member.position, member)
+        member.step(batch, bench.taught(batch, member))
+        if member.position % bench.batches.steps_per_epoch == 0:
+            member.check_epoch()
+            member.end_epoch(0.0)
+    return ""
+
+
+def _deploys(bench: Bench) -> str:
+    member = bench.member()
+    network = member.deployed
+    if not isinstance(network, nn.Module):
+        return f"deployed(student) must return a torch.nn.Module, not {type(network).__name__}"
+    said, own = member.spec.budget.deployed, network is member.network
+    if own != (said == "student"):
+        does = "returns the student" if own else "returns another network than the student"
+        return f"deployed(student) {does}, and the card's [budget] says that the {said} is deployed: they must agree"
+    network.eval()
+    with torch.no_grad():
+        outputs = network(bench.batch(0, member).x)
+    if not isinstance(outputs, Outputs):
+        return f"what deployed(student) returns must map images to Outputs, not to {type(outputs).__name__}"
+    if outputs.logits.shape != (BATCH, CLASSES):
+        return f"what deployed(student) returns gives logits of shape {tuple(outputs.logits.shape)}, not [N, classes]"
+    flops(network, bench.dataset.spec.image_shape)
+    return ""
 
 
 def _starts(member: Member) -> list[int]:
@@ -257,6 +359,7 @@ def _finite(bench: Bench) -> str:
             if taught is not None:
                 taught = taught.map(partial(_with_logits, scale=scale, dtype=dtype, grad=False))
             terms = member.method.loss(member.make_step(batch, student, taught, member.phase, views))
+            member.check_terms(terms)
             total = torch.stack([value.float() for value in terms.values()]).sum()
             total.backward()
             gradient = student.logits.grad
@@ -298,22 +401,33 @@ def _resumes(bench: Bench) -> str:
         straight.step(batch, bench.taught(batch, straight))
     first = bench.member()
     first.step(batches[0], bench.taught(batches[0], first))
-    resumed.restore(first.state())
+    kept = io.BytesIO()
+    torch.save(first.state(), kept)
+    kept.seek(0)
+    try:
+        state = torch.load(kept, weights_only=True)
+    except Exception:  # torch's unpickler says what it met in a page of text
+        return "its state cannot be read back: let state_dict() hold tensors and plain data only"
+    resumed.restore(state)
     resumed.step(batches[1], bench.taught(batches[1], resumed))
     pairs = zip(straight.network.parameters(), resumed.network.parameters(), strict=True)
     same = all(torch.equal(a, b) for a, b in pairs)
     return "" if same else "a resumed training differs: keep what changes during training in parameters and buffers"
 
 
+SET_UP = "it can be set up"
 _CHECKS: dict[str, Callable[[Bench], str]] = {
     "a step trains the student": _trains,
+    "every trainable part is trained": _parts_trained,
     "the distillation terms reach the student": _distillation_reaches_student,
     "the teacher is left alone": _teacher_untouched,
     "what the cohort shares is left alone": _shared_untouched,
     "finite on saturated and on equal logits in float32, bfloat16 and float16": _finite,
     "deterministic": _deterministic,
     "a short last batch and a batch of one": _short_batches,
+    "a training runs to its end": _runs_to_its_end,
     "a resumed training is the same training": _resumes,
+    "what it deploys can be scored": _deploys,
 }
 
 
@@ -321,7 +435,9 @@ def _terms(bench: Bench, member: Member, batch: Batch, taught: Taught | None = N
     seen = bench.taught(batch, member) if taught is None else taught
     outputs, views = member.forward(batch)
     step = member.make_step(batch, outputs, seen, member.phase, views)
-    return member.method.loss(step) if member.phase is None else member.phase[2].loss(step)
+    terms = member.method.loss(step) if member.phase is None else member.phase[2].loss(step)
+    member.check_terms(terms)
+    return terms
 
 
 def _surer(outputs: Outputs) -> Outputs:
@@ -350,6 +466,7 @@ def cost(name: str) -> Cost:
         memory[each] = sum(kept.values())
     for _ in range(COST_ROUNDS):
         for each, member in members.items():
+            member.position = 0  # a training is shorter than the rounds
             taught = bench.taught(batch, member)
             started = time.perf_counter()
             member.step(batch, taught)

@@ -20,6 +20,7 @@ from kdbench.models.precision import in_precision
 from kdbench.train.batches import Batch, Batches
 from kdbench.train.compiling import compiled
 from kdbench.train.crew import is_ours, self_contained
+from kdbench.train.optimiser import make_optimiser
 from kdbench.train.rate import learning_rate
 from kdbench.train.scoring import Diverged, Scoring
 from kdbench.train.seeds import derive, seeded
@@ -90,7 +91,7 @@ class Member:
             )
         #: (first step, epochs, phase) of each phase; the last one ends where step 0 begins.
         self.timetable = self._timetable()
-        self.optimiser = self._optimiser()
+        self.optimiser, self.rates = make_optimiser(self.method, self.network, trial.protocol)
         logits = teacher_logits if taught is not None else None
         self.scoring = Scoring(dataset, batches.val, trial.protocol.epochs, device, logits)
         #: Where this training starts: below 0 by the steps of its phases.
@@ -106,34 +107,12 @@ class Member:
         table: list[tuple[int, int, Phase]] = []
         end = 0
         for phase in reversed(self.method.phases()):
+            if not isinstance(phase, Phase):
+                raise ValueError(f"method {self.spec.name!r}: phases must return Phases, not {type(phase).__name__}")
             epochs = phase.epochs(self.trial.protocol.epochs)
             end -= epochs * self.batches.steps_per_epoch
             table.insert(0, (end, epochs, phase))
         return table
-
-    def _optimiser(self) -> torch.optim.Optimizer:
-        p = self.trial.protocol
-        groups: list[dict[str, Any]] = [{"params": [q for q in self.network.parameters() if q.requires_grad]}]
-        #: Each group's rate as a multiple of the protocol's; not in the optimiser, whose state a checkpoint keeps.
-        self.multiples = [1.0]
-        for group in self.method.parameter_groups():
-            if group.parameters:
-                decay = p.weight_decay if group.weight_decay is None else group.weight_decay
-                groups.append({"params": list(group.parameters), "weight_decay": decay})
-                self.multiples.append(group.rate)
-        own = self.method.optimiser(groups, p)
-        if own is not None:
-            return own
-        optimiser = torch.optim.SGD(
-            groups, lr=p.lr, momentum=p.momentum, nesterov=p.nesterov, weight_decay=p.weight_decay, fused=True
-        )
-        # A parameter may get its first gradient in any step (a part that wakes up late): torch's fused step cannot
-        # start its momentum then, so all start at zero, which is what the first step makes of them anyway.
-        if p.momentum:
-            for group in optimiser.param_groups:
-                for parameter in group["params"]:
-                    optimiser.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
-        return optimiser
 
     def prepare(self, sweep: Sweep) -> None:
         """Let the method look at the whole training set, before the first step of a training that is not resumed."""
@@ -176,7 +155,7 @@ class Member:
         if self.position % FINITE_EVERY == 0 and not self.scoring.sums.finite():
             raise Diverged(self._epoch_of(self.position - 1))
         if self.position == 0:  # the main training starts with an optimiser that has seen nothing
-            self.optimiser = self._optimiser()
+            self.optimiser, self.rates = make_optimiser(self.method, self.network, self.trial.protocol)
         if not compiling:
             self.watch.add(began)
             self.images += trained
@@ -193,13 +172,12 @@ class Member:
         if not self.self_contained:
             self._seed()
         phase = self.phase
-        rate = self._rate(phase)
-        for group, multiple in zip(self.optimiser.param_groups, self.multiples, strict=True):
-            group["lr"] = rate * multiple
+        for group, rate in zip(self.optimiser.param_groups, self.rates, strict=True):
+            group["lr"] = self._scheduled(rate.base, phase) * rate.multiple
         outputs, views = self.forward(batch, phase)
         step = self.make_step(batch, outputs, taught, phase, views)
         terms = self.method.loss(step) if phase is None else phase[2].loss(step)
-        self._check(terms)
+        self.check_terms(terms)
         frozen = () if phase is None or phase[2].method else tuple(self.method.parameters())
         self._descend(terms, frozen)
         self.scoring.sums.add(terms, outputs.logits, batch.y)
@@ -238,11 +216,18 @@ class Member:
         every = (parameter for group in self.optimiser.param_groups for parameter in group["params"])
         return {parameter: parameter.grad for parameter in every if parameter.grad is not None}
 
-    def _rate(self, phase: tuple[int, int, Phase] | None) -> float:
-        protocol = self.trial.protocol
+    def _scheduled(self, base: float, phase: tuple[int, int, Phase] | None) -> float:
+        """The rate of this step where the optimiser was made with ``base``."""
         if phase is not None:
-            return protocol.lr * phase[2].rate
-        return learning_rate(protocol, self.position, self.batches.steps_per_epoch)
+            return base * phase[2].rate
+        return learning_rate(self.trial.protocol, self.position, self.batches.steps_per_epoch, base)
+
+    @property
+    def rate(self) -> float:
+        """The learning rate of the last step, of the group that the student's first parameter is in."""
+        first = next(parameter for parameter in self.network.parameters() if parameter.requires_grad)
+        groups = self.optimiser.param_groups
+        return next(float(group["lr"]) for group in groups if any(held is first for held in group["params"]))
 
     def forward(self, batch: Batch, phase: tuple[int, int, Phase] | None = None) -> tuple[Outputs, dict[str, Outputs]]:
         """The student's Outputs of ``batch`` and of the views of it that its method sees."""
@@ -309,7 +294,7 @@ class Member:
             },
         )
 
-    def _check(self, terms: object) -> None:
+    def check_terms(self, terms: object) -> None:
         """ValueError unless ``terms`` are what the card declares; its text ends up on the record."""
         name, declared = self.spec.name, sorted(self.spec.terms)
         if not isinstance(terms, dict):
@@ -339,9 +324,9 @@ class Member:
         if not self.scored:
             self.scoring.close_phase_epoch(epoch)
             return None
-        rate, network = self.optimiser.param_groups[0]["lr"], self.deployed
+        network = self.deployed
         own = network is self.network
-        return self.scoring.close_epoch(epoch, network, rate, wall_seconds, trained_is_scored=own)
+        return self.scoring.close_epoch(epoch, network, self.rate, wall_seconds, trained_is_scored=own)
 
     def state(self) -> dict[str, Any]:
         """Everything a resume needs, as tensors and plain data (loads with ``weights_only=True``)."""

@@ -1,0 +1,76 @@
+"""What ``show`` says of a suite."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, fields
+
+from kdbench.cli.fields import field, section, values
+from kdbench.data import data_root
+from kdbench.plan.expand import Selection, expand, inapplicable
+from kdbench.protocol import Protocol
+from kdbench.suites import Row, Suite, get_suite
+from kdbench.trials.teacher import Teacher
+
+
+def lines(name: str) -> Iterator[str]:
+    """What the suite ``name`` trains, by what protocol, under which teachers."""
+    suite = get_suite(name)
+    students = expand(suite, Selection(), "")
+    lineages = [trial.teacher.lineage for trial in students if trial.teacher]
+    teachers = {made.name for lineage in lineages for made in lineage if made.kind != "checkpoint"}
+    yield f"suite {suite.id}: {suite.title}"
+    yield suite.summary
+    if suite.short:
+        yield "A short suite: its rows can be compared with one another, not with reported numbers."
+    yield ""
+    yield field("data set", suite.dataset)
+    yield field("protocol", f"{values(_unusual(suite.protocol))}; the rest by default")
+    yield field("seeds", ", ".join(map(str, suite.seeds)))
+    yield field("trials", f"{len(students)} of students" + (f", {len(teachers)} of teachers" if teachers else ""))
+    if any(teacher.files for teacher in suite.teachers.values()):
+        yield field("weights", f"imported ones lie below {data_root(None) / 'weights'}")
+    yield from section("teachers", (_teacher(teacher, suite) for teacher in suite.teachers.values()))
+    yield from section("pairs", _pairs(suite))
+    yield from section("rows", map(_row, suite.rows))
+    reasons = inapplicable(suite, Selection())
+    yield from section("not applicable", (f"{label} to {pair}: {reason}" for label, pair, reason in reasons))
+    yield from section("notes", suite.notes)
+
+
+def _unusual(protocol: Protocol) -> dict[str, object]:
+    """The fields that have no default, or another value than that."""
+    every = {each.name: (getattr(protocol, each.name), each.default) for each in fields(protocol)}
+    return {name: value for name, (value, default) in every.items() if default is MISSING or value != default}
+
+
+def _changes(protocol: Protocol | None, base: Protocol) -> Mapping[str, object]:
+    """What ``protocol`` changes of ``base``."""
+    own = vars(base if protocol is None else protocol)
+    return {name: value for name, value in own.items() if value != getattr(base, name)}
+
+
+def _teacher(teacher: Teacher, suite: Suite) -> str:
+    """Where the weights of ``teacher`` come from."""
+    if teacher.kind == "checkpoint":
+        said = [f"imported from {' or '.join(teacher.files)}", teacher.url]
+        said += [f"digest {teacher.weights_sha256}" if teacher.weights_sha256 else ""]
+    else:
+        said = ["trained here" if teacher.kind == "trained" else "an earlier generation, trained here"]
+        said += [f"seed {teacher.seed}", values(_changes(teacher.protocol, suite.protocol))]
+    claimed = "" if teacher.claimed_top1 is None else f"claimed to reach {teacher.claimed_top1:g} %"
+    return f"{teacher.name}: {teacher.model}, " + "; ".join(filter(None, [*said, claimed, teacher.source]))
+
+
+def _pairs(suite: Suite) -> Iterator[str]:
+    for pair in suite.pairs:
+        changes = values(_changes(pair.protocol, suite.protocol))
+        yield f"{pair.name}: {pair.student} under {pair.teacher}" + (f", {changes}" if changes else "")
+
+
+def _row(row: Row) -> str:
+    """A row's label, and all in which it differs from its method as it is."""
+    parts = ["" if row.label == row.method else row.method, values(row.config), values(row.protocol)]
+    parts += [f"stream {row.stream}" if row.stream else ""]
+    text = ", ".join(filter(None, parts))
+    return f"{row.label}: {text}" if text else row.label
