@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import sys
+import traceback
 from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
@@ -12,7 +13,7 @@ from types import ModuleType
 from typing import Any, Protocol, TypeVar
 
 from kdbench.data import DATASETS, DatasetSpec
-from kdbench.errors import UserError
+from kdbench.errors import UserError, described
 from kdbench.methods import METHODS, MethodSpec
 from kdbench.models import MODELS, ModelSpec
 from kdbench.registry import Registry
@@ -62,8 +63,13 @@ def _load(point: metadata.EntryPoint, group: str) -> tuple[str, Any]:
     origin = f"plugin {point.dist.name if point.dist else point.value}"
     try:
         return origin, point.load()
+    except UserError as error:
+        raise UserError(f"{origin}: {error}") from None
     except (Exception, SystemExit) as error:  # other people's code: whatever it raises is said in one line
-        raise UserError(f"{origin}: the entry point {point.name!r} in {group} cannot be loaded: {error}.") from None
+        raise UserError(
+            f"{origin}: the entry point {point.name!r} in {group} cannot be loaded: {described(error)}; "
+            "mend the package or uninstall it."
+        ) from None
 
 
 def _load_texts(group: str, registry: Registry[tuple[str, str]]) -> None:
@@ -77,7 +83,7 @@ def _load_texts(group: str, registry: Registry[tuple[str, str]]) -> None:
 
 def _load_file(path: Path) -> None:
     if not path.is_file():
-        raise UserError(f"--plugin {path}: there is no such file.")
+        raise UserError(f"--plugin {path}: there is no such file; a plugin is a Python file.")
     source = hashlib.sha256(path.read_bytes()).hexdigest()
     values = vars(_run(path)).values()
     found = {id(value): value for value in values if isinstance(value, MethodSpec)}  # one spec under two names is one
@@ -94,14 +100,16 @@ def _run(path: Path) -> ModuleType:
         raise UserError(f"--plugin {path}: a module named {path.stem!r} is loaded already; rename the file.")
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:
-        raise UserError(f"--plugin {path}: not a Python file.")
+        raise UserError(f"--plugin {path}: a plugin is a Python file, whose name ends in .py.")
     module = importlib.util.module_from_spec(spec)
     sys.modules[path.stem] = module
     try:
         spec.loader.exec_module(module)
-    except UserError:
-        raise
     except (Exception, SystemExit) as error:
         del sys.modules[path.stem]
-        raise UserError(f"--plugin {path}: {type(error).__name__}: {error}.") from None
+        if isinstance(error, UserError):
+            raise
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+        where = f"{path}, line {lines[-1]}" if lines else str(path)
+        raise UserError(f"--plugin {where}: {described(error)}.") from None
     return module

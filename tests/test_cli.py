@@ -47,7 +47,12 @@ def cli(bench: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
         except SystemExit as ended:
             code = int(ended.code or 0)
         captured = capsys.readouterr()
-        assert "Traceback" not in captured.out + captured.err
+        said = captured.out + captured.err
+        assert "Traceback" not in said
+        assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", said), "a control character"
+        complaints = [line for line in captured.err.splitlines() if line.startswith("kdbench: ")]
+        assert "usage:" in captured.err or all(re.search(r"[^\s.]\.$", line) for line in complaints)
+        assert len(set(complaints)) == len(complaints), "one error is said once"
         return Ended(code, captured.out, captured.err)
 
     return call

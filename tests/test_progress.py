@@ -6,6 +6,7 @@ import io
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -88,27 +89,27 @@ def test_the_share_done_never_falls_and_ends_whole(tasks: list[Task]) -> None:
     assert done[-1] == 4
 
 
-def test_what_the_backend_says_is_told() -> None:
+def test_what_the_backend_says_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     from test_local_executor import TestLocal
 
     stage = TestLocal()
-    stage.folder = __import__("pathlib").Path()
+    stage.folder = Path()
     task = stage.task("t", "title")
     stream = io.StringIO()
     progress = PlainProgress([task], stream)
     for event in (
         {"event": "started"},
         {"event": "retried", "text": "its worker was ended by SIGKILL"},
-        {"event": "waiting", "text": "another run is training x; waiting for it"},
+        {"event": "waiting", "text": "another run is at work on it; waiting for that"},
         {"event": "failed", "text": "no word.", "timed_out": True},
     ):
         progress.watch(task, event)
     progress.watch(replace(task, id="u", title="other"), {"event": "failed", "text": "no word.", "dependent": True})
     assert stream.getvalue().splitlines() == [
-        "title: retried: its worker was ended by SIGKILL",
-        "title: waiting: another run is training x; waiting for it",
-        "title: failed: no word.",
+        "title: its worker was ended by SIGKILL",
+        "title: another run is at work on it; waiting for that",
     ]
+    assert capsys.readouterr().err == "kdbench: no word.\n", "once, and not for each of those that wait for it"
     assert [lost.id for lost, _ in progress.lost] == ["t"]
 
 

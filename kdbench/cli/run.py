@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdbench.cli.plan_text import say_plan
+from kdbench.cli.say import say
 from kdbench.data import data_root, download_allowed
 from kdbench.errors import EXIT_INCOMPLETE, EXIT_INTERRUPTED, EXIT_OK
 from kdbench.paths import cache_dir
@@ -80,7 +81,7 @@ def main(options: argparse.Namespace) -> int:
         return code
     diverged = diverged_trials(plan.trials, store)
     if diverged:
-        print(f"{len(diverged)} of these trials diverged; they stay on the record and are not tried again.")
+        say(f"{len(diverged)} of these trials diverged; they stay on the record and are not tried again.")
         code = EXIT_INCOMPLETE
     from kdbench.cli.site import build_and_say
 
@@ -114,12 +115,10 @@ def _train(plan: Plan, store: Store) -> int:
         _record_failures(plan, store, progress)
     left = missing_trials(plan.missing, store)
     finish_run(store.root, manifest, plan.missing, left, report.interrupted)
-    print(f"{plan.suite.id}: {len(plan.missing) - len(left)} trials recorded{f', {len(left)} left' if left else ''}.")
+    say(f"{plan.suite.id}: {len(plan.missing) - len(left)} trials recorded{f', {len(left)} left' if left else ''}.")
     if report.interrupted:
-        print("Interrupted; the same command goes on from the last checkpoints.")
+        say("Interrupted; the same command goes on from the last checkpoints.")
         return EXIT_INTERRUPTED
-    for text in dict.fromkeys(report.failed.values()):
-        print(f"kdbench: {text}", file=sys.stderr)
     return EXIT_INCOMPLETE if left or report.failed else EXIT_OK
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
+from kdbench.cli.say import complain, say
 from kdbench.errors import EXIT_OK
 
 
@@ -30,5 +30,5 @@ def build_and_say(results: Path | None, out: Path) -> None:
 
     report = build(results, out)
     for problem in report.problems:
-        print(f"kdbench: {problem}", file=sys.stderr)
-    print(f"{report.pages} pages. Open {report.index}")
+        complain(problem)
+    say(f"{report.pages} pages. Open {report.index}")

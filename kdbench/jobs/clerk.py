@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from kdbench.data import Dataset
-from kdbench.errors import UserError
+from kdbench.errors import UserError, described
 from kdbench.models.precision import native
 from kdbench.plan.task import Task
 from kdbench.records.build import build_record
@@ -48,7 +48,7 @@ class Clerk:
         if isinstance(error, UserError):
             record = build_record(trial, "inapplicable", detail=str(error), numerics=self.machine)
         else:
-            record = build_record(trial, "crashed", detail=f"{type(error).__name__}: {error}", numerics=self.machine)
+            record = build_record(trial, "crashed", detail=described(error), numerics=self.machine)
         self._put(trial, record)
 
     def ended(self, member: Member, outcome: Outcome, account: Account) -> None:
@@ -65,7 +65,7 @@ class Clerk:
                 raise
             except (Exception, SystemExit) as error:  # other people's network: one that cannot even be counted
                 traceback.print_exc()
-                outcome, finished = Outcome("crashed", f"{type(error).__name__}: {error}"), False
+                outcome, finished = Outcome("crashed", described(error)), False
         record = build_record(
             trial,
             outcome.status,

@@ -6,7 +6,7 @@ import importlib
 from importlib import resources
 from typing import TYPE_CHECKING
 
-from kdbench.errors import UserError
+from kdbench.errors import UserError, described
 from kdbench.methods.card import Applicability, Budget, HyperParameter, MethodSpec, Paper, Preset, Value
 from kdbench.methods.expression import is_expression, resolve
 from kdbench.methods.reading import load_card, parse_card, spec_from
@@ -77,7 +77,9 @@ def load_class(spec: MethodSpec) -> type[Method]:
     try:
         module = importlib.import_module(module_name)
     except Exception as error:  # a plugin's module is other people's code: it may raise anything
-        raise UserError(f"method {spec.name!r}: implementation: cannot import {module_name!r}: {error}.") from error
+        raise UserError(
+            f"method {spec.name!r}: implementation: cannot import {module_name!r}: {described(error)}."
+        ) from error
     found = getattr(module, class_name, None)
     if not (isinstance(found, type) and issubclass(found, Method)):
         raise UserError(

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from kdbench.errors import UserError
+from kdbench.errors import UserError, described
 from kdbench.models import get_spec
 from kdbench.models.body import Body
 from kdbench.models.discover import discover
@@ -49,6 +49,6 @@ def _function(spec: ModelSpec) -> Callable[..., nn.Module]:
     module_name, _, function_name = spec.implementation.partition(":")
     try:
         function: Callable[..., nn.Module] = getattr(importlib.import_module(module_name), function_name)
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"model {spec.name!r}: cannot load {spec.implementation!r}: {error}.") from error
+    except Exception as error:  # a plugin's module is other people's code: it may raise anything
+        raise UserError(f"model {spec.name!r}: cannot load {spec.implementation!r}: {described(error)}.") from error
     return function

@@ -18,6 +18,7 @@ from torch import nn
 
 from kdbench.data.decoders import pieces_of
 from kdbench.data.files import ImageFiles
+from kdbench.errors import described
 from kdbench.measure.evaluate import EVALUATION_BATCH
 from kdbench.methods.base import Sweep
 from kdbench.models.outputs import Outputs
@@ -292,7 +293,7 @@ def _attempt(member: Member, work: Callable[[], object]) -> Outcome | None:
         traceback.print_exc()
         if member.device.type == "cuda":
             torch.cuda.synchronize(member.device)  # which raises where it was the GPU that failed
-        return Outcome("crashed", f"{type(error).__name__}: {error}")
+        return Outcome("crashed", described(error))
     return None
 
 

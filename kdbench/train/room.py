@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from kdbench.errors import described
 from kdbench.methods import METHODS
 from kdbench.models.outputs import PARTS
 from kdbench.models.precision import in_precision
@@ -51,7 +52,7 @@ class Room:
         except NOBODYS:
             raise
         except (Exception, SystemExit) as error:  # other people's code; if it is at fault, its first step will say so
-            print(f"{member.trial.title}: a step on a copy failed: {type(error).__name__}: {error}", file=sys.stderr)
+            print(f"{member.trial.title}: a step on a copy failed: {described(error)}", file=sys.stderr)
         if not self._state:  # and the student that sets the pace, who is no member
             self.free -= state_bytes(member)
         self._state = state_bytes(member)
