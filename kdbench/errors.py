@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable
+from pathlib import Path
 
 EXIT_OK = 0
 EXIT_USAGE = 2
@@ -74,6 +75,12 @@ class UnknownName(UserError):
 
 class DataError(UserError):
     """A data set that is missing, truncated or impossible."""
+
+
+class MissingData(DataError):
+    """A data set that is not there, or of which ``path`` is not."""
+
+    path: Path | None = None
 
 
 class CheckpointError(UserError):
