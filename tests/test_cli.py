@@ -110,6 +110,36 @@ def test_a_run_its_records_its_site_and_the_next_run(
     assert {p: p.stat().st_mtime_ns for p in (bench.folder / "results").rglob("*") if p.is_file()} == before
 
 
+def test_a_run_that_trains_nothing_builds_a_site_where_there_is_none_or_where_it_is_told_to(
+    cli: Cli, bench: Bench, make_suite: MakeSuite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(site, "build_and_say", BUILD_AND_SAY)
+    make_suite(suite_text(["ce"], epochs=1))
+    cli(*RUN)
+    index = bench.folder / "site" / "public" / "index.html"
+    pages = [path.stat().st_ino for path in index.parent.rglob("*")]
+
+    def last_line(*arguments: str) -> str:
+        ended = cli(*RUN, *arguments)
+        assert (ended.code, ended.err) == (0, "")
+        return ended.out.splitlines()[-1]
+
+    again = f"Open {index}, which was built before; kdbench site --results results builds it anew."
+    assert last_line() == again
+    assert [path.stat().st_ino for path in index.parent.rglob("*")] == pages
+    for _ in range(2):  # as a reader of the README types it
+        assert last_line("--out", "mine").endswith(f"pages. Open {bench.folder / 'mine' / 'index.html'}")
+    assert last_line("--out", "site/public").endswith(f"pages. Open {index}")
+    assert [path.stat().st_ino for path in index.parent.rglob("*")] != pages
+    index.unlink()
+    assert last_line().endswith(f"pages. Open {index}")
+    assert last_line() == again
+    del SUITES._items["tiny"]
+    make_suite(suite_text(["ce"], epochs=1).replace("version = 1", "version = 2"))
+    assert last_line().endswith(f"pages. Open {index}"), "the records that a new version takes over are new to the site"
+    assert last_line() == again
+
+
 def test_a_new_version_trains_only_what_it_adds(
     cli: Cli, bench: Bench, make_suite: MakeSuite, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,6 +8,9 @@ from pathlib import Path
 from kdbench.cli.say import complain, say
 from kdbench.errors import EXIT_OK
 
+#: Where a site is built unless another folder is named.
+SITE = "site/public"
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
@@ -15,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="the results folder (default: results here if there is one, else the shipped numbers)",
     )
-    parser.add_argument("--out", default="site/public", metavar="DIR", help="where to build it (default: site/public)")
+    parser.add_argument("--out", default=SITE, metavar="DIR", help=f"where to build it (default: {SITE})")
 
 
 def main(options: argparse.Namespace) -> int:
