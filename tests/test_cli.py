@@ -140,6 +140,16 @@ def test_a_run_that_trains_nothing_builds_a_site_where_there_is_none_or_where_it
     assert last_line() == again
 
 
+def test_what_is_piped_has_no_colours(cli: Cli, make_suite: MakeSuite, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``cli`` looks at it; rich would colour a pipe where FORCE_COLOR is set."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    make_suite(suite_text(["ce"], epochs=1))
+    assert "finished" in cli(*RUN).out
+    for words in (["run", "--suite", "tiny", "--dry-run"], ["list", "suites"], ["show", "kd"], ["--help"], ["rum"]):
+        said = cli(*words)
+        assert said.out or said.err
+
+
 def test_a_new_version_trains_only_what_it_adds(
     cli: Cli, bench: Bench, make_suite: MakeSuite, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,6 +13,7 @@ import pytest
 from bench import PHASED, Bench, suite_text
 
 from kdbench.cli.progress import LiveProgress, PlainProgress, Progress, make_progress
+from kdbench.cli.say import complain
 from kdbench.jobs.worker import run
 from kdbench.plan.task import Task
 from kdbench.plugins import load_plugins
@@ -73,6 +74,43 @@ def test_plain_lines(tasks: list[Task]) -> None:
     assert shares[0] is None
     assert shares[-1] == 0
     assert all(left is None or left >= 0 for left in shares)
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("stream", "term", "form"),
+    [
+        (Terminal(), "xterm-256color", LiveProgress),
+        (Terminal(), "dumb", PlainProgress),
+        (Terminal(), "unknown", PlainProgress),
+        (io.StringIO(), "xterm-256color", PlainProgress),
+    ],
+)
+def test_a_table_is_drawn_where_there_is_a_terminal_that_can(
+    monkeypatch: pytest.MonkeyPatch, stream: io.StringIO, term: str, form: type[Progress]
+) -> None:
+    monkeypatch.setenv("TERM", term)
+    monkeypatch.setenv("FORCE_COLOR", "1")  # is about colours, and no table
+    assert type(make_progress([], stream)) is form
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_failure_stays_on_standard_error_beside_a_table(monkeypatch: pytest.MonkeyPatch, terminal: bool) -> None:
+    """Above the table where both are the terminal, and in the file where standard error is one."""
+    from rich.console import Console
+
+    errors, table = Terminal() if terminal else io.StringIO(), Terminal()
+    monkeypatch.setattr("sys.stderr", errors)
+    progress = LiveProgress([])
+    progress._live.console = Console(file=table, force_terminal=True, width=80)
+    with progress:
+        complain("The weights are gone.")
+    said = "kdbench: The weights are gone."
+    assert (said in table.getvalue(), said in errors.getvalue()) == (terminal, not terminal)
 
 
 def test_the_share_done_never_falls_and_ends_whole(tasks: list[Task]) -> None:
