@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import sys
+import traceback
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from importlib import metadata
@@ -13,7 +14,7 @@ from types import ModuleType
 from typing import Any, Protocol, TypeVar
 
 from kdbench.data import DATASETS, DatasetSpec
-from kdbench.errors import UserError
+from kdbench.errors import UserError, described
 from kdbench.methods import METHODS, MethodSpec
 from kdbench.models import MODELS, ModelSpec
 from kdbench.registry import Registry
@@ -120,8 +121,13 @@ def _load(point: metadata.EntryPoint, group: str) -> tuple[str, Any]:
     origin = f"plugin {point.dist.name if point.dist else point.value}"
     try:
         return origin, point.load()
+    except UserError as error:
+        raise UserError(f"{origin}: {error}") from None
     except (Exception, SystemExit) as error:  # other people's code: whatever it raises is said in one line
-        raise UserError(f"{origin}: the entry point {point.name!r} in {group} cannot be loaded: {error}.") from None
+        raise UserError(
+            f"{origin}: the entry point {point.name!r} in {group} cannot be loaded: {described(error)}; "
+            "mend the package or uninstall it."
+        ) from None
 
 
 def _load_texts(group: str, registry: Registry[tuple[str, str]]) -> None:
@@ -144,7 +150,7 @@ def _load_file(path: Path, planned: str = "") -> None:
 
 def _register_file(path: Path, planned: str) -> Plugin:
     if not path.is_file():
-        raise UserError(f"--plugin {path}: there is no such file.")
+        raise UserError(f"--plugin {path}: there is no such file; a plugin is a Python file.")
     text = path.read_bytes()
     source = hashlib.sha256(text).hexdigest()
     if planned and source != planned:
@@ -169,14 +175,16 @@ def _run(path: Path, text: bytes) -> ModuleType:
         raise UserError(f"--plugin {path}: a module named {path.stem!r} is loaded already; rename the file.")
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:
-        raise UserError(f"--plugin {path}: not a Python file.")
+        raise UserError(f"--plugin {path}: a plugin is a Python file, whose name ends in .py.")
     module = importlib.util.module_from_spec(spec)
     sys.modules[path.stem] = module
     try:
         exec(compile(text, str(path), "exec"), module.__dict__)
-    except UserError:
-        raise
     except (Exception, SystemExit) as error:
         del sys.modules[path.stem]
-        raise UserError(f"--plugin {path}: {type(error).__name__}: {error}.") from None
+        if isinstance(error, UserError):
+            raise
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+        where = f"{path}, line {lines[-1]}" if lines else str(path)
+        raise UserError(f"--plugin {where}: {described(error)}.") from None
     return module

@@ -47,7 +47,12 @@ def cli(bench: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
         except SystemExit as ended:
             code = int(ended.code or 0)
         captured = capsys.readouterr()
-        assert "Traceback" not in captured.out + captured.err
+        said = captured.out + captured.err
+        assert "Traceback" not in said
+        assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", said), "a control character"
+        complaints = [line for line in captured.err.splitlines() if line.startswith("kdbench: ")]
+        assert "usage:" in captured.err or all(re.search(r"[^\s.]\.$", line) for line in complaints)
+        assert len(set(complaints)) == len(complaints), "one error is said once"
         return Ended(code, captured.out, captured.err)
 
     return call
@@ -103,6 +108,46 @@ def test_a_run_its_records_its_site_and_the_next_run(
     assert "4 trials, 4 recorded in results, 0 to train." in second.out
     assert "Nothing to do" in second.out
     assert {p: p.stat().st_mtime_ns for p in (bench.folder / "results").rglob("*") if p.is_file()} == before
+
+
+def test_a_run_that_trains_nothing_builds_a_site_where_there_is_none_or_where_it_is_told_to(
+    cli: Cli, bench: Bench, make_suite: MakeSuite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(site, "build_and_say", BUILD_AND_SAY)
+    make_suite(suite_text(["ce"], epochs=1))
+    cli(*RUN)
+    index = bench.folder / "site" / "public" / "index.html"
+    pages = [path.stat().st_ino for path in index.parent.rglob("*")]
+
+    def last_line(*arguments: str) -> str:
+        ended = cli(*RUN, *arguments)
+        assert (ended.code, ended.err) == (0, "")
+        return ended.out.splitlines()[-1]
+
+    again = f"Open {index}, which was built before; kdbench site --results results builds it anew."
+    assert last_line() == again
+    assert [path.stat().st_ino for path in index.parent.rglob("*")] == pages
+    for _ in range(2):  # as a reader of the README types it
+        assert last_line("--out", "mine").endswith(f"pages. Open {bench.folder / 'mine' / 'index.html'}")
+    assert last_line("--out", "site/public").endswith(f"pages. Open {index}")
+    assert [path.stat().st_ino for path in index.parent.rglob("*")] != pages
+    index.unlink()
+    assert last_line().endswith(f"pages. Open {index}")
+    assert last_line() == again
+    del SUITES._items["tiny"]
+    make_suite(suite_text(["ce"], epochs=1).replace("version = 1", "version = 2"))
+    assert last_line().endswith(f"pages. Open {index}"), "the records that a new version takes over are new to the site"
+    assert last_line() == again
+
+
+def test_what_is_piped_has_no_colours(cli: Cli, make_suite: MakeSuite, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``cli`` looks at it; rich would colour a pipe where FORCE_COLOR is set."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    make_suite(suite_text(["ce"], epochs=1))
+    assert "finished" in cli(*RUN).out
+    for words in (["run", "--suite", "tiny", "--dry-run"], ["list", "suites"], ["show", "kd"], ["--help"], ["rum"]):
+        said = cli(*words)
+        assert said.out or said.err
 
 
 def test_a_new_version_trains_only_what_it_adds(

@@ -8,7 +8,7 @@ import inspect
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -77,6 +77,12 @@ def test_each_exit_code_is_documented() -> None:
     known = {str(value): name for name, value in vars(errors).items() if name.startswith("EXIT_")}
     assert known.items() <= rows.items()
     assert not set(known) - set(re.findall(r"`(\d+)`", section("README.md", "Exit codes")))
+
+
+def test_each_state_that_doctor_knows_is_documented() -> None:
+    from kdbench.cli import doctor
+
+    assert set(get_args(doctor.State)) <= codes(section("docs/cli.md", "kdbench doctor"))
 
 
 def test_each_environment_variable_is_documented() -> None:

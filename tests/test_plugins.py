@@ -121,9 +121,9 @@ def test_an_installed_package_adds_methods_and_suites(offer: Callable[..., Path]
         ("SPEC = 3", "datasets", "must name a DatasetSpec"),
         ("SPEC = 3", "suites", "must name a string of TOML"),
         ("SPEC = 3", "teachers", "kdbench.teachers must name a string of TOML"),
-        ("raise ValueError('no luck')", "methods", "cannot be loaded: no luck"),
-        ("raise ValueError('no luck')", "suites", "cannot be loaded: no luck"),
-        ("import sys; sys.exit(3)", "models", "cannot be loaded: 3"),
+        ("raise ValueError('no luck')", "methods", "cannot be loaded: ValueError: no luck; mend the package"),
+        ("raise ValueError('no luck')", "suites", "cannot be loaded: ValueError: no luck"),
+        ("import sys; sys.exit(3)", "models", "cannot be loaded: SystemExit: 3"),
         ("", "datasets", "cannot be loaded: .*SPEC"),
     ],
 )

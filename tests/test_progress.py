@@ -6,12 +6,14 @@ import io
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from bench import PHASED, Bench, suite_text
 
 from kdbench.cli.progress import LiveProgress, PlainProgress, Progress, make_progress
+from kdbench.cli.say import complain
 from kdbench.jobs.worker import run
 from kdbench.plan.task import Task
 from kdbench.plugins import load_plugins
@@ -74,6 +76,43 @@ def test_plain_lines(tasks: list[Task]) -> None:
     assert all(left is None or left >= 0 for left in shares)
 
 
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("stream", "term", "form"),
+    [
+        (Terminal(), "xterm-256color", LiveProgress),
+        (Terminal(), "dumb", PlainProgress),
+        (Terminal(), "unknown", PlainProgress),
+        (io.StringIO(), "xterm-256color", PlainProgress),
+    ],
+)
+def test_a_table_is_drawn_where_there_is_a_terminal_that_can(
+    monkeypatch: pytest.MonkeyPatch, stream: io.StringIO, term: str, form: type[Progress]
+) -> None:
+    monkeypatch.setenv("TERM", term)
+    monkeypatch.setenv("FORCE_COLOR", "1")  # is about colours, and no table
+    assert type(make_progress([], stream)) is form
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_failure_stays_on_standard_error_beside_a_table(monkeypatch: pytest.MonkeyPatch, terminal: bool) -> None:
+    """Above the table where both are the terminal, and in the file where standard error is one."""
+    from rich.console import Console
+
+    errors, table = Terminal() if terminal else io.StringIO(), Terminal()
+    monkeypatch.setattr("sys.stderr", errors)
+    progress = LiveProgress([])
+    progress._live.console = Console(file=table, force_terminal=True, width=80)
+    with progress:
+        complain("The weights are gone.")
+    said = "kdbench: The weights are gone."
+    assert (said in table.getvalue(), said in errors.getvalue()) == (terminal, not terminal)
+
+
 def test_the_share_done_never_falls_and_ends_whole(tasks: list[Task]) -> None:
     progress = Progress(tasks)
     done: list[float] = []
@@ -88,27 +127,27 @@ def test_the_share_done_never_falls_and_ends_whole(tasks: list[Task]) -> None:
     assert done[-1] == 4
 
 
-def test_what_the_backend_says_is_told() -> None:
+def test_what_the_backend_says_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     from test_local_executor import TestLocal
 
     stage = TestLocal()
-    stage.folder = __import__("pathlib").Path()
+    stage.folder = Path()
     task = stage.task("t", "title")
     stream = io.StringIO()
     progress = PlainProgress([task], stream)
     for event in (
         {"event": "started"},
         {"event": "retried", "text": "its worker was ended by SIGKILL"},
-        {"event": "waiting", "text": "another run is training x; waiting for it"},
+        {"event": "waiting", "text": "another run is at work on it; waiting for that"},
         {"event": "failed", "text": "no word.", "timed_out": True},
     ):
         progress.watch(task, event)
     progress.watch(replace(task, id="u", title="other"), {"event": "failed", "text": "no word.", "dependent": True})
     assert stream.getvalue().splitlines() == [
-        "title: retried: its worker was ended by SIGKILL",
-        "title: waiting: another run is training x; waiting for it",
-        "title: failed: no word.",
+        "title: its worker was ended by SIGKILL",
+        "title: another run is at work on it; waiting for that",
     ]
+    assert capsys.readouterr().err == "kdbench: no word.\n", "once, and not for each of those that wait for it"
     assert [lost.id for lost, _ in progress.lost] == ["t"]
 
 

@@ -163,7 +163,7 @@ def test_files_are_looked_for_in_their_order_under_the_data_root(tmp_path: Path)
     )
     with pytest.raises(
         CheckpointError,
-        match=r"Teacher t wants its weights, a.safetensors or b.pt, in .*/weights .*published at https://example.org/b.pt",
+        match=r"Teacher t wants its weights, a.safetensors or b.pt, in .*/weights .*get them from https://example.org/b.pt",
     ):
         find_checkpoint(teacher, tmp_path)
     (tmp_path / "weights").mkdir()

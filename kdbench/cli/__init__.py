@@ -9,7 +9,8 @@ import sys
 from types import ModuleType
 
 from kdbench import __version__
-from kdbench.errors import EXIT_INCOMPLETE, EXIT_INTERRUPTED, EXIT_OK, UserError
+from kdbench.cli.say import complain
+from kdbench.errors import EXIT_INCOMPLETE, EXIT_INTERRUPTED, EXIT_OK, UserError, reason
 
 #: Command -> one line for ``kdbench --help``.
 COMMANDS = {
@@ -47,17 +48,16 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return int(options.main(options))
     except UserError as error:
-        print(f"kdbench: {error}", file=sys.stderr)
+        complain(error)
         return error.exit_code
     except KeyboardInterrupt:
-        print("kdbench: interrupted.", file=sys.stderr)
+        complain("interrupted")
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # so that Python's own flush at exit does not complain, too
         return EXIT_OK
     except OSError as error:
-        print(
-            f"kdbench: the system refused: {error}; what was recorded is kept, the same command goes on.",
-            file=sys.stderr,
+        complain(
+            f"the system refused: {reason(error)}; mend that and run the same command again, it goes on from there"
         )
         return EXIT_INCOMPLETE

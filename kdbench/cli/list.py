@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 
+from kdbench.cli.say import say
 from kdbench.data import DATASETS
-from kdbench.errors import EXIT_OK, UserError
+from kdbench.errors import EXIT_OK, UserError, plain
 from kdbench.methods import METHODS
 from kdbench.models import MODELS
 from kdbench.suites import SUITES, Suite, get_suite
@@ -25,10 +26,10 @@ def main(options: argparse.Namespace) -> int:
     from kdbench.plugins import load_plugins
 
     load_plugins(options.plugin)
-    rows = list(_LISTS[options.what]())
+    rows = [tuple(map(plain, row)) for row in _LISTS[options.what]()]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))] if rows else []
     for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     return EXIT_OK
 
 
@@ -79,7 +80,7 @@ def _datasets() -> Rows:
 def _pairs() -> Rows:
     for name, suite in _parsed():
         if isinstance(suite, str):
-            yield name, "", suite, ""
+            yield name, "", "", suite
             continue
         for pair in suite.pairs:
             teacher = suite.teachers[pair.teacher]

@@ -7,6 +7,7 @@ import re
 from importlib import resources
 from pathlib import Path
 
+from kdbench.cli.say import say
 from kdbench.errors import EXIT_OK, UserError
 from kdbench.methods import METHODS
 from kdbench.methods.expression import is_expression
@@ -33,9 +34,9 @@ def main(options: argparse.Namespace) -> int:
 
     load_plugins()
     folder = write_package(options.name, Path(options.out))
-    print(f"{folder} holds the method {options.name}. Next:")
-    print(f"  pip install -e {folder}")
-    print(f"  kdbench check-method {options.name}")
+    say(f"{folder} holds the method {options.name}. Next:")
+    say(f"  pip install -e {folder}")
+    say(f"  kdbench check-method {options.name}")
     return EXIT_OK
 
 

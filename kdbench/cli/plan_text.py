@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kdbench.cli.durations import duration
+from kdbench.cli.say import say
 from kdbench.plan.cohorts import Cohort, cohorts
 from kdbench.plan.cost import makespan
 from kdbench.plan.plan import Plan
@@ -15,30 +16,30 @@ from kdbench.records import Store
 def say_plan(plan: Plan, store: Store, verbose: bool) -> None:
     """Print what will be trained and what was found done."""
     done = len(plan.trials) - len(plan.missing)
-    print(f"{plan.suite.id}: {len(plan.trials)} trials, {done} recorded in {store.root}, {len(plan.missing)} to train.")
+    say(f"{plan.suite.id}: {len(plan.trials)} trials, {done} recorded in {store.root}, {len(plan.missing)} to train.")
     if plan.taken_over:
-        print(f"  {plan.taken_over} of the recorded ones are trials of another version of the suite as well.")
+        say(f"  {plan.taken_over} of the recorded ones are trials of another version of the suite as well.")
     for note in plan.suite.notes:
-        print(f"  {note}")
+        say(f"  {note}")
     for name in plan.added:
-        print(f"  {name} is not in {plan.suite.id}; it was added because --method names it exactly.")
+        say(f"  {name} is not in {plan.suite.id}; it was added because --method names it exactly.")
     for label, pair, reason in plan.inapplicable:
-        print(f"  {label} is not applicable to {pair}: {reason}.")
+        say(f"  {label} is not applicable to {pair}: {reason}.")
     for warning in plan.warnings:
-        print(f"  warning: {warning}")
+        say(f"  warning: {warning}")
     if not plan.missing:
-        print("  Nothing to do: every trial of the selection is recorded.")
+        say("  Nothing to do: every trial of the selection is recorded.")
         return
     total = max(makespan([task.cost for task in plan.tasks], plan.machine.slots), longest_chain(plan.tasks))
     groups = cohorts(plan.missing)
     slots = f"{plan.machine.slots} {plan.machine.device} slot{'s' * (plan.machine.slots > 1)}"
-    print(f"  {len(groups)} cohort{'s' * (len(groups) != 1)} on {slots}, about {duration(total)}.")
+    say(f"  {len(groups)} cohort{'s' * (len(groups) != 1)} on {slots}, about {duration(total)}.")
     if len(groups) < len(plan.missing):
-        print(f"  {_shared(groups)}")
+        say(f"  {_shared(groups)}")
     if verbose:
         for task in plan.tasks:
             labels = ", ".join(dict.fromkeys(trial.label for trial in task.trials))
-            print(f"  {task.title:<40} about {duration(task.cost):>8}  {labels}".rstrip())
+            say(f"  {task.title:<40} about {duration(task.cost):>8}  {labels}".rstrip())
 
 
 def _shared(groups: Sequence[Cohort]) -> str:

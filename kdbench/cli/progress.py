@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,6 +11,8 @@ from types import TracebackType
 from typing import IO, Any
 
 from kdbench.cli.durations import duration
+from kdbench.cli.say import complain, say
+from kdbench.errors import plain
 from kdbench.plan.task import Task
 from kdbench.schedule.base import Event
 
@@ -35,7 +39,7 @@ class _Line:
 
 
 class Progress:
-    """Follows events; base of both forms, and by itself silent."""
+    """Follows events; base of both forms. By itself it says only why a task failed, on standard error and once."""
 
     def __init__(self, tasks: Sequence[Task]) -> None:
         self.tasks = list(tasks)
@@ -44,6 +48,7 @@ class Progress:
         self.running: dict[str, _Line] = {}
         #: Tasks whose worker died, and the event that says so. Not those that were refused, or whose teacher failed.
         self.lost: list[tuple[Task, Event]] = []
+        self._failures: set[str] = set()
         self._done_cost = 0.0
         self._began = time.monotonic()
 
@@ -64,8 +69,8 @@ class Progress:
             self.running.pop(task.id, None)
             if what == "ended":
                 self._done_cost += task.cost
-            if what == "failed" and not event.get("refused") and not event.get("dependent"):
-                self.lost.append((task, event))
+            if what == "failed":
+                self._failed(task, event)
         elif what == "trial" and not event["teacher"]:
             self.counts[event["status"]] = self.counts.get(event["status"], 0) + 1
         line = self.running.get(task.id)
@@ -76,6 +81,13 @@ class Progress:
             line.ended, line.members = line.ended + 1, max(line.members - 1, 0)
         elif line is not None and what == "epoch":
             line.top1 = event["test_top1"]
+
+    def _failed(self, task: Task, event: Event) -> None:
+        if event["text"] not in self._failures:  # a reason that several tasks have is one
+            self._failures.add(event["text"])
+            complain(event["text"])
+        if not event.get("refused") and not event.get("dependent"):
+            self.lost.append((task, event))
 
     def summary(self) -> str:
         """``trials done, running, failed, time left`` in one line."""
@@ -105,31 +117,25 @@ class PlainProgress(Progress):
 
     def watch(self, task: Task, event: Event) -> None:
         super().watch(task, event)
-        text = _sentence(task, event)
-        if text:
-            if event["event"] == "trial":
-                text += f" [{self.summary()}]"
-            print(text, file=self.stream, flush=True)
+        for line in _lines(task, event):
+            say(f"{line} [{self.summary()}]" if event["event"] == "trial" else line, self.stream)
 
 
-def _sentence(task: Task, event: Event) -> str:
+def _lines(task: Task, event: Event) -> list[str]:
+    """What is said of an event where it is no failure, which is said elsewhere."""
     what = event["event"]
     if what == "trial":
         top1 = "" if event["top1"] is None else f" top-1 {event['top1']:.2f}"
         detail = f": {event['detail']}" if event["detail"] else ""
-        return f"{event['title']}: {event['status']}{top1}{detail}"
+        return [f"{event['title']}: {event['status']}{top1}{detail}"]
     if what == "epoch":
         losses = ", ".join(f"{name} {value:.4g}" for name, value in event["losses"].items())
-        return f"{event['title']}: epoch {event['epoch']}: {losses}, top-1 {event['test_top1']:.2f}"
+        return [f"{event['title']}: epoch {event['epoch']}: {losses}, top-1 {event['test_top1']:.2f}"]
     if what == "teacher":
-        return "\n".join(
-            [f"teacher {event['name']}: top-1 {event['top1']:.2f}", *(f"WARNING: {w}" for w in event["warnings"])]
-        )
-    if what == "note":
-        return f"{task.title}: {event['text']}"
-    if what in ("retried", "waiting", "failed") and not event.get("dependent"):
-        return f"{task.title}: {what}: {event.get('text', '')}"
-    return ""
+        return [f"teacher {event['name']}: top-1 {event['top1']:.2f}", *(f"WARNING: {w}" for w in event["warnings"])]
+    if what in ("note", "retried", "waiting"):
+        return [f"{task.title}: {event['text']}"]
+    return []
 
 
 class LiveProgress(Progress):
@@ -139,7 +145,10 @@ class LiveProgress(Progress):
         super().__init__(tasks)
         from rich.live import Live
 
-        self._live = Live(get_renderable=self._table, refresh_per_second=4, transient=True)
+        # What is said on standard error stands above the table where both are a terminal, and stays in a file.
+        self._live = Live(
+            get_renderable=self._table, refresh_per_second=4, transient=True, redirect_stderr=sys.stderr.isatty()
+        )
 
     def __enter__(self) -> Progress:
         self._live.__enter__()
@@ -152,8 +161,9 @@ class LiveProgress(Progress):
 
     def watch(self, task: Task, event: Event) -> None:
         super().watch(task, event)
-        if event["event"] != "epoch" and (text := _sentence(task, event)):
-            self._live.console.print(text, markup=False, highlight=False)
+        if event["event"] != "epoch":
+            for line in _lines(task, event):
+                self._live.console.print(plain(line), markup=False, highlight=False, emoji=False, soft_wrap=True)
 
     def _table(self) -> Any:
         from rich.table import Table
@@ -174,5 +184,6 @@ class LiveProgress(Progress):
 
 
 def make_progress(tasks: Sequence[Task], stream: IO[str]) -> Progress:
-    """Live where ``stream`` is a terminal, plain lines elsewhere."""
-    return LiveProgress(tasks) if stream.isatty() else PlainProgress(tasks, stream)
+    """Live where ``stream`` is a terminal that can move its cursor, plain lines elsewhere."""
+    live = stream.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
+    return LiveProgress(tasks) if live else PlainProgress(tasks, stream)

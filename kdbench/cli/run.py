@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdbench.cli.plan_text import say_plan
+from kdbench.cli.say import say
+from kdbench.cli.site import SITE
 from kdbench.data import data_root, download_allowed
 from kdbench.errors import EXIT_INCOMPLETE, EXIT_INTERRUPTED, EXIT_OK
 from kdbench.paths import cache_dir
@@ -46,9 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--slots", type=int, metavar="N", help="workers at a time; default: one a device, or one a CPU core"
     )
     parser.add_argument("--results", default="results", metavar="DIR", help="the results folder (default: results)")
-    parser.add_argument(
-        "--out", default="site/public", metavar="DIR", help="where the site is built (default: site/public)"
-    )
+    parser.add_argument("--out", metavar="DIR", help=f"where the site is built (default: {SITE})")
     parser.add_argument(
         "--data-root", metavar="DIR", help="the folder of data sets and weights (default: $KDBENCH_DATA)"
     )
@@ -63,28 +63,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(options: argparse.Namespace) -> int:
     from kdbench.plugins import load_plugins
+    from kdbench.render import check_replaceable, first_page
 
     load_plugins(options.plugin)
     store = Store(Path(options.results))
     suite = get_suite(options.suite)
     machine = find_machine(options.device, options.slots, suite.protocol.threads)
+    out = Path(options.out or SITE)
+    if not options.dry_run:
+        check_replaceable(out)  # now, and not after hours of training
     plan = make_plan(_request(options, suite), store, machine)
     say_plan(plan, store, verbose=options.dry_run)
     if options.dry_run:
         return EXIT_OK
-    from kdbench.render import check_replaceable
-
-    check_replaceable(Path(options.out))  # now, and not after hours of training
     code = _train(plan, store) if plan.missing else EXIT_OK
     if code == EXIT_INTERRUPTED:
         return code
     diverged = diverged_trials(plan.trials, store)
     if diverged:
-        print(f"{len(diverged)} of these trials diverged; they stay on the record and are not tried again.")
+        say(f"{len(diverged)} of these trials diverged; they stay on the record and are not tried again.")
         code = EXIT_INCOMPLETE
+    before = None if options.out or plan.missing or plan.taken_over else first_page(out)
+    if before:
+        say(f"Open {before}, which was built before; kdbench site --results {store.root} builds it anew.")
+        return code
     from kdbench.cli.site import build_and_say
 
-    build_and_say(store.root, Path(options.out))
+    build_and_say(store.root, out)
     return code
 
 
@@ -113,12 +118,10 @@ def _train(plan: Plan, store: Store) -> int:
         _record_failures(plan, store, progress)
     left = missing_trials(plan.missing, store)
     finish_run(store.root, manifest, plan.missing, left, report.interrupted)
-    print(f"{plan.suite.id}: {len(plan.missing) - len(left)} trials recorded{f', {len(left)} left' if left else ''}.")
+    say(f"{plan.suite.id}: {len(plan.missing) - len(left)} trials recorded{f', {len(left)} left' if left else ''}.")
     if report.interrupted:
-        print("Interrupted; the same command goes on from the last checkpoints.")
+        say("Interrupted; the same command goes on from the last checkpoints.")
         return EXIT_INTERRUPTED
-    for text in dict.fromkeys(report.failed.values()):
-        print(f"kdbench: {text}", file=sys.stderr)
     return EXIT_INCOMPLETE if left or report.failed else EXIT_OK
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
+from kdbench.cli.say import complain, say
 from kdbench.errors import EXIT_OK
+
+#: Where a site is built unless another folder is named.
+SITE = "site/public"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="the results folder (default: results here if there is one, else the shipped numbers)",
     )
-    parser.add_argument("--out", default="site/public", metavar="DIR", help="where to build it (default: site/public)")
+    parser.add_argument("--out", default=SITE, metavar="DIR", help=f"where to build it (default: {SITE})")
 
 
 def main(options: argparse.Namespace) -> int:
@@ -30,5 +33,5 @@ def build_and_say(results: Path | None, out: Path) -> None:
 
     report = build(results, out)
     for problem in report.problems:
-        print(f"kdbench: {problem}", file=sys.stderr)
-    print(f"{report.pages} pages. Open {report.index}")
+        complain(problem)
+    say(f"{report.pages} pages. Open {report.index}")

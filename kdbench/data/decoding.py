@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from kdbench.errors import DataError
+from kdbench.errors import DataError, reason
 
 #: The share of the image's area, and the ratio of width to height, that a crop is drawn from.
 SCALE, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
@@ -48,9 +48,8 @@ def decode(paths: Sequence[str], picture: tuple[int, int, int], words: NDArray[n
                 else:
                     out[number] = _random_view(image, side, MODES[channels], _draw(int(words[number])))
         except Exception as error:  # whatever a decoder makes of a damaged file
-            reason = " ".join(str(error).split()) or type(error).__name__
             raise DataError(
-                f"{path} cannot be decoded ({reason}); it is damaged or truncated: fetch it again."
+                f"{path} cannot be decoded ({reason(error)}); it is damaged or truncated: fetch it again."
             ) from None
     return out
 

@@ -10,7 +10,7 @@ import numpy as np
 from kdbench.data.checks import check_labels
 from kdbench.data.spec import DatasetSpec, Part, Source
 from kdbench.data.splits import split
-from kdbench.errors import DataError
+from kdbench.errors import DataError, reason
 
 
 def digits(spec: DatasetSpec, root: Path) -> Source:
@@ -25,7 +25,9 @@ def digits(spec: DatasetSpec, root: Path) -> Source:
         try:
             table = np.loadtxt(path, delimiter=",")
         except ValueError as error:
-            raise DataError(f"{path} is not the table of digits: {error}; install scikit-learn again.") from None
+            raise DataError(
+                f"{path} is not the table of digits: {reason(error)}; install scikit-learn again."
+            ) from None
         images = np.rint(table[:, :-1] * (255 / 16)).astype(np.uint8).reshape(-1, *spec.image_shape)
         labels = table[:, -1].astype(np.int64)
         if len(images) != spec.train_size + spec.test_size:

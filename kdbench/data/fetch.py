@@ -8,7 +8,7 @@ from http.client import HTTPException
 from pathlib import Path
 
 from kdbench.data.spec import DatasetSpec
-from kdbench.errors import DataError
+from kdbench.errors import DataError, reason
 
 
 def fetch(spec: DatasetSpec, root: Path) -> None:
@@ -21,8 +21,7 @@ def fetch(spec: DatasetSpec, root: Path) -> None:
         with contextlib.redirect_stdout(sys.stderr):
             getattr(datasets, str(spec.torchvision))(root, download=True)
     except (OSError, RuntimeError, HTTPException) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(
-            f"{spec.title} could not be downloaded into {root} ({reason}); get it from {spec.url} by other means: "
-            f"wanted is {spec.files}."
+            f"{spec.title} could not be downloaded into {root} ({reason(error)}); get it from {spec.url} by other "
+            f"means: wanted is {spec.files}."
         ) from error

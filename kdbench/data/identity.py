@@ -41,16 +41,18 @@ def _bytes(images: Images) -> Iterator[memoryview]:
 
 
 def differences(spec: DatasetSpec, source: Source, digest: str) -> tuple[str, ...]:
-    """What distinguishes this copy from the official one, a sentence each; empty for the official one."""
+    """What distinguishes this copy from the official one, in a sentence; empty for the official one."""
     if digest == spec.digest or (spec.digest is None and source.verified):
         return ()
     pinned = [path for path in source.files if path.name in spec.sha1]
     differing = [(path, found) for path in pinned if (found := _sha1(path)) != spec.sha1[path.name]]
     if differing:
-        return tuple(
-            f"{spec.title}: {path.name} has sha1 {found}, the official file has {spec.sha1[path.name]}."
-            for path, found in differing
-        )
+        path, found = differing[0]
+        names = ", ".join(path.name for path, _ in differing)
+        which = f"{names} differs from the official file; it"
+        if len(differing) > 1:
+            which = f"{len(differing)} files differ from the official ones: {names}; the first"
+        return (f"{spec.title}: {which} has sha1 {found} and should have {spec.sha1[path.name]}.",)
     if spec.digest is not None:
         return (f"{spec.title}: the content digest is {digest[:16]}, the official one is {spec.digest[:16]}.",)
     if pinned:
@@ -85,5 +87,5 @@ def remember(spec: DatasetSpec, source: Source, digest: str, warnings: tuple[str
 
 def _entry(spec: DatasetSpec, source: Source) -> Path:
     stats = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in source.files]
-    stamp = repr((1, spec, stats))
+    stamp = repr((2, spec, stats))
     return cache_dir() / "identity" / f"{spec.name}-{hashlib.sha256(stamp.encode()).hexdigest()[:24]}.json"

@@ -15,7 +15,7 @@ import numpy as np
 
 from kdbench.data.checks import check_labels, missing
 from kdbench.data.spec import DatasetSpec, Images, Part, Source
-from kdbench.errors import DataError
+from kdbench.errors import DataError, reason
 
 _FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 
@@ -57,7 +57,7 @@ def read_idx(path: Path, shape: tuple[int, ...]) -> Images:
             # A bytearray, so that the array is writable like a mapped one.
             data = np.frombuffer(bytearray(gzip.decompress(path.read_bytes())), dtype=np.uint8)
         except (OSError, EOFError, zlib.error) as error:
-            raise DataError(f"{path} cannot be unpacked ({error}); fetch it again.") from None
+            raise DataError(f"{path} cannot be unpacked ({reason(error)}); fetch it again.") from None
     else:
         # Copy on write: as safe for the file as a read-only mapping, and torch takes it without a warning.
         data = np.memmap(path, dtype=np.uint8, mode="c") if path.stat().st_size else np.empty(0, dtype=np.uint8)

@@ -15,7 +15,7 @@ from kdbench.data.builtin import BUILTIN
 from kdbench.data.checks import check_labels
 from kdbench.data.identity import content_digest, differences, recall, remember
 from kdbench.data.spec import Dataset, DatasetSpec, Part, Source
-from kdbench.errors import DataError, UserError
+from kdbench.errors import DataError, UserError, described, reason
 from kdbench.paths import cache_dir
 from kdbench.registry import Registry
 
@@ -66,7 +66,9 @@ def _unreadable(spec: DatasetSpec) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise DataError(f"{spec.title} cannot be read: {error}; check the data root and its permissions.") from error
+        raise DataError(
+            f"{spec.title} cannot be read: {reason(error)}; check the data root and its permissions."
+        ) from error
 
 
 def _find(spec: DatasetSpec, root: Path, download: bool) -> Source:
@@ -87,8 +89,10 @@ def _loader(spec: DatasetSpec) -> Callable[[DatasetSpec, Path], Source]:
     module, _, function = spec.loader.partition(":")
     try:
         return getattr(importlib.import_module(module), function)  # type: ignore[no-any-return]
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(f"data set {spec.name!r}: loader: cannot import {spec.loader!r}: {error}.") from error
+    except Exception as error:  # a plugin's module is other people's code: it may raise anything
+        raise UserError(
+            f"data set {spec.name!r}: cannot import its loader {spec.loader!r}: {described(error)}."
+        ) from error
 
 
 def _read(spec: DatasetSpec, source: Source) -> tuple[Part, Part]:

@@ -107,7 +107,7 @@ def locked(folder: Path, names: list[str], emit: Any) -> Iterator[None]:
             try:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                emit({"event": "waiting", "text": f"another run is training {name[:12]}; waiting for it"})
+                emit({"event": "waiting", "text": "another run is at work on it; waiting for that"})
                 fcntl.flock(stream, fcntl.LOCK_EX)
         yield
 

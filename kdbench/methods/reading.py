@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from kdbench.errors import UserError
+from kdbench.errors import UserError, reason
 from kdbench.methods.card import (
     BATCH_NORMS,
     FAMILIES,
@@ -33,7 +33,7 @@ def parse_card(text: str, where: str) -> MethodSpec:
     try:
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{where}: not valid TOML: {error}.") from None
+        raise UserError(f"{where}: not valid TOML: {reason(error)}.") from None
     return spec_from(raw, where)
 
 
@@ -42,7 +42,7 @@ def load_card(path: Path) -> MethodSpec:
     try:
         return parse_card(path.read_text(encoding="utf-8"), str(path))
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read: {error}.") from None
+        raise UserError(f"{path}: cannot be read: {reason(error)}.") from None
 
 
 def _take(raw: dict[str, Any], name: str, kind: type, where: str, default: Any = ...) -> Any:

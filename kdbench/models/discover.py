@@ -13,7 +13,7 @@ from math import isqrt
 import torch
 from torch import Tensor, nn
 
-from kdbench.errors import UserError
+from kdbench.errors import UserError, reason
 from kdbench.models.adapter import Plan, Tap
 from kdbench.models.outputs import Shape
 
@@ -92,7 +92,7 @@ def _watch(name: str, body: nn.Module, image_shape: Shape) -> list[Event]:
             probe(torch.zeros(1, *image_shape, device="meta"))
     except (RuntimeError, AssertionError, ValueError) as error:
         size = "x".join(map(str, image_shape))
-        raise UserError(f"model {name!r} cannot read images of {size}: {str(error).splitlines()[0]}.") from error
+        raise UserError(f"model {name!r} cannot read images of {size}: {reason(error)}.") from error
     return events
 
 

@@ -15,7 +15,7 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-from kdbench.errors import UserError
+from kdbench.errors import UserError, reason
 from kdbench.paths import cache_dir
 
 SOURCE = Path(__file__).with_name("norms.c")
@@ -40,8 +40,8 @@ def library() -> ctypes.CDLL:
         return ctypes.CDLL(str(built))
     except OSError as error:
         raise UserError(
-            f"kdbench cannot load its C code ({error}); delete {built}, or set KDBENCH_CACHE to a folder that code may "
-            "be loaded from."
+            f"kdbench cannot load its C code ({reason(error)}); delete {built}, or set KDBENCH_CACHE to a folder that "
+            "code may be loaded from."
         ) from None
 
 
@@ -82,9 +82,11 @@ def _build(command: list[str], built: Path) -> None:
                 made.replace(built)
     except OSError as error:
         raise UserError(
-            f"kdbench cannot build its C code ({error}); look at {built.parent}, or set KDBENCH_CACHE to "
+            f"kdbench cannot build its C code ({reason(error)}); look at {built.parent}, or set KDBENCH_CACHE to "
             "another folder."
         ) from None
     if said.returncode:
         last = (said.stderr.strip().splitlines() or ["it said nothing"])[-1]
-        raise UserError(f'{command[0]} does not compile {SOURCE}: {last}; set compile = "none", or $CC to another one.')
+        raise UserError(
+            f'{command[0]} does not compile {SOURCE}: {reason(last)}; set compile = "none", or $CC to another one.'
+        )

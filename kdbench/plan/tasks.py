@@ -42,7 +42,7 @@ def make_tasks(cohorts: Sequence[Cohort], template: Task, rate: float, slots: in
         replace(
             template,
             id=f"cohort-{digest([cohort.id for cohort, _ in bundle])[:16]}",
-            title=bundle[0][0].title + (f" and {len(bundle) - 1} more" if len(bundle) > 1 else ""),
+            title=bundle[0][0].title + _more(len(bundle) - 1),
             trials=tuple(trial for cohort, _ in bundle for trial in cohort.trials),
             after=(name,) if name else (),
             cost=sum(cost for _, cost in bundle) / min(spare, _breadth(bundle)),
@@ -53,6 +53,11 @@ def make_tasks(cohorts: Sequence[Cohort], template: Task, rate: float, slots: in
         for name, origins, bundle in bundles
     ]
     return sorted(_longest_first(teachers.values()), key=_generation) + _longest_first(trainings)
+
+
+def _more(count: int) -> str:
+    """What a bundle's title says of the cohorts beside its first."""
+    return f" and {count} more cohort{'s' * (count > 1)}" if count else ""
 
 
 def longest_chain(tasks: Sequence[Task]) -> float:

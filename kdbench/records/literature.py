@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdbench.errors import UserError
+from kdbench.errors import UserError, reason
 from kdbench.records.validate import check, schema
 from kdbench.shipped import shipped
 
@@ -108,4 +108,4 @@ def _read(path: Path, kind: str) -> Iterator[tuple[str, dict[str, str]]]:
             f"{path}: there is no such file; reported numbers need published.csv and sources.csv."
         ) from None
     except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: not a readable CSV file in UTF-8: {error}.") from None
+        raise UserError(f"{path}: not a readable CSV file in UTF-8: {reason(error)}.") from None

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdbench.canonical import digest
-from kdbench.errors import UserError
+from kdbench.errors import UserError, reason
 from kdbench.records.validate import check
 
 Record = dict[str, Any]
@@ -139,7 +139,7 @@ class Store:
         try:
             record = json.loads(path.read_bytes(), parse_constant=_refuse)
         except (OSError, ValueError, RecursionError) as error:
-            raise UserError(f"The record {where} cannot be read ({error}); restore it or delete it.") from None
+            raise UserError(f"The record {where} cannot be read ({reason(error)}); restore it or delete it.") from None
         check("record", record, f"The record {where} is damaged")
         if path.stem.split(".")[0] != record["key"] or digest(record["identity"]) != record["key"]:
             raise UserError(f"The record {where} is damaged: its name, key and identity do not agree.")
@@ -157,7 +157,9 @@ class Store:
             with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
                 return {name: arrays[name] for name in arrays.files}
         except Exception as error:  # a damaged archive raises a dozen types; each costs this one file only
-            raise UserError(f"The prediction file {path.name} cannot be used ({error}); its row is left out.") from None
+            raise UserError(
+                f"The prediction file {path.name} cannot be used ({reason(error)}); its row is left out."
+            ) from None
 
     def pins(self, suite: str) -> dict[str, str]:
         """Teacher name -> digest of its weights, as recorded at first use for teachers that ``suite`` does not pin."""
@@ -180,7 +182,7 @@ class Store:
             }
         except (OSError, ValueError, AttributeError) as error:
             raise UserError(
-                f"{path} cannot be read ({error}); restore it, or delete it to pin teachers anew."
+                f"{path} cannot be read ({reason(error)}); restore it, or delete it to pin teachers anew."
             ) from None
 
     def _files(self, suite: str = "*", key: str = "") -> Iterator[Path]:

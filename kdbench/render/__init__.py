@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from kdbench.render.site import BuildReport, build, check_replaceable
+from kdbench.render.site import BuildReport, build, check_replaceable, first_page
 
-__all__ = ["BuildReport", "build", "check_replaceable"]
+__all__ = ["BuildReport", "build", "check_replaceable", "first_page"]

@@ -11,7 +11,7 @@ from pathlib import Path
 from markdown_it import MarkdownIt
 from markupsafe import Markup
 
-from kdbench.errors import UserError
+from kdbench.errors import UserError, reason
 from kdbench.registry import check_slug
 from kdbench.render.address import https
 
@@ -47,7 +47,7 @@ def load_content(folder: Path) -> Content:
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read: {error}.") from None
+        raise UserError(f"{path}: cannot be read: {reason(error)}.") from None
     for name in _FIELDS:
         if not isinstance(raw.get(name), str):
             raise UserError(f"{path}: {name} must be a text.")
@@ -67,7 +67,7 @@ def _pages(folder: Path) -> list[Page]:
         try:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{path}: cannot be read: {error}.") from None
+            raise UserError(f"{path}: cannot be read: {reason(error)}.") from None
         tokens = markdown.parse(text)
         headings = (text.content for token, text in pairwise(tokens) if token.type == "heading_open")
         pages.append(Page(name, next(headings, name), Markup(markdown.renderer.render(tokens, markdown.options, {}))))

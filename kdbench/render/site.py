@@ -116,6 +116,12 @@ def check_replaceable(out: Path) -> None:
         )
 
 
+def first_page(out: Path) -> Path | None:
+    """The page to open of the site that ``out`` holds; None where it holds none."""
+    index = out.resolve() / "index.html"
+    return index if (out / MARKER).is_file() and index.is_file() else None
+
+
 def _swap(new: Path, out: Path) -> None:
     old = out.with_name(f".{out.name}.{os.getpid()}.old")
     if out.exists():

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+from kdbench.errors import plain, reason
 from kdbench.plan.task import EXIT_DEVICE, EXIT_REFUSED, Task
 from kdbench.schedule.base import Event, Report, Watch
 from kdbench.schedule.devices import cores
@@ -194,15 +195,14 @@ class LocalExecutor:
             report.finished.append(task)
             watch(task, {"event": "ended"})
         elif self._worth_another_try(one):
-            how = f"was ended by {_signal_name(-code)}" if code < 0 else "lost its GPU"
-            watch(task, {"event": "retried", "text": f"its worker {how}"})
+            watch(task, {"event": "retried", "text": f"its worker {_how(code)}; another one goes on"})
             waiting.insert(0, dataclasses.replace(task, attempt=task.attempt + 1))
         elif len(task.trials) > 1 and code != EXIT_REFUSED:
-            watch(task, {"event": "retried", "text": f"{self._why(one, code)} Its trials go on one by one."})
+            watch(task, {"event": "retried", "text": f"{self._why(one, code)}; its trials go on one by one"})
             place = len(waiting) if task.plugins else 0
             waiting[place:place] = _parts(task)  # those that run other people's code last
         else:
-            report.failed[task.id] = one.refusal or self._why(one, code)
+            report.failed[task.id] = one.refusal or f"{task.title}: {self._why(one, code)}."
             text, refused = report.failed[task.id], bool(one.refusal)
             watch(task, {"event": "failed", "text": text, "timed_out": one.hung, "refused": refused})
 
@@ -217,12 +217,13 @@ class LocalExecutor:
         return outside and not one.hung and task.attempt <= (min(self.retries, 1) if several else self.retries)
 
     def _why(self, one: _Running, code: int) -> str:
-        if one.hung:
-            return f"{one.task.title}: no word from its worker for {self.silence:.0f} s; it was ended."
+        """Why a worker gave up, as part of a sentence."""
         log = self.folder / f"{one.task.id}.log"
-        lines = [line for line in log.read_text("utf-8", "replace").splitlines() if line.strip()]
-        how = f"was ended by {_signal_name(-code)}" if code < 0 else f"ended with code {code}"
-        return f"{one.task.title}: its worker {how}{f' ({lines[-1][:300]})' if lines else ''}; its log is {log}."
+        if one.hung:
+            return f"no word from its worker for {self.silence / 60:.3g} min, so it was ended; its log is {log}"
+        lines = [line for line in log.read_text("utf-8", "replace").splitlines() if plain(line).strip()]
+        last = f" ({reason(lines[-1])})" if lines else ""
+        return f"its worker {_how(code)}{last}; its log is {log}"
 
     def _allow_for_a_stop(self, running: Sequence[_Running], turned: float) -> float:
         """The time now; where this process stood still since ``turned``, no worker is to blame for that silence."""
@@ -258,11 +259,14 @@ def _parts(task: Task) -> list[Task]:
     ]
 
 
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
+def _how(code: int) -> str:
+    """What an exit code says of a worker's end."""
+    if code == EXIT_DEVICE:
+        return "lost its GPU"
+    if code >= 0:
+        return f"ended with code {code}"
+    name = next((sign.name for sign in signal.Signals if sign == -code), f"signal {-code}")
+    return f"was ended by {name}{', as happens when memory runs out' if code == -signal.SIGKILL else ''}"
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -9,7 +9,7 @@ from itertools import combinations
 from typing import Any
 
 from kdbench.data import DATASETS
-from kdbench.errors import UnknownName, UserError
+from kdbench.errors import UnknownName, UserError, reason
 from kdbench.methods import METHODS, MethodSpec
 from kdbench.models import get_spec
 from kdbench.protocol import Protocol, parse_protocol
@@ -74,7 +74,7 @@ def parse_suite(text: str, where: str) -> Suite:
     try:
         return _suite(Table(tomllib.loads(text), where), where)
     except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{where}: not valid TOML: {error}.") from None
+        raise UserError(f"{where}: not valid TOML: {reason(error)}.") from None
     except UnknownName as error:
         raise UserError(f"{where}: {error}") from None
 

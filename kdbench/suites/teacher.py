@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from kdbench.data import DatasetSpec
-from kdbench.errors import UserError
+from kdbench.errors import UserError, reason
 from kdbench.methods import METHODS
 from kdbench.methods.applicability import not_applicable
 from kdbench.models import get_spec
@@ -64,7 +64,7 @@ def registered_teacher(name: str, data: DatasetSpec, base: Protocol) -> Teacher:
     try:
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{where}: not valid TOML: {error}.") from None
+        raise UserError(f"{where}: not valid TOML: {reason(error)}.") from None
     return parse_teacher(name, raw, data, base, where)
 
 

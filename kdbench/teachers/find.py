@@ -8,17 +8,20 @@ from kdbench.errors import CheckpointError
 from kdbench.trials.teacher import Teacher
 
 
-def find_checkpoint(teacher: Teacher, root: Path) -> Path:
-    """The first of the teacher's files under ``root`` or ``root/weights``.
+def checkpoint_in(root: Path, teacher: Teacher) -> Path | None:
+    """The first of the teacher's files under ``root/weights`` or ``root``; None where none of them is."""
+    places = (folder / name for name in teacher.files for folder in (root / "weights", root))
+    return next((place for place in places if place.is_file()), None)
 
-    CheckpointError says which are wanted where.
-    """
-    for name in teacher.files:
-        for folder in (root / "weights", root):
-            if (folder / name).is_file():
-                return folder / name
-    source = f" It is published at {teacher.url}." if teacher.url else f" {teacher.source}" if teacher.source else ""
+
+def find_checkpoint(teacher: Teacher, root: Path) -> Path:
+    """What ``checkpoint_in`` finds; CheckpointError says which files are wanted where."""
+    found = checkpoint_in(root, teacher)
+    if found is not None:
+        return found
+    where = f"get them from {teacher.url}" if teacher.url else "put them there"
+    source = f" ({teacher.source})" if teacher.source else ""
     raise CheckpointError(
-        f"Teacher {teacher.name} wants its weights, {' or '.join(teacher.files)}, in {root / 'weights'} "
-        f"(the data root is --data-root or KDBENCH_DATA).{source} --train-teachers trains one instead."
+        f"Teacher {teacher.name} wants its weights, {' or '.join(teacher.files)}, in {root / 'weights'} (the data root "
+        f"is --data-root or KDBENCH_DATA); {where}{source}, or add --train-teachers, which trains one instead."
     )

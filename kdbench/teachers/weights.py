@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from kdbench.errors import CheckpointError
+from kdbench.errors import CheckpointError, reason
 
 #: Under one of these a published checkpoint keeps its state_dict beside epoch and accuracy.
 WRAPPERS = ("model", "state_dict", "net")
@@ -47,8 +48,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             else torch.load(path, map_location="cpu", weights_only=True)
         )
     except Exception as error:  # a damaged file makes either library raise whatever its bytes happen to say
-        reason = (str(error) or type(error).__name__).splitlines()[0][:200]
-        raise CheckpointError(f"The weights in {path} cannot be read ({reason}); fetch the file again.") from None
+        # torch explains at length how to run what may be in such a file, which is no advice.
+        said = "it is damaged, or holds code" if isinstance(error, pickle.UnpicklingError) else reason(error)
+        raise CheckpointError(f"The weights in {path} cannot be read ({said}); fetch the file again.") from None
     for wrapper in WRAPPERS:
         if isinstance(raw, dict) and isinstance(raw.get(wrapper), dict):
             raw = raw[wrapper]

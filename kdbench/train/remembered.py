@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from kdbench.canonical import digest
 from kdbench.data.whole import whole_folder
+from kdbench.errors import reason
 from kdbench.methods.card import MethodSpec
 from kdbench.models.outputs import PARTS, Outputs
 from kdbench.train.batches import Batch, Batches
@@ -73,7 +74,7 @@ def remember(
     try:
         arrays = _open(place) or (_open(place) if _write(place, teacher, batches, say) else {})
     except OSError as error:  # a full or read-only disk costs time, not the training
-        say(f"the teacher's outputs cannot be kept: {error}")
+        say(f"the teacher's outputs cannot be kept: {reason(error)}")
         return None
     kept = Remembered(arrays, protocol.batch, batches.device)
     if arrays and _same(kept, teacher, batches):
