@@ -130,6 +130,13 @@ def test_standardised_logits_have_mean_zero_and_deviation_one() -> None:
         assert (scaled.std(1, unbiased=unbiased) - 1).abs().max() < 1e-5
 
 
+def test_logits_are_constant_where_their_precision_tells_no_difference() -> None:
+    z = 3 + 1e-8 * torch.randn(4, 10, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    assert standardise(z, unbiased=True).abs().amax(1).min() > 0.05
+    assert (standardise(z.float(), unbiased=True) == 0).all()
+    assert (standardise(torch.full_like(z, 0.1), unbiased=True) == 0).all()
+
+
 def test_lskd_leaves_cross_entropy_alone_and_scales_the_rest() -> None:
     knobs = {"kd.ce_weight": 0.1, "kd.kd_weight": 1.0, "kd.temperature": 2.0}
     heavy, light = (run("lskd(kd)", *_both(), **knobs, **{"lskd.weight": w}) for w in (9.0, 3.0))

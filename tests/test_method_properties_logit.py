@@ -186,6 +186,13 @@ def test_tf_kd_reg_teacher_is_a_distribution_that_prefers_the_label(batch, t):
     same(virtual_teacher(z, y, 1 / z.shape[1], t).exp(), torch.full_like(z, 1 / z.shape[1]))
 
 
+def test_tf_kd_reg_teacher_is_exact_in_the_logits_precision():
+    got = virtual_teacher(torch.zeros(1, 10).double(), torch.tensor([3]), 0.99, 0.05)[0]
+    rest = math.log(math.exp((0.99 - 0.01 / 9) / 0.05) + 9)
+    assert got[0].item() == pytest.approx(-rest, rel=1e-15)
+    assert got[3].item() == pytest.approx((0.99 - 0.01 / 9) / 0.05 - rest, rel=1e-12)
+
+
 def test_tf_kd_self_is_kd_with_other_weights():
     student, teacher = pair()
     ours = run("tf_kd_self", student, teacher, alpha=0.6, multiplier=20.0, temperature=6.0)
