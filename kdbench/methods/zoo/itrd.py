@@ -5,8 +5,9 @@ L = ce_weight * CE(y, softmax(z)) + correlation_weight * log2 sum_d |c_d - 1|^(2
 
 with c_d = 1/B sum_i of the product of dimension d of student and teacher, each standardised over the batch with the
 unbiased standard deviation, and G and H the cosines between the samples' embeddings of student and teacher, multiplied
-entry by entry; a trace counts the samples whose embedding is not zero. The student's pooled feature is embedded linearly in the teacher's dimensions; the second term takes it as it is where the
-two have equal dimensions, as the authors' code does.
+entry by entry; a trace counts the samples whose embedding is not zero. The student's pooled feature is embedded
+linearly in the teacher's dimensions; the second term takes it as it is where the two have equal dimensions, as the
+authors' code does.
 Miles, Lopez-Rodriguez and Mikolajczyk, "Information Theoretic Representation Distillation", BMVC 2022,
 https://arxiv.org/abs/2112.00459.
 """
