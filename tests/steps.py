@@ -154,10 +154,10 @@ def build(name: str, student: Outputs, teacher: Outputs, **overrides: object) ->
     return method
 
 
-def run(
+def ready(
     name: str, student: Outputs, teacher: Outputs, y: Tensor | None = None, epoch: int = 120, **overrides: object
-) -> dict[str, Tensor]:
-    """The terms of the method ``name`` and of its phases, which are shown only the parts its card asks for.
+) -> tuple[Method, Step]:
+    """The method ``name`` and a step of it, which shows only the parts that its card asks for.
 
     Where it needs equal widths the teacher is cut to the student's.
     """
@@ -171,11 +171,22 @@ def run(
     shown = only(teacher, needs) if method.spec.needs_teacher else None
     seen = only(student, needs)
     views = dict.fromkeys(method.spec.views, (seen, shown))
-    step = make_step(seen, shown, y, epoch, teacher_head=head, views=views)
+    return method, make_step(seen, shown, y, epoch, teacher_head=head, views=views)
+
+
+def all_terms(method: Method, step: Step) -> dict[str, Tensor]:
+    """The terms of the method and of its phases."""
     terms = method.loss(step)
     for phase in method.phases():
         terms |= phase.loss(step)
     return terms
+
+
+def run(
+    name: str, student: Outputs, teacher: Outputs, y: Tensor | None = None, epoch: int = 120, **overrides: object
+) -> dict[str, Tensor]:
+    """The terms of the method ``name`` and of its phases on such a step."""
+    return all_terms(*ready(name, student, teacher, y, epoch, **overrides))
 
 
 def total(terms: dict[str, Tensor]) -> Tensor:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import csv
 import inspect
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from kdbench.errors import UserError
 from kdbench.methods import METHODS, load_class, parse_card
 from kdbench.methods.base import Method
+from kdbench.methods.card import Value
 
 ALL = list(METHODS)
 # A wrapper has no terms and no equation of its own loss.
@@ -31,7 +34,26 @@ CIFAR = {
     "resnet32x4:shufflenetv2",
     "wrn_40_2:shufflenetv1",
 }
-IMAGENET = {"resnet34:resnet18", "resnet50:mobilenetv1"}
+#: Further pairs of architectures that are not alike, of LSKD and SDD.
+FURTHER = {
+    "resnet32x4:mobilenetv2",
+    "resnet32x4:wrn_16_2",
+    "resnet32x4:wrn_40_2",
+    "resnet50:shufflenetv1",
+    "vgg13:shufflenetv1",
+    "wrn_40_2:mobilenetv2",
+    "wrn_40_2:resnet8x4",
+    "wrn_40_2:vgg8",
+}
+IMAGENET = {
+    "resnet34:resnet18",
+    "resnet50:resnet18",
+    "resnet101:resnet18",
+    "resnet152:resnet18",
+    "resnet50:mobilenetv1",
+}
+#: What was printed for a pair, or for a composition of methods, and where: one value a row.
+PRINTED = Path(__file__).parent / "published_hyperparameters.csv"
 
 
 def test_reading_the_cards_imports_no_torch():
@@ -86,7 +108,36 @@ def test_docstring_carries_the_equation_and_the_paper(name):
 
 @pytest.mark.parametrize("name", ALL)
 def test_pair_names_are_published_ones(name):
-    assert set(METHODS.get(name).pairs) <= CIFAR | IMAGENET
+    assert set(METHODS.get(name).pairs) <= CIFAR | FURTHER | IMAGENET
+
+
+def _in_cards() -> dict[tuple[str, str, str], Value]:
+    """Method or composition, pair and knob -> value, of all cards."""
+    found: dict[tuple[str, str, str], Value] = {}
+    for name in ALL:
+        card = METHODS.get(name)
+        for text, pairs in {name: card.pairs, **card.compositions}.items():
+            found.update({(text, pair, knob): value for pair, knobs in pairs.items() for knob, value in knobs.items()})
+    return found
+
+
+def _printed() -> dict[tuple[str, str, str], Value]:
+    found: dict[tuple[str, str, str], Value] = {}
+    with PRINTED.open(newline="", encoding="utf-8") as stream:
+        for row in csv.DictReader(stream):
+            assert len(row["source"]) > 10, row
+            key = row["method"], row["pair"], row["knob"]
+            assert key not in found, f"{key} is printed twice"
+            kind = METHODS.get(row["method"]).hyperparameters[row["knob"]].type
+            found[key] = {"float": float, "int": int, "str": str, "bool": "true".__eq__}[kind](row["value"])
+    return found
+
+
+def test_the_values_of_the_cards_for_pairs_are_those_that_were_printed():
+    cards, printed = _in_cards(), _printed()
+    assert {key: value for key, value in cards.items() if key not in printed} == {}, "printed nowhere"
+    assert {key: value for key, value in printed.items() if key not in cards} == {}, "in no card"
+    assert {key: (cards[key], printed[key]) for key in cards if cards[key] != printed[key]} == {}
 
 
 @pytest.mark.parametrize("name", ["ttm", "wttm"])
@@ -102,6 +153,7 @@ def test_ttm_and_wttm_cover_the_13_published_pairs(name):
         ("ttm", "wrn_40_2:wrn_16_2", {"ce_weight": 1.0, "beta": 101.0, "gamma": 0.1}),
         ("wttm", "resnet56:resnet20", {"ce_weight": 1.0, "beta": 1.5, "gamma": 0.3}),
         ("wttm", "resnet34:resnet18", {"ce_weight": 1.0, "beta": 1.6, "gamma": 0.8}),
+        ("wttm", "resnet152:resnet18", {"ce_weight": 1.0, "beta": 1.6, "gamma": 0.8}),
         ("dist", "resnet34:resnet18", {"ce_weight": 1.0, "kd_weight": 2.0, "beta": 1.0, "gamma": 1.0, "tau": 1.0}),
     ],
 )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
-from steps import TEACHER_WIDTHS, fake_outputs, leaves, run, total
+from steps import TEACHER_WIDTHS, all_terms, fake_outputs, leaves, ready, run, total
 from torch import Tensor
 
 from kdbench.methods import METHODS
@@ -129,6 +131,27 @@ def test_equal_calls_give_equal_bits_and_leave_the_random_state_alone(name):
     first = run(name, student, teacher)
     second = run(name, student, teacher)
     assert all(torch.equal(first[term], second[term]) for term in first)
+
+
+@pytest.fixture
+def default_dtype() -> Iterator[None]:
+    before = torch.get_default_dtype()
+    yield
+    torch.set_default_dtype(before)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_no_constant_is_rounded_to_float32_on_its_way_into_a_double(name, default_dtype):
+    losses = []
+    for dtype in (torch.float32, torch.float64):
+        torch.set_default_dtype(torch.float32)
+        method, step = ready(name, *_pair())
+        if hasattr(method, "by_class"):  # CRD and its kin draw negatives in whatever precision is the default
+            method.draw = lambda index, generator: (index[:, None] + torch.arange(1, 6)) % 64
+        torch.set_default_dtype(dtype)
+        torch.manual_seed(1)
+        losses.append(total(all_terms(method, step)).item())
+    assert losses[0] == pytest.approx(losses[1], rel=1e-14)
 
 
 KNOBS = [

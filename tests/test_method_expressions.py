@@ -70,6 +70,11 @@ def test_a_sum_keeps_the_knobs_of_its_parts_apart() -> None:
         ("wttm+itrd", "resnet110:resnet32", {"wttm.gamma": 0.3, "wttm.beta": 0.015, "itrd.mutual_weight": 1.0}),
         ("wttm+itrd", "resnet50:vgg8", {"wttm.gamma": 0.1, "wttm.beta": 1.0, "itrd.mutual_weight": 0.0}),
         ("wttm+rkd", "vgg13:vgg8", {"wttm.gamma": 0.1, "wttm.beta": 2.25}),
+        ("lskd(mlkd)", "resnet34:resnet18", {"lskd.weight": 9.0, "mlkd.weight": 1.0, "mlkd.temperature": 2.0}),
+        ("lskd(kd)", "resnet34:resnet18", {"kd.ce_weight": 1.0, "kd.kd_weight": 1.0, "kd.temperature": 2.0}),
+        ("lskd(kd)", "resnet50:mobilenetv2", {"lskd.weight": 1.0, "kd.ce_weight": 0.1, "kd.temperature": 3.0}),
+        ("lskd(dkd)", "resnet56:resnet20", {"lskd.weight": 18.0, "dkd.beta": 2.0, "dkd.temperature": 3.0}),
+        ("lskd(dkd)", "vgg13:vgg8", {"lskd.weight": 15.0, "dkd.beta": 2.0, "dkd.temperature": 2.0}),
     ],
 )
 def test_a_sum_has_the_values_printed_for_it_and_else_those_of_its_parts(
@@ -128,6 +133,13 @@ def test_standardised_logits_have_mean_zero_and_deviation_one() -> None:
         scaled = standardise(z, unbiased)
         assert scaled.mean(1).abs().max() < 1e-9
         assert (scaled.std(1, unbiased=unbiased) - 1).abs().max() < 1e-5
+
+
+def test_logits_are_constant_where_their_precision_tells_no_difference() -> None:
+    z = 3 + 1e-8 * torch.randn(4, 10, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    assert standardise(z, unbiased=True).abs().amax(1).min() > 0.05
+    assert (standardise(z.float(), unbiased=True) == 0).all()
+    assert (standardise(torch.full_like(z, 0.1), unbiased=True) == 0).all()
 
 
 def test_lskd_leaves_cross_entropy_alone_and_scales_the_rest() -> None:

@@ -11,12 +11,23 @@ import torch
 from steps import build, make_step
 from torch import Tensor
 
-from kdbench.methods import METHODS
+from kdbench.methods import METHODS, leaves
 from kdbench.models.outputs import Outputs
 
 FOLDER = Path(__file__).parent / "goldens" / "methods"
 INDEX = json.loads((FOLDER / "index.json").read_text(encoding="utf-8"))
-CASES = [case for case in INDEX if "adapter" not in case]  # the others have an adapter in test_method_goldens_*.py
+CASES = [case for case in INDEX if "adapter" not in case]
+#: The others name what runs them: test_method_goldens_*.py, test_methods_two_views.py and test_tekap_f.py.
+ADAPTERS = {"", "logit", "relation", "feature", "part", "views", "correlation", "tekap_f"}
+#: Methods that kdbench does not have yet and whose published implementations gave reference values, too.
+AWAITED = {
+    *("ae_kd", "angular_kd", "ca_mkd", "cs_kd", "cskd_vit", "deepkd_loss", "deepkd_opt", "deit_hard", "deit_soft"),
+    *("dgkd", "diffkd", "dtkd", "ea_kd", "fcfd", "gkl", "ikl", "manifold", "mgd", "normkd", "pefd", "pld", "ps_kd"),
+    *("rsd", "skd_streamlined", "spherical_kd", "taid", "takd", "vkd"),
+}
+#: Methods that no published implementation gave values of: cross-entropy alone, an optimiser, and two without code that
+#: could be run.
+WITHOUT = {"ce", "dot", "ijckd", "ipwd"}
 #: Where the published implementations keep FitNet's regressor, and where kdbench does.
 PARAMETERS = {"conv_reg.conv": "regressor.0", "conv_reg.bn": "regressor.1"}
 
@@ -38,6 +49,24 @@ def _outputs(inputs: dict[str, Tensor], side: str) -> Outputs:
 def _close(got: Tensor, want: np.ndarray) -> None:
     """Equal to 1e-7 of the largest entry; the floor is for gradients zero in theory (a bias before batch norm)."""
     np.testing.assert_allclose(got.detach().numpy(), want, rtol=0, atol=1e-7 * np.abs(want).max() + 1e-15)
+
+
+COVERED = {leaf.name for case in INDEX for leaf in leaves(METHODS.get(case["method"]))}
+
+
+@pytest.mark.parametrize("name", sorted(AWAITED))
+def test_a_method_that_is_awaited_comes_with_its_golden(name):
+    if name not in METHODS:
+        pytest.skip(f"kdbench has no method {name!r} yet")
+    assert name in COVERED
+
+
+def test_every_method_that_was_published_as_code_has_a_golden_and_every_golden_is_run():
+    assert set(METHODS) - COVERED == WITHOUT, "these need a golden, or a place among those without"
+    files = sorted(path.name for path in FOLDER.glob("*.npz"))
+    assert sorted(case["file"] for case in INDEX) == files
+    assert len({case["id"] for case in INDEX}) == len(INDEX)
+    assert {case.get("adapter", "") for case in INDEX} <= ADAPTERS
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["id"])

@@ -202,6 +202,8 @@ def test_normalised_cat_ignores_the_scale_of_the_students_maps():
     for normalise in (True, False):
         plain, scaled = (run("cat_kd", s, teacher, normalise=normalise)["cat"] for s in (student, larger))
         assert torch.isclose(plain, scaled, rtol=1e-9) == normalise
+    small = replace(student, pooled_map=1e-9 * student.pooled_map)
+    same(run("cat_kd", small, teacher, normalise=True)["cat"], run("cat_kd", student, teacher, normalise=True)["cat"])
 
 
 @quick
@@ -313,6 +315,21 @@ def test_nd_rewards_direction_and_length(seed, length, longer):
     same(norm_and_direction(length * longer * centre, length * across, 9 * centre), zero)
     same(norm_and_direction(length * across, length * centre, centre), zero + 1)
     same(norm_and_direction(length * centre, length * longer * across, centre), zero + 1 - 1 / longer)
+
+
+def test_nd_gives_the_student_all_of_the_gradient_where_it_is_as_long_as_the_teacher():
+    s, centres = normal(1, 3, 6).requires_grad_(), normal(2, 3, 6)
+    got, want = norm_and_direction(s, s.detach(), centres), (1 - F.cosine_similarity(s, centres)).mean()
+    same(got, want)
+    same(*(torch.autograd.grad(loss, s)[0] for loss in (got, want)))
+
+
+def test_nd_sees_no_scale_however_small_and_is_finite_where_both_are_nothing():
+    s, t, centres = normal(1, 3, 6), normal(2, 3, 6), normal(3, 3, 6)
+    same(norm_and_direction(1e-9 * s, 1e-9 * t, centres), norm_and_direction(s, t, centres))
+    zero = torch.zeros(3, 6).double().requires_grad_()
+    norm_and_direction(zero, torch.zeros(3, 6).double(), centres).backward()
+    assert zero.grad.abs().max() <= 1
 
 
 def test_nd_centres_are_the_class_means_over_all_batches():

@@ -16,26 +16,29 @@ from torch.nn import functional as F
 from kdbench.methods import METHODS
 from kdbench.methods.zoo.abkd import divergence
 from kdbench.methods.zoo.dkd import decoupled_kl
+from kdbench.methods.zoo.dml import lesson
 from kdbench.methods.zoo.ipwd import inverse_propensity
 from kdbench.methods.zoo.kd import kd_loss
 from kdbench.methods.zoo.luminet import luminet_loss
 from kdbench.methods.zoo.nkd import label_mask, others_cross_entropy
 from kdbench.methods.zoo.ofa import ofa_loss, stage_head
 from kdbench.methods.zoo.rld import masked_correlation, sample_confidence
+from kdbench.methods.zoo.skd_direction import cosines, direction_loss, mahalanobis
 from kdbench.methods.zoo.tf_kd_reg import virtual_teacher
-from kdbench.methods.zoo.uskd import target_weights, zipf_labels
+from kdbench.methods.zoo.uskd import named, target_weights, unnamed_log_softmax, zipf_labels
 from kdbench.methods.zoo.wkd_l import class_similarity, transport_cost
 from kdbench.methods.zoo.wsld import sample_weights, weighted_soft_label_loss
 from kdbench.models.outputs import Outputs
 
 quick = settings(max_examples=10, deadline=None)
 OURS = (
-    *("abkd", "bkd", "ctkd", "dml", "ipwd", "logit_mse", "luminet", "nkd", "ofa", "rld"),
+    *("abkd", "abkd_dkd", "bkd", "ctkd", "dml", "ipwd", "logit_mse", "luminet", "nkd", "ofa", "rld", "skd_direction"),
     *("tekap", "tf_kd_reg", "tf_kd_self", "uskd", "wkd_l", "wsld"),
 )
 #: The epoch at which a knob acts, and the other values that it needs to act.
 WHERE = {
     ("abkd", "variant"): (120, {"alpha": 0.0}),
+    ("abkd_dkd", "warm_up"): (1, {}),
     ("luminet", "warm_up"): (1, {}),
     ("rld", "warm_up"): (1, {}),
     ("wkd_l", "decay"): (200, {}),
@@ -160,6 +163,84 @@ def test_abkd_is_continuous_in_the_papers_variant_and_scaled_by_the_power_in_the
     same(divergence(log_p, log_q, alpha, beta, "official"), limit * ((alpha + beta) or 1.0))
 
 
+POWERS = [(1.3, -0.4), (-0.3, 1.2), (-0.3, -0.5), (0.7, -0.7), (-0.7, 0.7), (0.0, -0.5), (-0.5, 0.0)]
+
+
+@quick
+@given(seeds, st.sampled_from(POWERS))
+def test_abkd_with_a_negative_power_is_a_divergence_too(seed, powers):
+    log_p, log_q = (F.log_softmax(torch.randn(4, 9, generator=rng(seed + i)).double(), 1) for i in (0, 1))
+    (alpha, beta), (p, q) = powers, (log_p.exp(), log_q.exp())
+    got = divergence(log_p, log_q, alpha, beta)
+    near = alpha or 1e-6
+    total = (near + (beta or 1e-6)) or 1e-6
+    mixed = (near * p**total + (total - near) * q**total) / total
+    want = (mixed - p**near * q ** (total - near)).sum(1) / (near * (total - near))
+    same(got, want, rel=1e-3)
+    assert got.min() > 0
+    assert divergence(log_p, log_p, alpha, beta).abs().max() < 1e-10
+    scale = {alpha == 0: beta, beta == 0: alpha, alpha + beta == 0: alpha}.get(True, 1.0)
+    same(divergence(log_p, log_q, alpha, beta, "official"), scale * got)
+
+
+@pytest.mark.parametrize("variant", ["paper", "official"])
+@pytest.mark.parametrize(("alpha", "beta"), [*POWERS, (-10.0, -10.0), (10.0, -10.0), (-10.0, 0.0)])
+def test_abkd_makes_nothing_of_infinity_times_zero(alpha, beta, variant):
+    z, v = (1e4 * (2 * F.one_hot(torch.arange(8) + shift, 10) - 1).float() for shift in (0, 1))
+    for student in (z, v):
+        student = student.clone().requires_grad_()
+        terms = run("abkd", Outputs(student), Outputs(v), alpha=alpha, beta=beta, variant=variant)
+        assert terms["divergence"].isfinite()
+        assert gradient(terms["divergence"], student).isfinite().all()
+
+
+@quick
+@given(logit_pairs(), temperatures, st.sampled_from([(1.0, 0.0), (0.8, 0.3), (1.2, -0.2)]))
+def test_abkd_dkd_compares_the_classes_that_are_not_the_label_alone(batch, t, powers):
+    z, v, y = batch
+    terms = run("abkd_dkd", Outputs(z), Outputs(v), y, temperature=t, alpha=powers[0], beta=powers[1], nckd_weight=1.0)
+    tckd, nckd = decoupled_kl(z, v, y, t)
+    same(terms["tckd"], t**2 * tckd.mean(), floor=1e-8)
+    others = ~label_mask(z, y)
+    log_p, log_q = (F.log_softmax(x[others].view(len(z), -1) / t, 1) for x in (v, z))
+    same(terms["nckd"], t**2 * divergence(log_p, log_q, *powers).mean(), floor=1e-8)
+    if powers == (1.0, 0.0):
+        same(terms["nckd"], t**2 * nckd.mean(), floor=1e-8)
+
+
+@quick
+@given(seeds, st.floats(0.1, 10), st.floats(0.01, 2))
+def test_skd_direction_is_a_mahalanobis_distance_that_sees_neither_length_nor_rotation(seed, scale, tikhonov):
+    z, v = (torch.randn(6, 9, generator=rng(seed + i)).double() for i in (0, 1))
+    rotation, _ = torch.linalg.qr(torch.randn(9, 9, generator=rng(seed + 2)).double())
+    lengths = scale * (0.5 + torch.rand(6, 1, generator=rng(seed + 3)).double())
+    got = direction_loss(z, v, tikhonov)
+    same(direction_loss(lengths * z @ rotation, v, tikhonov), got, rel=1e-8)
+    rows = cosines(z) - cosines(v)
+    centred = rows - rows.mean(0)
+    inverse = torch.linalg.inv(centred.mT @ centred / 5 + tikhonov * torch.eye(6).double())
+    same(got, torch.stack([(row @ inverse @ row).sqrt() for row in rows]).mean(), rel=1e-6)
+    same(direction_loss(2 * v, v, tikhonov), torch.zeros(()).double(), floor=1e-12)
+
+
+def test_skd_direction_has_no_gradient_where_there_is_nothing_to_learn_and_none_where_there_is_no_number():
+    v = torch.randn(6, 9, generator=rng(1)).double()
+    z = v.clone().requires_grad_()
+    assert gradient(direction_loss(z, v, 0.1), z).abs().max() == 0
+    assert mahalanobis(torch.full((6, 6), torch.nan), 0.1).isnan().all()
+
+
+def test_skd_with_torchdistills_values_is_kd_without_temperature_squared_and_its_direction():
+    spec, fixed = METHODS.resolve("skd_direction+kd")
+    config = spec.config("resnet34:resnet18", fixed, "test")
+    student, teacher = pair()
+    whole = run("skd_direction+kd", student, teacher, **config)
+    assert whole["ce"].item() == 0
+    kl = F.kl_div(F.log_softmax(student.logits / 4, 1), F.softmax(teacher.logits / 4, 1), reduction="batchmean")
+    same(whole["kd"], kl)
+    same(whole["direction"], direction_loss(student.logits, teacher.logits, 0.1))
+
+
 @quick
 @given(logit_pairs())
 def test_logit_mse_is_the_limit_of_kd_at_a_high_temperature(batch):
@@ -186,6 +267,13 @@ def test_tf_kd_reg_teacher_is_a_distribution_that_prefers_the_label(batch, t):
     same(virtual_teacher(z, y, 1 / z.shape[1], t).exp(), torch.full_like(z, 1 / z.shape[1]))
 
 
+def test_tf_kd_reg_teacher_is_exact_in_the_logits_precision():
+    got = virtual_teacher(torch.zeros(1, 10).double(), torch.tensor([3]), 0.99, 0.05)[0]
+    rest = math.log(math.exp((0.99 - 0.01 / 9) / 0.05) + 9)
+    assert got[0].item() == pytest.approx(-rest, rel=1e-15)
+    assert got[3].item() == pytest.approx((0.99 - 0.01 / 9) / 0.05 - rest, rel=1e-12)
+
+
 def test_tf_kd_self_is_kd_with_other_weights():
     student, teacher = pair()
     ours = run("tf_kd_self", student, teacher, alpha=0.6, multiplier=20.0, temperature=6.0)
@@ -205,6 +293,47 @@ def test_uskd_weights_average_to_one_and_labels_follow_zipfs_law(batch, seed):
     same(zipf_labels(z[:, order], weak[:, order], order.argsort()[y]), u[:, order])
     best = z.masked_fill(label_mask(z, y), -torch.inf).argmax(1)
     same(zipf_labels(z, z, y).gather(1, best[:, None]), zipf_labels(z, z, y).max(1, keepdim=True).values)
+
+
+@quick
+@given(seeds, st.floats(0.05, 0.95), st.integers(3, 20))
+def test_uskd_mixed_labels_name_two_classes_and_neither_comes_first(seed, share, classes):
+    z, weak = (3 * torch.randn(5, classes, generator=rng(seed + i)).double() for i in (0, 1))
+    a = torch.randint(classes, (5,), generator=rng(seed + 2))
+    b = (a + torch.randint(1, classes, (5,), generator=rng(seed + 3))) % classes
+    rows = torch.arange(5)
+    mixed = torch.zeros(5, classes).double()
+    mixed[rows, a], mixed[rows, b] = share, 1 - share
+    assert {frozenset(pair) for pair in named(mixed)[0].tolist()} == {
+        frozenset(p) for p in zip(a.tolist(), b.tolist(), strict=True)
+    }
+    same(named(mixed)[1].sum(1), torch.ones(5).double())
+    same(target_weights(z, mixed).mean(0).sum(), torch.ones(()).double())
+    u = zipf_labels(z, weak, mixed)
+    assert (u[rows, a] == 0).all()
+    assert (u[rows, b] == 0).all()
+    if classes > 2:
+        same(u.sum(1), torch.ones(5).double())
+    others = unnamed_log_softmax(z, mixed).exp().masked_fill(mixed > 0, 0)
+    want = z.exp().masked_fill(mixed > 0, 0)
+    same(others, want / want.sum(1, keepdim=True))
+
+
+def test_uskd_of_an_image_that_is_not_mixed_weighs_its_label_as_ever():
+    student, teacher = pair()
+    y = torch.arange(8)
+    pure = F.one_hot(y, 10).double()
+    hard, mixed = (run("uskd", student, teacher, labels) for labels in (y, pure))
+    for term in ("ce", "target", "weak"):
+        same(mixed[term], hard[term])
+    assert hard["others"] != mixed["others"]  # a second class, whose share is 0, goes unranked
+
+
+def test_uskd_of_two_classes_that_are_both_named_has_nothing_else_to_learn():
+    student = fake_outputs(1, classes=2)
+    terms = run("uskd", student, student, torch.tensor([[0.3, 0.7]]).expand(8, 2).double())
+    assert terms["others"] == 0
+    assert gradient(total(terms), student.logits).isfinite().all()
 
 
 def test_tekap_without_noise_is_kd_counted_as_often_as_there_are_copies():
@@ -264,6 +393,39 @@ def test_dml_each_term_teaches_one_of_two_networks_that_see_the_same_images():
         assert [g is not None for g in reached] == [mine, not mine], term
     assert (method.peer.mean == 0.5).all()
     assert (method.peer.std == 0.25).all()
+
+
+def test_dml_peers_teach_one_another_and_each_has_weights_of_its_own():
+    student, teacher = pair()
+    method = build("dml", student, teacher, peers=3, weight=0.7)
+    peers = [method.peer, *method.others]
+    assert len({peer.body.fc.weight.sum().item() for peer in peers}) == 3
+    step = make_step(student, None)
+    terms = method.loss(step)
+    outputs = [student.logits, *(peer(step.x).logits for peer in peers)]
+
+    def divergences(i: int) -> Tensor:
+        logs = [F.log_softmax(logits, 1) for logits in outputs]
+        others = [log for j, log in enumerate(logs) if j != i]
+        return sum(F.kl_div(logs[i], p, reduction="batchmean", log_target=True) for p in others) / 3
+
+    same(terms["mutual"], 0.7 * divergences(0))
+    same(terms["peer_mutual"], 0.7 * (divergences(1) + divergences(2) + divergences(3)))
+    same(terms["peer_ce"], sum(F.cross_entropy(logits, step.y) for logits in outputs[1:]))
+    same(terms["ce"], F.cross_entropy(outputs[0], step.y))
+    for term, reached in (("peer_mutual", True), ("mutual", False)):
+        grads = torch.autograd.grad(
+            terms[term], [peer.body.fc.weight for peer in peers], retain_graph=True, allow_unused=True
+        )
+        assert [g is not None for g in grads] == [reached] * 3, term
+
+
+@quick
+@given(seeds)
+def test_dml_lesson_of_two_networks_is_kd_from_the_other(seed):
+    a, b = (torch.randn(4, 9, generator=rng(seed + i)).double() for i in (0, 1))
+    same(lesson(0, [a, b]), kd_loss(a, b, 1.0))
+    same(lesson(0, [a, b, b]), kd_loss(a, b, 1.0))
 
 
 @quick

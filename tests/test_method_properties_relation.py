@@ -25,7 +25,7 @@ from kdbench.methods.zoo.crd import contrast
 from kdbench.methods.zoo.dcd import consistency
 from kdbench.methods.zoo.fsp import flow
 from kdbench.methods.zoo.ft import factor_loss
-from kdbench.methods.zoo.itrd import correlation_loss, mutual_loss
+from kdbench.methods.zoo.itrd import correlation_loss, correlations, mutual_loss
 from kdbench.methods.zoo.kdsvd import align, singular_loss, singular_vectors
 from kdbench.methods.zoo.nst import mean_discrepancy
 from kdbench.methods.zoo.pkt import neighbour_probabilities, transfer_loss
@@ -167,6 +167,31 @@ def test_itrd_measures_the_correlation_of_each_dimension(seed, alpha, n):
     correlation = [np.corrcoef(a, b)[0, 1] * (n - 1) / n for a, b in zip(s.T.numpy(), t.T.numpy(), strict=True)]
     want = math.log2(sum(abs(c - 1) ** (2 * alpha) for c in correlation))
     assert correlation_loss(s, t, alpha).item() == pytest.approx(want, rel=1e-6, abs=1e-7)
+
+
+@quick
+@given(seeds, st.floats(-12, 6), st.integers(0, 3))
+def test_itrd_and_srd_see_no_scale_however_small_and_nothing_in_a_dimension_that_is_constant(seed, exponent, dead):
+    s, t = draw(seed, 6, 4), draw(seed + 1, 6, 4)
+    for loss in (lambda s, t: correlation_loss(s, t, 1.01), srd_correlation):
+        same(loss(10**exponent * s, t), loss(s, t))
+        same(loss(s, 10**exponent * t), loss(s, t))
+    s[:, dead] = 0.1
+    s.requires_grad_()
+    assert correlations(s, t)[dead] == 0
+    correlation_loss(s, t, 1.01).backward()
+    assert s.grad[:, dead].abs().max() == 0
+    assert s.grad.isfinite().all()
+
+
+def test_itrd_counts_no_sample_whose_embedding_is_zero():
+    s, t = draw(1, 6, 5), draw(2, 6, 3)
+    s[1] = t[4] = 0
+    kept = torch.tensor([0, 2, 3, 5])
+    own = F.normalize(s) @ F.normalize(s).mT
+    both = F.cosine_similarity(s[kept][:, None], s[kept], dim=2) * F.cosine_similarity(t[kept][:, None], t[kept], dim=2)
+    same(mutual_loss(s, t), own.square().sum() / 5**2 - both.square().sum() / 4**2)
+    assert mutual_loss(0 * s, t) == 0
 
 
 def test_itrd_shares_all_information_with_a_teacher_that_sees_every_sample_alike():
@@ -328,6 +353,7 @@ def test_ab_connects_unequal_shapes_and_says_what_does_not_fit():
 def test_ft_ignores_the_scale_of_a_factor_and_its_number_of_channels(seed, scale):
     s, t = draw(seed, 3, 4, 4, 4), draw(seed + 1, 3, 6, 4, 4)
     same(factor_loss(scale * s, t.repeat(1, 2, 1, 1)), factor_loss(s, t))
+    same(factor_loss(1e-6 * s, 1e-6 * t), factor_loss(s, t))
     assert factor_loss(s, s) == 0
 
 

@@ -148,6 +148,9 @@ def _composed(name: str, specs: list[MethodSpec], implementation: str) -> Method
     for spec in specs:
         for pair, values in spec.pairs.items():
             pairs.setdefault(pair, {}).update({f"{spec.name}.{knob}": value for knob, value in values.items()})
+    # What is printed for the composition comes before what its parts print for a pair, "for every pair" too.
+    for values in pairs.values():
+        values.update(defaults)
     for pair, values in printed.items():
         pairs.setdefault(pair, {}).update(values)
     return MethodSpec(

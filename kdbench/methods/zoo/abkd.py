@@ -4,13 +4,17 @@ L = ce_weight * CE(y, softmax(z)) + weight * mean_B D( softmax(v / T), softmax(z
 D(p, q) = 1 / (alpha beta) * sum_c [ (alpha p_c^(alpha+beta) + beta q_c^(alpha+beta)) / (alpha + beta)
                                      - p_c^alpha q_c^beta ],
 
-without T^2. Where alpha or beta is 0, ``paper`` takes the limit of D. The authors' code (``official``) has that limit
-times beta or alpha, the one that is not 0, which is the same where that is 1.
+without T^2. Either power may be negative, which makes the classes count that its side finds unlikely; a power that
+overflows stays at the root of the largest number, where it has no gradient. Where alpha, beta or their sum is 0,
+``paper`` takes the limit of D. The authors' code (``official``) has that limit times alpha, or times beta where alpha
+is 0, which is the same where that is 1.
 Wang, Yang, Wang, Wang, Xu and Huang, "ABKD: Pursuing a Proper Allocation of the Probability Mass in Knowledge
 Distillation via α-β-Divergence", ICML 2025, https://arxiv.org/abs/2505.04560.
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
@@ -19,22 +23,30 @@ from torch.nn import functional as F
 from kdbench.methods.base import Method, Step, full
 
 
+def _bounded(exponent: Tensor) -> Tensor:
+    """``exponent``, so far as e to it may be summed and multiplied: a negative power of 0 must not become inf * 0."""
+    return exponent.clamp_max(math.log(torch.finfo(exponent.dtype).max) / 2)
+
+
 def _one_sided(log_a: Tensor, log_b: Tensor, power: float) -> Tensor:
     """Generalised KL divergence [N] of the powers a^power and b^power, of log-probabilities [N,K]."""
-    a, b = (power * log_a).exp(), (power * log_b).exp()
+    a, b = _bounded(power * log_a).exp(), _bounded(power * log_b).exp()
     return (a * power * (log_a - log_b) - a + b).sum(dim=1)
 
 
 def divergence(log_p: Tensor, log_q: Tensor, alpha: float, beta: float, variant: str = "paper") -> Tensor:
-    """D [N] of log-probabilities [N,K]; alpha and beta are at least 0."""
+    """D [N] of log-probabilities [N,K]."""
     total = alpha + beta
-    if total == 0:
+    if alpha == beta == 0:
         return 0.5 * (log_q - log_p).square().sum(dim=1)
     if alpha == 0 or beta == 0:
         one = _one_sided(log_q, log_p, beta) if alpha == 0 else _one_sided(log_p, log_q, alpha)
         return one / (total if variant == "official" else total**2)
-    mixed = (alpha * (total * log_p).exp() + beta * (total * log_q).exp()) / total
-    return (mixed - (alpha * log_p + beta * log_q).exp()).sum(dim=1) / (alpha * beta)
+    if total == 0:
+        ratio = alpha * (log_p - log_q)
+        return (_bounded(ratio).expm1() - ratio).sum(dim=1) / (alpha if variant == "official" else alpha**2)
+    mixed = (alpha * _bounded(total * log_p).exp() + beta * _bounded(total * log_q).exp()) / total
+    return (mixed - _bounded(alpha * log_p + beta * log_q).exp()).sum(dim=1) / (alpha * beta)
 
 
 class ABKD(Method):

@@ -21,7 +21,8 @@ from kdbench.methods.heads import check_pooled_map, on_map, pooled_map, teacher_
 from kdbench.methods.stages import shrink
 from kdbench.models.outputs import DataSpec, NetworkSpec
 
-_SMALLEST = 1e-4  # a norm, under which a normalised map fades to zero instead of turning into noise
+#: A norm, in units of the maps' precision, under which a normalised map fades to zero instead of turning into noise.
+_ROUNDING = 1000
 
 
 def activation_maps(head: nn.Module, maps: Tensor, resolution: int) -> Tensor:
@@ -44,7 +45,10 @@ class CATKD(Method):
 
     def _maps(self, head: nn.Module, maps: Tensor) -> Tensor:
         found = activation_maps(head, maps, self.resolution)
-        return F.normalize(found, dim=(2, 3), eps=_SMALLEST) if self.normalise else found  # type: ignore[arg-type]
+        if not self.normalise:
+            return found
+        eps = _ROUNDING * torch.finfo(found.dtype).eps
+        return F.normalize(found, dim=(2, 3), eps=eps)  # type: ignore[arg-type]
 
     def loss(self, step: Step) -> dict[str, Tensor]:
         with torch.no_grad():

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from kdbench.methods.base import Method, Step, full
 
 
-def _decouple(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def decouple(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """log (p_y, 1 - p_y) [N,2] and the others' log-softmax [N,K], 0 at the target, of logits [N,K].
 
     p_y is the sigmoid of the target's margin over the others' log-sum-exp: no log of a probability that rounds to 0.
@@ -32,8 +32,8 @@ def _decouple(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 def decoupled_kl(z: Tensor, v: Tensor, y: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
     """TCKD and NCKD of each sample, both [N] and without T^2, of logits [N,K] and labels [N]; no gradient to ``v``."""
     with torch.no_grad():
-        log_p, log_p_others = _decouple(full(v) / temperature, y)
-    log_q, log_q_others = _decouple(full(z) / temperature, y)
+        log_p, log_p_others = decouple(full(v) / temperature, y)
+    log_q, log_q_others = decouple(full(z) / temperature, y)
     tckd = F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(dim=1)
     nckd = F.kl_div(log_q_others, log_p_others, reduction="none", log_target=True).sum(dim=1)
     return tckd, nckd

@@ -4,9 +4,10 @@ First phase:  L = mean ( decode(encode(F_t)) - F_t )^2, which trains the paraphr
 main training: L = ce_weight * CE(y, softmax(z)) + weight * mean | Q(translate(F_s)) - Q(encode(F_t)) |,
 
 with F the last stage's maps, encode, decode and translate three 3x3 convolutions with leaky ReLUs each (batch norm in
-the translator), the factors share * C_t channels wide, and Q a factor's mean of squares over channels as a vector of
-length 1 over positions, as RepDistiller computes it; the paper compares whole factors. The first phase lasts 30 epochs
-of 240. Of two sizes the larger factor is averaged to the smaller.
+the translator, with 1e-3 added to its variance where RepDistiller has 1e-5), the factors share * C_t channels wide, and
+Q a factor's mean of squares over channels as a vector of length 1 over positions, as RepDistiller computes it; the
+paper compares whole factors. The first phase lasts 30 epochs of 240. Of two sizes the larger factor is averaged to the
+smaller.
 Kim, Park and Kwak, "Paraphrasing Complex Network: Network Compression via Factor Transfer", NeurIPS 2018,
 https://arxiv.org/abs/1802.04977.
 """
@@ -28,7 +29,7 @@ _SLOPE = 0.1  # of the leaky ReLUs
 # Larger than torch's 1e-5 and 1e-12: three layers of batch norm would blow the rounding of a map that is the same
 # everywhere up to a factor, and its direction would get a gradient without bound.
 _BATCH_NORM_EPS = 1e-3
-_SMALLEST = 1e-6  # length of a factor's squares
+_ROUNDING = 8  # length of a factor's squares, in units of their precision
 
 
 def convolutions(*widths: int, transposed: bool = False, batch_norm: bool = False) -> nn.Sequential:
@@ -46,7 +47,7 @@ def convolutions(*widths: int, transposed: bool = False, batch_norm: bool = Fals
 def factor_loss(student: Tensor, teacher: Tensor) -> Tensor:
     """Mean absolute difference of the factors' Q, of factors [N,C_s,H,W] and [N,C_t,H,W]."""
     squares = (factor.square().mean(dim=1).flatten(1) for factor in match_size(student, teacher))
-    return F.l1_loss(*(F.normalize(square, eps=_SMALLEST) for square in squares))
+    return F.l1_loss(*(F.normalize(square, eps=_ROUNDING * torch.finfo(square.dtype).eps) for square in squares))
 
 
 class FT(Method):

@@ -1,12 +1,13 @@
 """ITRD: raise the correlation of the embeddings' dimensions, and what the batch's Gram matrices share.
 
 L = ce_weight * CE(y, softmax(z)) + correlation_weight * log2 sum_d |c_d - 1|^(2 alpha)
-    + mutual_weight * 1/B^2 sum_ij [ G_ij^2 - (G_ij H_ij)^2 ],
+    + mutual_weight * sum_ij [ ( G / tr G )_ij^2 - ( G * H / tr(G * H) )_ij^2 ],
 
 with c_d = 1/B sum_i of the product of dimension d of student and teacher, each standardised over the batch with the
-unbiased standard deviation, and G and H the cosines between the samples' embeddings of student and teacher. The
-student's pooled feature is embedded linearly in the teacher's dimensions; the second term takes it as it is where the
-two have equal dimensions, as the authors' code does.
+unbiased standard deviation, and G and H the cosines between the samples' embeddings of student and teacher, multiplied
+entry by entry; a trace counts the samples whose embedding is not zero. The student's pooled feature is embedded
+linearly in the teacher's dimensions; the second term takes it as it is where the two have equal dimensions, as the
+authors' code does.
 Miles, Lopez-Rodriguez and Mikolajczyk, "Information Theoretic Representation Distillation", BMVC 2022,
 https://arxiv.org/abs/2112.00459.
 """
@@ -18,28 +19,32 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kdbench.methods.base import Method, Step, full
+from kdbench.methods.zoo.lskd import standardise
 from kdbench.models.outputs import DataSpec, NetworkSpec
 
-_EPS = 1e-10  # variance: keeps a dimension that is the same for the whole batch finite
 
-
-def standardise(features: Tensor, eps: float = _EPS) -> Tensor:
-    """Features [N,D], each dimension minus its mean over its population standard deviation in the batch."""
-    return F.layer_norm(features.mT, (len(features),), eps=eps).mT
+def correlations(student: Tensor, teacher: Tensor) -> Tensor:
+    """Correlation [D] of each dimension of embeddings [N,D] and [N,D]; 0 where one is the same for the whole batch."""
+    s, t = (standardise(side.mT, unbiased=False, epsilon=0.0) for side in (student, teacher))
+    return (s * t).mean(dim=1)
 
 
 def correlation_loss(student: Tensor, teacher: Tensor, alpha: float) -> Tensor:
     """log2 sum_d |c_d - 1|^(2 alpha) of embeddings [N,D] and [N,D]."""
     n = len(student)
-    correlation = (standardise(student) * standardise(teacher)).mean(dim=0) * (n - 1) / n
-    total = (correlation - 1).abs().pow(2 * alpha).sum()
+    total = (correlations(student, teacher) * (n - 1) / n - 1).abs().pow(2 * alpha).sum()
     return total.clamp_min(torch.finfo(total.dtype).tiny).log2()
 
 
+def _shares(gram: Tensor) -> Tensor:
+    return gram / gram.trace().clamp_min(torch.finfo(gram.dtype).tiny)
+
+
 def mutual_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """Mean over [N,N] of G^2 (1 - H^2), G and H the cosines between features [N,D_s] and between [N,D_t]."""
+    """What the second term says of features [N,D_s] and [N,D_t]."""
     s, t = F.normalize(student), F.normalize(teacher)
-    return ((s @ s.mT).square() * (1 - (t @ t.mT).square())).mean()
+    gram = s @ s.mT
+    return (_shares(gram).square() - _shares(gram * (t @ t.mT)).square()).sum()
 
 
 class ITRD(Method):

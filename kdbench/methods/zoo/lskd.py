@@ -24,20 +24,20 @@ from kdbench.models.outputs import DataSpec, NetworkSpec, Outputs
 #: Added to the standard deviation, as in the authors' code: equal logits become zeros instead of NaN.
 EPSILON = 1e-7
 
-#: Relative size of what float32 rounding leaves of a constant row.
-ROUNDING = 1e-6
+#: What rounding leaves of a constant row, relative to its values, in units of their precision.
+ROUNDING = 8
 
 
-def standardise(logits: Tensor, unbiased: bool) -> Tensor:
-    """Each row of ``logits`` [N,K] shifted to mean 0 and scaled to standard deviation 1."""
-    z = full(logits)
+def standardise(rows: Tensor, unbiased: bool, epsilon: float = EPSILON) -> Tensor:
+    """Each of ``rows`` [N,K] shifted to mean 0 and scaled to standard deviation 1; zeros where it is constant."""
+    z = full(rows)
     centred = z - z.mean(1, keepdim=True)
     # The root of the sum of squares, not torch's std: its gradient at equal logits is NaN. A row that is constant up to
     # rounding has no direction: it becomes zeros, without the huge gradient of dividing by almost nothing.
     squares = centred.square().sum(1, keepdim=True) / (z.shape[1] - unbiased)
-    flat = squares <= (ROUNDING * z.detach().abs().amax(1, keepdim=True)).square()
+    flat = squares <= (ROUNDING * torch.finfo(z.dtype).eps * z.detach().abs().amax(1, keepdim=True)).square()
     deviation = torch.where(flat, 1, squares).sqrt()
-    return torch.where(flat, 0, centred / (deviation + EPSILON))
+    return torch.where(flat, 0, centred / (deviation + epsilon))
 
 
 class LSKD(Wrapper):

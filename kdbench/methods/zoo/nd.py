@@ -22,13 +22,14 @@ from kdbench.methods.base import Method, Step, Sweep, full
 from kdbench.methods.zoo.kd import kd_loss
 from kdbench.models.outputs import DataSpec, NetworkSpec, Outputs
 
-_SMALLEST = 1e-4  # a length, under which two features count as none
-
 
 def norm_and_direction(s: Tensor, t: Tensor, centres: Tensor) -> Tensor:
     """ND of features ``s`` and ``t`` [N,D] with the centres [N,D] of their classes."""
     along = (s * F.normalize(centres)).sum(dim=1)
-    return (1 - along / torch.maximum(vector_norm(s, dim=1), vector_norm(t, dim=1)).clamp_min(_SMALLEST)).mean()
+    own, taught = vector_norm(s, dim=1), vector_norm(t, dim=1)
+    # Not torch.maximum: where both are as long it gives the student one half of the gradient, the authors' code all.
+    longer = torch.where(own >= taught, own, taught)
+    return (1 - along / torch.where(longer > 0, longer, 1)).mean()
 
 
 def _pooled(outputs: Outputs) -> Tensor:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kdbench.methods.base import Method, Step, full
-from kdbench.methods.zoo.itrd import standardise
+from kdbench.methods.zoo.itrd import correlations
 from kdbench.methods.zoo.kd import kd_loss
 from kdbench.models.outputs import DataSpec, NetworkSpec
 
@@ -27,15 +27,14 @@ _LOG_EPS = 1e-5
 
 def difference_loss(student: Tensor, teacher: Tensor) -> Tensor:
     """Log of the summed fourth powers of the gaps of standardised features [N,D] and [N,D]."""
-    gap = standardise(student, _BATCH_NORM_EPS) - standardise(teacher, _BATCH_NORM_EPS)
-    total = gap.pow(4).sum()
+    s, t = (F.layer_norm(side.mT, (len(side),), eps=_BATCH_NORM_EPS) for side in (student, teacher))
+    total = (s - t).pow(4).sum()
     return total.clamp_min(torch.finfo(total.dtype).tiny).log()
 
 
 def correlation_loss(student: Tensor, teacher: Tensor) -> Tensor:
     """Log of the summed fourth powers of what each dimension's correlation lacks to 1, of features [N,D] and [N,D]."""
-    correlation = (standardise(student) * standardise(teacher)).mean(dim=0)
-    return ((1 - correlation).pow(4).sum() + _LOG_EPS).log()
+    return ((1 - correlations(student, teacher)).pow(4).sum() + _LOG_EPS).log()
 
 
 class SRD(Method):

@@ -21,7 +21,8 @@ from kdbench.methods.zoo.nkd import label_mask
 
 def virtual_teacher(z: Tensor, y: Tensor, correct: float, temperature: float) -> Tensor:
     """Log-probabilities [N,K] of the teacher by rule, ``correct`` being its u at the label, for logits like ``z``."""
-    u = torch.where(label_mask(z, y), correct, (1 - correct) / max(z.shape[1] - 1, 1)).to(z.dtype)
+    # In the logits' precision from the start: torch.where would make a float32 of two numbers.
+    u = torch.full_like(z, (1 - correct) / max(z.shape[1] - 1, 1)).masked_fill(label_mask(z, y), correct)
     return F.log_softmax(u / temperature, dim=1)
 
 
