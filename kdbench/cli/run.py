@@ -68,13 +68,12 @@ def main(options: argparse.Namespace) -> int:
     store = Store(Path(options.results))
     suite = get_suite(options.suite)
     machine = find_machine(options.device, options.slots, suite.protocol.threads)
+    if not options.dry_run:
+        _check_folders(options, store, suite)
     plan = make_plan(_request(options, suite), store, machine)
     say_plan(plan, store, verbose=options.dry_run)
     if options.dry_run:
         return EXIT_OK
-    from kdbench.render import check_replaceable
-
-    check_replaceable(Path(options.out))  # now, and not after hours of training
     code = _train(plan, store) if plan.missing else EXIT_OK
     if code == EXIT_INTERRUPTED:
         return code
@@ -84,8 +83,16 @@ def main(options: argparse.Namespace) -> int:
         code = EXIT_INCOMPLETE
     from kdbench.cli.site import build_and_say
 
-    build_and_say(store.root, Path(options.out))
+    build_and_say(store.root, Path(options.out), data_root(options.data_root))
     return code
+
+
+def _check_folders(options: argparse.Namespace, store: Store, suite: Suite) -> None:
+    """UserError where records or the site could not be written or would cost other files: now, and not after hours."""
+    from kdbench.render import check_replaceable
+
+    store.check_writable(suite.id)
+    check_replaceable(Path(options.out), store.root, data_root(options.data_root))
 
 
 def _request(options: argparse.Namespace, suite: Suite) -> Request:

@@ -15,9 +15,13 @@ from numpy.typing import NDArray
 
 from kdbench.canonical import digest
 from kdbench.errors import UserError
+from kdbench.folders import check_writable, temporary
 from kdbench.records.validate import check
 
 Record = dict[str, Any]
+
+#: The folders of a results folder that are filled here and by runs.
+FOLDERS = ("v1", "runs", "pins")
 
 #: A trial is done when it ended by itself; a crash or a time-out is tried again.
 DONE = frozenset({"finished", "diverged", "inapplicable"})
@@ -26,15 +30,15 @@ DONE = frozenset({"finished", "diverged", "inapplicable"})
 def write_atomically(path: Path, data: bytes) -> None:
     """Temporary file in the same folder, fsync, rename: a reader sees the whole file or none of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    new = temporary(path, "tmp")
     try:
-        with temporary.open("wb") as stream:
+        with new.open("wb") as stream:
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
-        temporary.replace(path)
+        new.replace(path)
     finally:
-        temporary.unlink(missing_ok=True)
+        new.unlink(missing_ok=True)
 
 
 class Store:
@@ -42,6 +46,11 @@ class Store:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+
+    def check_writable(self, suite: str) -> None:
+        """UserError where what a run of ``suite`` writes could not be written; nothing is left behind."""
+        for name in ("v1/teachers", f"v1/{suite}", "runs", f"pins/{suite.rpartition('@')[0]}"):
+            check_writable(self.root / name, f"The results folder {self.root}")
 
     def folder(self, record: Mapping[str, Any]) -> Path:
         return self.root / "v1" / ("teachers" if record["label"] == "teacher" else record["suite"])
