@@ -45,6 +45,27 @@ def check_writable(folder: Path, noun: str) -> None:
         raise UserError(f"{noun} cannot be written ({error.strerror}); name another folder.") from None
 
 
+def write_atomically(path: Path, data: bytes) -> None:
+    """Temporary file in the same folder, fsync, rename: a reader sees the whole file or none of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        _write(path, data)
+    except FileNotFoundError:  # another machine, which cannot see this process, took its file for a leftover
+        _write(path, data)
+
+
+def _write(path: Path, data: bytes) -> None:
+    new = temporary(path, "tmp")
+    try:
+        with new.open("wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        new.replace(path)
+    finally:
+        new.unlink(missing_ok=True)
+
+
 def temporary(path: Path, end: str) -> Path:
     """A name beside ``path`` for what is to take its place (tmp, new) or was there (old); it says whose it is."""
     return path.with_name(f".{path.name}.{os.getpid()}-{threading.get_native_id()}.{end}")

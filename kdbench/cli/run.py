@@ -93,6 +93,7 @@ def _check_folders(options: argparse.Namespace, store: Store, suite: Suite) -> N
 
     store.check_writable(suite.id)
     check_replaceable(Path(options.out), store.root, data_root(options.data_root))
+    store.tidy()
 
 
 def _request(options: argparse.Namespace, suite: Suite) -> Request:

@@ -9,10 +9,10 @@ import torch
 
 from kdbench.data import Dataset, load
 from kdbench.errors import CheckpointError, UserError
+from kdbench.folders import write_atomically
 from kdbench.jobs.cohort import train_cohort
 from kdbench.measure.evaluate import TOP_K, ambiguity, logits_of, summarise, top1_of, unreliability
 from kdbench.plan.task import Task
-from kdbench.records.store import write_atomically
 from kdbench.stats.scores import top_k_accuracy
 from kdbench.teachers.facts import TeacherFacts, TeacherShelf
 from kdbench.teachers.find import find_checkpoint

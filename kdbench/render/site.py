@@ -49,7 +49,9 @@ def build(results: Path | None, out: Path, data: Path | None = None) -> BuildRep
     if not results.is_dir():
         raise UserError(f"There is no results folder at {results}; name one that kdbench run has written.")
     with replacing(out, results, data) as folder:
-        catalogue = gather(Store(results))
+        store = Store(results)
+        store.tidy()
+        catalogue = gather(store)
         shared = {"site": load_content(shipped("site")), "results_name": results.resolve().name}
         count = _write(folder, catalogue, shared)
     return BuildReport(count, [p.text for p in catalogue.problems], resolved(out) / "index.html")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kdbench.canonical import digest
+from kdbench.folders import write_atomically
 from kdbench.trials.teacher import Teacher
 from kdbench.trials.trial import teacher_identity
 
@@ -80,6 +81,4 @@ class TeacherShelf:
 
     def finish(self, facts: TeacherFacts) -> None:
         """Say that the teacher is ready; the other files are in place by now."""
-        from kdbench.records.store import write_atomically
-
         write_atomically(self._facts, json.dumps(asdict(facts), indent=1).encode())
