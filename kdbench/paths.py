@@ -7,6 +7,9 @@ from pathlib import Path
 
 import platformdirs
 
+#: What kdbench keeps in its cache folder, beside ``data`` where that is the data root.
+CACHE_FOLDERS = ("checkpoints", "identity", "images", "locks", "outputs", "runs", "teachers")
+
 
 def cache_dir() -> Path:
     """``$KDBENCH_CACHE``, else the platform's cache folder for kdbench; it need not exist yet."""

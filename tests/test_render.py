@@ -329,14 +329,13 @@ def test_a_folder_that_is_no_site_is_never_replaced(results, tmp_path):
 
 
 @pytest.mark.usefixtures("few")
-def test_an_earlier_site_is_replaced_whole(tmp_path):
-    results = tmp_path / "results"
-    results.mkdir()
+def test_an_earlier_site_is_replaced_whole(results, tmp_path):
     out = tmp_path / "deep" / "public"
     build(results, out)
-    (out / "stale.html").write_text("old")
-    report = build(results, out)
-    assert not (out / "stale.html").exists()
+    assert (out / "suites").is_dir()
+    (tmp_path / "empty").mkdir()
+    report = build(tmp_path / "empty", out)
+    assert not (out / "suites").exists()
     assert (out / MARKER).is_file()
     assert report.problems == []
     assert sorted(p.name for p in out.parent.iterdir()) == ["public"]

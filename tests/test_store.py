@@ -349,15 +349,3 @@ def test_no_pickle_is_ever_loaded(box: Store, tmp_path: Path) -> None:
 def test_a_record_without_predictions_says_so(box: Store) -> None:
     with pytest.raises(UserError, match="has no prediction file"):
         box.predictions(record("crashed"))
-
-
-def test_pins_are_kept_and_a_damaged_file_is_named(box: Store) -> None:
-    box.pin("one", "a", "1" * 64)
-    box.pin("one", "b", "2" * 64)
-    box.pin("two", "a", "3" * 64)
-    assert box.pins("one") == {"a": "1" * 64, "b": "2" * 64}
-    assert box.pins("two") == {"a": "3" * 64}
-    for text in ("{", "[]", "\xff"):
-        (box.root / "pins.json").write_text(text, encoding="latin-1")
-        with pytest.raises(UserError, match=r"pins.json cannot be read"):
-            box.pins("one")

@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from kdbench.folders import write_atomically
 from kdbench.records.provenance import provenance
-from kdbench.records.store import write_atomically
 from kdbench.trials.trial import Trial
 
 

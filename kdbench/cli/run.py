@@ -63,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(options: argparse.Namespace) -> int:
     from kdbench.plugins import load_plugins
-    from kdbench.render import check_replaceable, first_page
+    from kdbench.render import first_page
 
     load_plugins(options.plugin)
     store = Store(Path(options.results))
@@ -71,7 +71,7 @@ def main(options: argparse.Namespace) -> int:
     machine = find_machine(options.device, options.slots, suite.protocol.threads)
     out = Path(options.out or SITE)
     if not options.dry_run:
-        check_replaceable(out)  # now, and not after hours of training
+        _check_folders(out, options, store, suite)
     plan = make_plan(_request(options, suite), store, machine)
     say_plan(plan, store, verbose=options.dry_run)
     if options.dry_run:
@@ -89,8 +89,17 @@ def main(options: argparse.Namespace) -> int:
         return code
     from kdbench.cli.site import build_and_say
 
-    build_and_say(store.root, out)
+    build_and_say(store.root, out, data_root(options.data_root))
     return code
+
+
+def _check_folders(out: Path, options: argparse.Namespace, store: Store, suite: Suite) -> None:
+    """UserError where records or the site could not be written or would cost other files: now, and not after hours."""
+    from kdbench.render import check_replaceable
+
+    store.check_writable(suite.id)
+    check_replaceable(out, store.root, data_root(options.data_root))
+    store.tidy()
 
 
 def _request(options: argparse.Namespace, suite: Suite) -> Request:

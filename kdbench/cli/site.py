@@ -22,16 +22,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
+    from kdbench.data import data_root
+
     results = Path(options.results) if options.results else Path("results") if Path("results").is_dir() else None
-    build_and_say(results, Path(options.out))
+    build_and_say(results, Path(options.out), data_root(None))
     return EXIT_OK
 
 
-def build_and_say(results: Path | None, out: Path) -> None:
+def build_and_say(results: Path | None, out: Path, data: Path) -> None:
     """Build the site, name what could not be used, and end by naming the page to open."""
     from kdbench.render import build
 
-    report = build(results, out)
+    report = build(results, out, data)
     for problem in report.problems:
         complain(problem)
     say(f"{report.pages} pages. Open {report.index}")

@@ -18,6 +18,7 @@ from kdbench.plan.task import Task
 from kdbench.plan.tasks import make_tasks
 from kdbench.plugins import SOURCES
 from kdbench.records import Store, every_version
+from kdbench.records.pins import bring_over_pins
 from kdbench.records.provenance import source_digest
 from kdbench.registry import OURS
 from kdbench.suites import Suite
@@ -125,10 +126,12 @@ def _identify(request: Request) -> tuple[str, tuple[str, ...]]:
 def _pins(request: Request, store: Store) -> dict[str, str]:
     """The recorded digests of the suite's checkpoint teachers that it does not pin; a first use is recorded here."""
     suite, selection = request.suite, request.selection
-    pins = store.pins(suite.name)
     rows, _ = chosen_rows(suite, selection.methods)
     if selection.train_teachers or not any(METHODS.get(row.method).needs_teacher for row in rows):
-        return pins
+        return {}
+    if not request.dry:
+        bring_over_pins(store.root)
+    pins = store.pins(suite.name)
     for pair in chosen_pairs(suite, selection.pairs):
         teacher = suite.teachers[pair.teacher]
         if teacher.kind != "checkpoint" or teacher.weights_sha256 or teacher.name in pins:
@@ -139,8 +142,9 @@ def _pins(request: Request, store: Store) -> dict[str, str]:
         from kdbench.teachers.find import find_checkpoint
         from kdbench.teachers.weights import read_weights, weights_digest
 
-        pins[teacher.name] = weights_digest(read_weights(find_checkpoint(teacher, request.data_root)))
-        store.pin(suite.name, teacher.name, pins[teacher.name])
+        weights = weights_digest(read_weights(find_checkpoint(teacher, request.data_root)))
+        store.pin(suite.name, teacher.name, weights)
+        pins = store.pins(suite.name)  # UserError where another run has pinned it at the same time, to others
     return pins
 
 

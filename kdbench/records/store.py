@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from kdbench.canonical import digest
 from kdbench.errors import UserError, reason
+from kdbench.folders import check_writable, leftovers, write_atomically
+from kdbench.records.pins import read_pins, write_pin
 from kdbench.records.validate import check
 
 Record = dict[str, Any]
@@ -22,22 +24,11 @@ Record = dict[str, Any]
 #: The folder of the records of the trainings that made teachers, beside those of suites.
 TEACHERS = "teachers"
 
+#: The folders of a results folder that are filled here and by runs.
+FOLDERS = ("v1", "runs", "pins")
+
 #: A trial is done when it ended by itself; a crash or a time-out is tried again.
 DONE = frozenset({"finished", "diverged", "inapplicable"})
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Temporary file in the same folder, fsync, rename: a reader sees the whole file or none of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 class Store:
@@ -45,6 +36,18 @@ class Store:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+
+    def check_writable(self, suite: str) -> None:
+        """UserError where what a run of ``suite`` writes could not be written; nothing is left behind."""
+        for name in ("v1/teachers", f"v1/{suite}", "runs", f"pins/{suite.rpartition('@')[0]}"):
+            check_writable(self.root / name, f"The results folder {self.root}")
+
+    def tidy(self) -> None:
+        """Remove the temporary files that killed processes have left here."""
+        for folder in (self.root, self.root / "runs", *self.root.glob("v1/*"), *self.root.glob("pins/*")):
+            for path in leftovers(folder, "tmp"):
+                with contextlib.suppress(OSError):
+                    path.unlink()
 
     def folder(self, record: Mapping[str, Any]) -> Path:
         return self.root / "v1" / (TEACHERS if record["label"] == "teacher" else record["suite"])
@@ -163,27 +166,11 @@ class Store:
 
     def pins(self, suite: str) -> dict[str, str]:
         """Teacher name -> digest of its weights, as recorded at first use for teachers that ``suite`` does not pin."""
-        return self._all_pins().get(suite, {})
+        return read_pins(self.root, suite)
 
     def pin(self, suite: str, teacher: str, weights_sha256: str) -> None:
         """Record the weights a teacher of ``suite`` had at its first use."""
-        pins = self._all_pins()
-        pins.setdefault(suite, {})[teacher] = weights_sha256
-        write_atomically(self.root / "pins.json", json.dumps(pins, indent=1, sort_keys=True).encode() + b"\n")
-
-    def _all_pins(self) -> dict[str, dict[str, str]]:
-        path = self.root / "pins.json"
-        if not path.exists():
-            return {}
-        try:
-            return {
-                str(suite): {str(name): str(value) for name, value in teachers.items()}
-                for suite, teachers in json.loads(path.read_bytes()).items()
-            }
-        except (OSError, ValueError, AttributeError) as error:
-            raise UserError(
-                f"{path} cannot be read ({reason(error)}); restore it, or delete it to pin teachers anew."
-            ) from None
+        write_pin(self.root, suite, teacher, weights_sha256)
 
     def _files(self, suite: str = "*", key: str = "") -> Iterator[Path]:
         return iter(sorted((self.root / "v1").glob(f"{suite}/{key}*.json")))

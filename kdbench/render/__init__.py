@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from kdbench.render.site import BuildReport, build, check_replaceable, first_page
+from kdbench.render.output import check_replaceable, first_page
+from kdbench.render.site import BuildReport, build
 
 __all__ = ["BuildReport", "build", "check_replaceable", "first_page"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,17 +12,16 @@ import jinja2
 
 from kdbench import __version__
 from kdbench.errors import UserError
+from kdbench.folders import resolved
 from kdbench.records.literature import load
 from kdbench.records.store import Store
 from kdbench.render import pages
 from kdbench.render.address import root_of
 from kdbench.render.catalogue import Catalogue
 from kdbench.render.content import load_content
+from kdbench.render.output import MARKER, replacing
 from kdbench.render.verify import Problem, verify
 from kdbench.shipped import shipped
-
-#: A folder with this file was made by kdbench and may be replaced by it.
-MARKER = ".kdbench-site"
 
 CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'"
@@ -41,28 +39,22 @@ class BuildReport:
     index: Path
 
 
-def build(results: Path | None, out: Path) -> BuildReport:
+def build(results: Path | None, out: Path, data: Path | None = None) -> BuildReport:
     """Write the leaderboard of ``results`` (None: the records shipped) and of the shipped literature to ``out``.
 
     The same input gives the same bytes. UserError when ``results`` is no folder, or ``out`` holds anything but an
-    earlier site.
+    earlier site; nor may it hold the ``data`` root.
     """
     results = shipped("results") if results is None else results
     if not results.is_dir():
         raise UserError(f"There is no results folder at {results}; name one that kdbench run has written.")
-    out = out.resolve()
-    check_replaceable(out)
-    catalogue = gather(Store(results))
-    content = load_content(shipped("site"))
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.new")
-    try:
-        _remove(temporary)
-        temporary.mkdir(parents=True)
-        count = _write(temporary, catalogue, {"site": content, "results_name": results.resolve().name})
-        _swap(temporary, out)
-    finally:
-        _remove(temporary)
-    return BuildReport(count, [p.text for p in catalogue.problems], out / "index.html")
+    with replacing(out, results, data) as folder:
+        store = Store(results)
+        store.tidy()
+        catalogue = gather(store)
+        shared = {"site": load_content(shipped("site")), "results_name": results.resolve().name}
+        count = _write(folder, catalogue, shared)
+    return BuildReport(count, [p.text for p in catalogue.problems], resolved(out) / "index.html")
 
 
 def gather(store: Store) -> Catalogue:
@@ -80,7 +72,6 @@ def gather(store: Store) -> Catalogue:
 
 def _write(folder: Path, catalogue: Catalogue, shared: Mapping[str, Any]) -> int:
     shutil.copytree(_HERE / "static", folder / "static")
-    (folder / MARKER).write_text("Made by kdbench site, which may replace this folder.\n", encoding="utf-8")
     render = _renderer({**shared, "catalogue": catalogue, "version": __version__, "csp": CSP})
     count = 0
     for page in pages.all_pages(catalogue, shared["site"]):
@@ -90,6 +81,8 @@ def _write(folder: Path, catalogue: Catalogue, shared: Mapping[str, Any]) -> int
         with path.open("x", encoding="utf-8", errors="replace", newline="\n") as stream:
             stream.write(render(page))
         count += 1
+    files = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    (folder / MARKER).write_text("".join(f"{name}\n" for name in sorted([MARKER, *files])), encoding="utf-8")
     return count
 
 
@@ -106,31 +99,3 @@ def _renderer(shared: Mapping[str, Any]) -> Callable[[pages.Page], str]:
     return lambda page: environment.get_template(page.template).render(
         page=page.path, root=root_of(page.path), title=page.title, **page.context
     )
-
-
-def check_replaceable(out: Path) -> None:
-    """UserError unless ``out`` is new, empty, or an earlier site."""
-    if out.exists() and not (out.is_dir() and ((out / MARKER).is_file() or not any(out.iterdir()))):
-        raise UserError(
-            f"{out} is not an earlier kdbench site; name a new or empty folder, so that nothing of yours is lost."
-        )
-
-
-def first_page(out: Path) -> Path | None:
-    """The page to open of the site that ``out`` holds; None where it holds none."""
-    index = out.resolve() / "index.html"
-    return index if (out / MARKER).is_file() and index.is_file() else None
-
-
-def _swap(new: Path, out: Path) -> None:
-    old = out.with_name(f".{out.name}.{os.getpid()}.old")
-    if out.exists():
-        _remove(old)
-        out.rename(old)
-    new.rename(out)
-    _remove(old)
-
-
-def _remove(folder: Path) -> None:
-    if folder.exists():
-        shutil.rmtree(folder)

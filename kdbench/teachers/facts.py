@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdbench.canonical import digest
-from kdbench.records.store import Store, write_atomically
+from kdbench.folders import write_atomically
+from kdbench.records.store import Store
 from kdbench.trials.teacher import Teacher
 from kdbench.trials.trial import teacher_identity
 

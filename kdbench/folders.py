@@ -1,0 +1,121 @@
+"""Folders that kdbench writes into: whether it can, one process at a time, and what a killed one has left there."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import re
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from kdbench.errors import UserError
+
+#: Seconds after which a temporary file is nobody's, even where a process has the number of the one that made it.
+OLD = 86400.0
+
+_TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<process>[0-9]{1,10})(?:-[0-9]+)?\.(?:tmp|new|old)", re.DOTALL)
+
+
+def resolved(path: Path) -> Path:
+    """``path`` with every link followed, also where one leads nowhere or in a circle."""
+    return Path(os.path.realpath(path))
+
+
+def check_writable(folder: Path, noun: str) -> None:
+    """UserError, which begins with ``noun``, unless ``folder`` can be written into or made; nothing is left behind."""
+    ground, longest = folder.absolute(), 0
+    try:
+        while not ground.exists():
+            if ground.is_symlink():
+                raise UserError(f"{noun} cannot be made: {ground} is a link that leads nowhere; name another folder.")
+            longest = max(longest, len(os.fsencode(ground.name)))
+            ground = ground.parent
+        if not ground.is_dir():
+            raise UserError(f"{noun} cannot be made: {ground} is a file; name another folder.")
+        if longest > os.pathconf(ground, "PC_NAME_MAX"):
+            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+        os.rmdir(tempfile.mkdtemp(prefix=".kdbench-", dir=ground))
+    except OSError as error:
+        raise UserError(f"{noun} cannot be written ({error.strerror}); name another folder.") from None
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Temporary file in the same folder, fsync, rename: a reader sees the whole file or none of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        _write(path, data)
+    except FileNotFoundError:  # another machine, which cannot see this process, took its file for a leftover
+        _write(path, data)
+
+
+def _write(path: Path, data: bytes) -> None:
+    new = temporary(path, "tmp")
+    try:
+        with new.open("wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        new.replace(path)
+    finally:
+        new.unlink(missing_ok=True)
+
+
+def temporary(path: Path, end: str) -> Path:
+    """A name beside ``path`` for what is to take its place (tmp, new) or was there (old); it says whose it is."""
+    return path.with_name(f".{path.name}.{os.getpid()}-{threading.get_native_id()}.{end}")
+
+
+def leftovers(folder: Path, end: str, name: str = "") -> list[Path]:
+    """The temporary() paths in ``folder``, of ``name`` alone if one is given, whose process is gone; newest first."""
+    found: list[tuple[float, Path]] = []
+    for path in folder.glob(f".*.{end}"):
+        made = _TEMPORARY.fullmatch(path.name)
+        if made is None or (name and made["name"] != name):
+            continue
+        with contextlib.suppress(FileNotFoundError):
+            since = path.lstat().st_mtime
+            if not _alive(int(made["process"])) or time.time() - since > OLD:
+                found.append((since, path))
+    return [path for _, path in sorted(found, reverse=True)]
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return process > 0
+
+
+@contextlib.contextmanager
+def locked(path: Path, work: str) -> Iterator[None]:
+    """Hold the lock file ``path`` as soon as nobody else does, for ``work``; in the end the file is gone."""
+    while True:
+        stream = path.open("w")
+        _lock(stream.fileno(), work)
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(path.stat(), os.fstat(stream.fileno())):
+                break
+        stream.close()  # whoever held it took it away: another file of the name counts now
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        stream.close()
+
+
+def _lock(descriptor: int, work: str) -> None:
+    with contextlib.suppress(OSError):  # a file system without locks: whoever works there must do so alone
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"kdbench: waiting for another process, which is at {work}.", file=sys.stderr)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
