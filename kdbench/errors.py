@@ -11,6 +11,12 @@ EXIT_INCOMPLETE = 3
 EXIT_INTERRUPTED = 130
 
 
+def shown(value: object, most: int = 80) -> str:
+    """``value`` as a sentence quotes it: as Python writes it, cut where that is long."""
+    text = repr(value)
+    return text if len(text) <= most else f"{text[:most]}..."
+
+
 class UserError(Exception):
     """Something the user can put right; its text says what is wrong and what to do."""
 
@@ -27,7 +33,7 @@ class UnknownName(UserError):
             or [other for other in names if name and (name in other or other in name)][:4]
         )
         hint = f"the nearest are {', '.join(near)}" if near else f"known are {', '.join(names[:12])}"
-        super().__init__(f"There is no {noun} named {name!r}; {hint if names else 'none is registered'}.")
+        super().__init__(f"There is no {noun} named {shown(name)}; {hint if names else 'none is registered'}.")
 
 
 class DataError(UserError):

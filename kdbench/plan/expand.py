@@ -12,6 +12,7 @@ from kdbench.errors import UnknownName, UserError
 from kdbench.methods import METHODS, MethodSpec
 from kdbench.methods.applicability import not_applicable
 from kdbench.methods.expression import is_expression
+from kdbench.names import check_name
 from kdbench.suites import Pair, Row, Suite, check_seeds
 from kdbench.trials.teacher import Normalisation, Teacher
 from kdbench.trials.trial import Trial
@@ -45,14 +46,14 @@ def chosen_rows(suite: Suite, globs: Sequence[str]) -> tuple[list[Row], list[str
     labels = [row.label for row in suite.rows]
     rows = [row for row in suite.rows if any(fnmatch.fnmatchcase(row.label, glob) for glob in globs)]
     added = []
-    for glob in globs:
+    for glob in dict.fromkeys(globs):
         if fnmatch.filter(labels, glob):
             continue
         if glob not in METHODS and not is_expression(glob):
             raise UnknownName(f"method in suite {suite.id} or registered", glob, {*labels, *METHODS.names()})
         method, fixed = METHODS.resolve(glob)
         added.append(glob)
-        rows.append(Row(label=glob, method=method.name, config=fixed))
+        rows.append(Row(label=check_name("label", glob, "--method"), method=method.name, config=fixed))
     return rows, added
 
 
@@ -152,7 +153,7 @@ def trained_instead(teacher: Teacher, suite: Suite) -> Teacher:
         return teacher
     own = DATASETS.get(suite.dataset)
     return Teacher(
-        name=f"{teacher.name}-trained",
+        name=check_name("teacher", f"{teacher.name}-trained", "--train-teachers"),
         kind="trained",
         model=teacher.model,
         normalisation=Normalisation(tuple(own.mean), tuple(own.std)),

@@ -12,8 +12,8 @@ from kdbench.data import DATASETS
 from kdbench.errors import UnknownName, UserError
 from kdbench.methods import METHODS, MethodSpec
 from kdbench.models import get_spec
+from kdbench.names import check_name
 from kdbench.protocol import Protocol, parse_protocol
-from kdbench.registry import check_slug
 from kdbench.suites.table import Table
 from kdbench.suites.teacher import TEACHERS, check_seeds, parse_teacher, registered_teacher
 from kdbench.trials.teacher import Teacher
@@ -80,14 +80,12 @@ def parse_suite(text: str, where: str) -> Suite:
 
 
 def _suite(table: Table, where: str) -> Suite:
-    name = check_slug("suite", table.take("name", str), where)
-    if "+" in name:
-        raise UserError(f"{where}: {name!r} cannot name a suite: '+' is kept for sums of methods.")
+    name = check_name("suite", table.take("name", str), where)
     dataset = table.take("dataset", str)
     spec = DATASETS.get(dataset)
     protocol = parse_protocol(table.take("protocol", dict), f"{where} [protocol]")
     teachers = {
-        key: parse_teacher(check_slug("teacher", key, where), value, spec, protocol, f"{where} [teachers.{key}]")
+        key: parse_teacher(check_name("teacher", key, where), value, spec, protocol, f"{where} [teachers.{key}]")
         for key, value in table.take("teachers", dict, {}).items()
     }
     pairs = table.take("pairs", list)
@@ -170,7 +168,7 @@ def _pair(raw: Any, teachers: Mapping[str, Teacher], base: Protocol, where: str)
     if name.count(":") != 1:
         raise UserError(f"{where}: a pair's name reads teacher:student, not {name!r}.")
     for half in name.split(":"):
-        check_slug("pair", half, where)
+        check_name("pair", half, where)
     return Pair(name, teacher_name, student.name, protocol)
 
 
@@ -189,7 +187,7 @@ def _row(raw: Any, base: Protocol, where: str) -> Row:
     name = table.take("name", str)
     method, fixed = _resolve(name, where)
     row = Row(
-        label=check_slug("label", table.take("label", str, name), where),
+        label=check_name("label", table.take("label", str, name), where),
         method=method.name,
         config={**fixed, **table.take("config", dict, {})},
         stream=table.count("stream", 0, 0),
@@ -197,7 +195,5 @@ def _row(raw: Any, base: Protocol, where: str) -> Row:
     )
     table.finish()
     parse_protocol(row.protocol, f"{where} protocol", base)
-    if row.label == "teacher":
-        raise UserError(f"{where}: the label 'teacher' is kept for the teachers' own trainings; choose another.")
     method.config("", row.config, where)
     return row
