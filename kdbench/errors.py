@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 EXIT_OK = 0
 EXIT_USAGE = 2
@@ -15,6 +15,11 @@ def shown(value: object, most: int = 80) -> str:
     """``value`` as a sentence quotes it: as Python writes it, cut where that is long."""
     text = repr(value)
     return text if len(text) <= most else f"{text[:most]}..."
+
+
+def listed(names: Sequence[str], most: int = 12) -> str:
+    """``names`` as a sentence lists them: the first ones, and how many there are beyond."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 class UserError(Exception):
@@ -32,7 +37,7 @@ class UnknownName(UserError):
             difflib.get_close_matches(name, names, n=4, cutoff=0.45)
             or [other for other in names if name and (name in other or other in name)][:4]
         )
-        hint = f"the nearest are {', '.join(near)}" if near else f"known are {', '.join(names[:12])}"
+        hint = f"the nearest are {', '.join(near)}" if near else f"known are {listed(names)}"
         super().__init__(f"There is no {noun} named {shown(name)}; {hint if names else 'none is registered'}.")
 
 

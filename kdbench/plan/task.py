@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from kdbench.canonical import plain
 from kdbench.trials.teacher import Teacher, teacher_from_json
 from kdbench.trials.trial import Trial
 
@@ -50,28 +49,8 @@ class Task:
         return 1 if protocol is None else protocol.threads
 
     def to_json(self) -> str:
-        plain: dict[str, Any] = {
-            **{
-                name: getattr(self, name)
-                for name in (
-                    "id",
-                    "title",
-                    "dataset",
-                    "data_digest",
-                    "suite",
-                    "device",
-                    "cost",
-                    "attempt",
-                    "cores",
-                    "share",
-                )
-            },
-            **{name: str(getattr(self, name)) for name in ("results", "data_root", "cache")},
-            **{name: list(getattr(self, name)) for name in ("plugins", "warnings", "after")},
-            "trials": [trial.to_json() for trial in self.trials],
-            "teacher": None if self.teacher is None else dataclasses.asdict(self.teacher),
-        }
-        return json.dumps(plain)
+        folders = {name: str(getattr(self, name)) for name in ("results", "data_root", "cache")}
+        return json.dumps({**plain(self), **folders, "trials": [trial.to_json() for trial in self.trials]})
 
     @classmethod
     def from_json(cls, text: str) -> Task:

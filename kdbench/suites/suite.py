@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import combinations
 from typing import Any
 
 from kdbench.data import DATASETS
-from kdbench.errors import UnknownName, UserError
+from kdbench.errors import UnknownName, UserError, listed
 from kdbench.methods import METHODS, MethodSpec
 from kdbench.models import get_spec
 from kdbench.names import check_name
@@ -89,8 +89,9 @@ def _suite(table: Table, where: str) -> Suite:
         for key, value in table.take("teachers", dict, {}).items()
     }
     pairs = table.take("pairs", list)
+    wanted = [pair.get("teacher") for pair in pairs if isinstance(pair, dict)]
     for key in TEACHERS:
-        if key not in teachers and any(isinstance(pair, dict) and pair.get("teacher") == key for pair in pairs):
+        if key not in teachers and key in wanted:
             teachers[key] = registered_teacher(key, spec, protocol)
     suite = Suite(
         name=name,
@@ -112,34 +113,43 @@ def _suite(table: Table, where: str) -> Suite:
         notes=tuple(table.take("notes", list, [])),
     )
     table.finish()
-    protocols = [
-        protocol,
-        *(row.protocol_for(pair) for pair in suite.pairs for row in suite.rows),
-        *(t.protocol for t in teachers.values() if t.protocol),
-    ]
-    if max(p.holdout for p in protocols) >= spec.train_size:
-        raise UserError(f"{where} [protocol]: holdout must be less than the {spec.train_size} training images.")
-    for pair in suite.pairs:
-        check_seeds(teachers[pair.teacher], suite.seeds, where)
-    if any(type(note) is not str for note in suite.notes):
-        raise UserError(f"{where}: notes must be a list of sentences.")
-    for noun, names in (("pair", [p.name for p in suite.pairs]), ("label", [r.label for r in suite.rows])):
-        doubled = sorted({n for n in names if names.count(n) > 1})
-        if doubled:
-            raise UserError(f"{where}: the {noun} {doubled[0]!r} occurs twice.")
-    for one, other in combinations(suite.rows, 2):
-        if suite.pairs and _resolved(one, suite.pairs) == _resolved(other, suite.pairs):
-            raise UserError(
-                f"{where}: the rows {one.label!r} and {other.label!r} are the same trials; change config or stream."
-            )
+    _check(suite, where)
     return suite
 
 
-def _resolved(row: Row, pairs: Sequence[Pair]) -> tuple[object, ...]:
+def _check(suite: Suite, where: str) -> None:
+    """What no single table shows: fields that must agree with one another or with the data set."""
+    images = DATASETS.get(suite.dataset).train_size
+    protocols = {
+        suite.protocol,
+        *(row.protocol_for(pair) for pair in suite.pairs for row in suite.rows),
+        *(teacher.protocol for teacher in suite.teachers.values() if teacher.protocol),
+    }
+    if max(protocol.holdout for protocol in protocols) >= images:
+        raise UserError(f"{where} [protocol]: holdout must be less than the {images} training images.")
+    for pair in suite.pairs:
+        check_seeds(suite.teachers[pair.teacher], suite.seeds, where)
+    if any(type(note) is not str for note in suite.notes):
+        raise UserError(f"{where}: notes must be a list of sentences.")
+    for noun, names in (("pair", [p.name for p in suite.pairs]), ("label", [r.label for r in suite.rows])):
+        doubled = sorted(name for name, count in Counter(names).items() if count > 1)
+        if doubled:
+            raise UserError(f"{where}: the {noun} {doubled[0]!r} occurs twice.")
+    seen: dict[Hashable, Row] = {}
+    for row in suite.rows:
+        other = seen.setdefault(_resolved(row, suite.pairs), row)
+        if other is not row:
+            raise UserError(
+                f"{where}: the rows {other.label!r} and {row.label!r} are the same trials; change config or stream."
+            )
+
+
+def _resolved(row: Row, pairs: Sequence[Pair]) -> Hashable:
     """All that tells the trials of a row from those of another."""
     method = METHODS.get(row.method)
-    protocols = [row.protocol_for(pair) for pair in pairs]
-    return row.method, row.stream, protocols, [method.config(pair.name, row.config, row.label) for pair in pairs]
+    configs = (method.config(pair.name, row.config, row.label) for pair in pairs)
+    protocols = tuple(row.protocol_for(pair) for pair in pairs)
+    return row.method, row.stream, protocols, tuple(frozenset(config.items()) for config in configs)
 
 
 def _seeds(raw: list[Any], where: str) -> tuple[int, ...]:
@@ -154,7 +164,7 @@ def _pair(raw: Any, teachers: Mapping[str, Teacher], base: Protocol, where: str)
     if teacher_name not in teachers:
         raise UserError(
             f"{where}: teacher {teacher_name!r} is not under [teachers]; "
-            f"there are {', '.join(sorted({*teachers, *TEACHERS})) or 'none'}."
+            f"there are {listed(sorted({*teachers, *TEACHERS})) or 'none'}."
         )
     teacher = teachers[teacher_name]
     if teacher.kind == "self" and teacher.model != student.name:

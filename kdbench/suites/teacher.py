@@ -71,8 +71,10 @@ def registered_teacher(name: str, data: DatasetSpec, base: Protocol) -> Teacher:
 
 def check_seeds(teacher: Teacher, seeds: Sequence[int], where: str) -> None:
     """UserError where a student would start from the weights that a generation before it started from."""
+    if teacher.kind != "self":
+        return
     shared = sorted({generation.seed for generation in teacher.lineage} & set(seeds))
-    if teacher.kind == "self" and shared:
+    if shared:
         raise UserError(
             f"{where}: a generation of teacher {teacher.name!r} and a student would both have the seed {shared[0]}, "
             "and with it the same initial weights; give the teacher a seed away from the students'."
