@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 
 def canonical(value: Any) -> bytes:
     """Compact JSON with sorted keys; floats in Python's shortest exact form. NaN and infinities are refused."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode()
+
+
+def plain(value: Any) -> Any:
+    """A dataclass, and those that are its fields, as dicts; anything else as it is, and not copied."""
+    if not is_dataclass(value):
+        return value
+    return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
 
 
 def digest(value: Any) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 EXIT_OK = 0
@@ -59,6 +59,17 @@ def described(error: BaseException) -> str:
     return kind if said == kind else f"{kind}: {said}"
 
 
+def shown(value: object, most: int = 80) -> str:
+    """``value`` as a sentence quotes it: as Python writes it, cut where that is long."""
+    text = repr(value)
+    return text if len(text) <= most else f"{text[:most]}..."
+
+
+def listed(names: Sequence[str], most: int = 12) -> str:
+    """``names`` as a sentence lists them: the first ones, and how many there are beyond."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
 class UserError(Exception):
     """Something the user can put right; its text is a sentence that says what is wrong and what to do."""
 
@@ -82,8 +93,8 @@ class UnknownName(UserError):
             or [other for other in spelt if name and (wanted in other or other in wanted)][:4]
         )
         nearest = ", ".join(other for folded in near for other in spelt[folded])
-        hint = f"the nearest are {nearest}" if near else f"known are {', '.join(names[:12])}"
-        super().__init__(f"There is no {noun} named {name!r}; {hint if names else 'none is registered'}.")
+        hint = f"the nearest are {nearest}" if near else f"known are {listed(names)}"
+        super().__init__(f"There is no {noun} named {shown(name)}; {hint if names else 'none is registered'}.")
 
 
 class NotApplicable(UserError):

@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from kdbench.errors import UserError
@@ -61,6 +62,10 @@ class Protocol:
 
     def identity(self) -> dict[str, Any]:
         """Every field as plain data, for the key, the record and the page; a LATER one unless it is the default."""
+        return dict(self._identity)
+
+    @cached_property
+    def _identity(self) -> dict[str, Any]:
         every = {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
         return {name: value for name, value in every.items() if name not in LATER or value != LATER[name]}
 
@@ -76,6 +81,8 @@ def _plain(value: Any) -> Any:
 
 def parse_protocol(raw: Mapping[str, Any], where: str, base: Protocol | None = None) -> Protocol:
     """A Protocol from a TOML table, on top of ``base`` if given; UserError names ``where`` and the field."""
+    if base is not None and not raw:
+        return base
     fields = {f.name: f for f in dataclasses.fields(Protocol)}
     for name in raw:
         if name not in fields:

@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import Generic, TypeVar
 
 from kdbench.errors import UnknownName, UserError
+from kdbench.names import check_name
 
 T = TypeVar("T")
 
 #: The origin of what comes with kdbench itself.
 OURS = "kdbench"
-
-SLUG = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.+@()-]{0,62}[A-Za-z0-9+)])?")
-
-
-def check_slug(noun: str, name: object, origin: str) -> str:
-    """Return ``name`` if it is safe as a file name, page address and CLI word; else raise UserError."""
-    if not isinstance(name, str) or not SLUG.fullmatch(name):
-        raise UserError(
-            f"{origin}: {name!r} cannot name a {noun}; use 1 to 64 letters, digits, '_', '-', '.' or '+', "
-            "beginning with a letter or digit."
-        )
-    return name
 
 
 class Registry(Generic[T]):
@@ -35,10 +23,12 @@ class Registry(Generic[T]):
         self._origins: dict[str, str] = {}
 
     def add(self, name: str, item: T, origin: str) -> None:
-        check_slug(self.noun, name, origin)
-        if name in self._items:
+        check_name(self.noun, name, origin)
+        # Names that differ in case alone would share a folder or a file where the disk does not tell them apart.
+        taken = next((known for known in self._items if known.lower() == name.lower()), None)
+        if taken is not None:
             raise UserError(
-                f"{origin}: the {self.noun} name {name!r} is already taken by {self._origins[name]}; choose another."
+                f"{origin}: the {self.noun} name {taken!r} is already taken by {self._origins[taken]}; choose another."
             )
         self._items[name] = item
         self._origins[name] = origin

@@ -163,6 +163,7 @@ def registries_kept() -> Iterator[None]:
         for table, content in zip(tables, before, strict=True):
             table.clear()
             table.update(content)
+        METHODS._composed.cache_clear()
         plugins._loaded.clear()
         plugins._loaded.update(loaded)
         for name in set(sys.modules) - modules:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from kdbench.errors import UnknownName, UserError
-from kdbench.registry import Registry, check_slug
+from kdbench.names import check_name
+from kdbench.registry import Registry
 
 
 @pytest.fixture
@@ -66,7 +67,7 @@ def test_an_empty_registry_says_so() -> None:
 
 @pytest.mark.parametrize("name", ["a", "resnet8x4", "kd+at", "A.b-c_d+e", "x" * 64])
 def test_slugs(name: str) -> None:
-    assert check_slug("thing", name, "here") == name
+    assert check_name("thing", name, "here") == name
 
 
 @pytest.mark.parametrize(
@@ -74,6 +75,6 @@ def test_slugs(name: str) -> None:
 )
 def test_what_is_no_slug_is_refused_with_its_place(name: object) -> None:
     with pytest.raises(UserError, match=r"^here: .* cannot name a thing"):
-        check_slug("thing", name, "here")
+        check_name("thing", name, "here")
     with pytest.raises(UserError):
         Registry("thing").add(name, 1, "here")  # type: ignore[arg-type]

@@ -105,7 +105,7 @@ def test_names_do_not_change_the_key(name: str) -> None:
 def test_the_engine_version_changes_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
     before = TRIAL.key
     monkeypatch.setattr(trial_module, "ENGINE_VERSION", trial_module.ENGINE_VERSION + 1)
-    assert TRIAL.key != before
+    assert dataclasses.replace(TRIAL).key != before
 
 
 @pytest.mark.parametrize(

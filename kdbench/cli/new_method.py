@@ -10,8 +10,7 @@ from pathlib import Path
 from kdbench.cli.say import say
 from kdbench.errors import EXIT_OK, UserError
 from kdbench.methods import METHODS
-from kdbench.methods.expression import is_expression
-from kdbench.registry import check_slug
+from kdbench.names import check_name
 
 #: Template -> where it goes in the package. Their names end in .txt, as no tool should take them for what they become.
 FILES = {
@@ -42,9 +41,7 @@ def main(options: argparse.Namespace) -> int:
 
 def write_package(name: str, parent: Path) -> Path:
     """Write the package into ``parent`` and return its folder; UserError where name or folder is taken."""
-    check_slug("method", name, "new-method")
-    if is_expression(name):
-        raise UserError(f"new-method: {name!r} cannot name a method: '+', '@' and parentheses join methods.")
+    check_name("method", name, "new-method")
     if name in METHODS:
         raise UserError(f"new-method: the name {name!r} is taken by {METHODS.origin(name)}; choose another.")
     words = re.findall(r"[A-Za-z0-9]+", name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from functools import lru_cache, partial
 from importlib import resources
 from typing import TYPE_CHECKING
 
@@ -35,13 +36,23 @@ __all__ = [
 class MethodRegistry(Registry[MethodSpec]):
     """The registered methods, and whatever is written with them (see kdbench.methods.expression)."""
 
+    def __init__(self) -> None:
+        super().__init__("method")
+        #: A plan asks for the same few compositions once for every trial.
+        self._composed = lru_cache(maxsize=1024)(partial(resolve, lookup=super().get))
+
+    def add(self, name: str, item: MethodSpec, origin: str) -> None:
+        super().add(name, item, origin)
+        self._composed.cache_clear()
+
     def get(self, name: str) -> MethodSpec:
         """The spec of a name or of an expression; a preset's values are in ``resolve``."""
         return self.resolve(name)[0] if is_expression(name) else super().get(name)
 
     def resolve(self, name: str) -> tuple[MethodSpec, dict[str, Value]]:
         """The method that can be trained as ``name``, and the hyper-parameters that its presets fix."""
-        return resolve(name, super().get)
+        spec, fixed = self._composed(name)
+        return spec, dict(fixed)
 
     def __contains__(self, name: object) -> bool:
         if not isinstance(name, str) or not is_expression(name):
@@ -53,7 +64,7 @@ class MethodRegistry(Registry[MethodSpec]):
         return True
 
 
-METHODS = MethodRegistry("method")
+METHODS = MethodRegistry()
 
 
 def load_builtin() -> None:

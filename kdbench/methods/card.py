@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from kdbench.errors import UserError
+from kdbench.errors import UserError, listed
 
 FAMILIES = ("baseline", "logit", "feature", "relation", "optimiser")
 NEEDS = frozenset({"teacher", "teacher_head", "stem", "stages", "preacts", "pooled", "pooled_map"})
@@ -158,7 +158,7 @@ class MethodSpec:
         if unknown:
             raise UserError(
                 f"{where}: method {self.name!r} has no hyper-parameter {unknown[0]!r}; "
-                f"it has {', '.join(self.hyperparameters) or 'none'}."
+                f"it has {listed(list(self.hyperparameters)) or 'none'}."
             )
         chosen: dict[str, object] = {name: knob.default for name, knob in self.hyperparameters.items()}
         chosen.update(self.pairs.get(pair, {}))

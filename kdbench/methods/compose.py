@@ -81,8 +81,7 @@ class Sum(_Composed):
 
     def loss(self, step: Step) -> dict[str, Tensor]:
         terms: dict[str, Tensor] = {}
-        for position, part in enumerate(self._each()):
-            names = sum_terms(self.spec.parts, position)
+        for part, names in zip(self._each(), sum_terms(self.spec.parts), strict=True):
             terms.update({names[term][0]: value for term, value in part.loss(step).items() if term in names})
         return terms
 

@@ -6,19 +6,25 @@ One written form serves the command line, suites, records and page addresses:
 
     sum  = part {"+" part}
     part = name ["@" preset] | name "(" sum ")"
+
+What it may ask for is limited where it is read, before anything is looked up: LONGEST_WRITTEN characters, MOST_PARTS
+names, DEEPEST wrappers in one another.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
-from kdbench.errors import UserError
+from kdbench.errors import UserError, shown
 from kdbench.methods.card import Applicability, Budget, MethodSpec, Value
+from kdbench.names import LONGEST_WRITTEN, OPERATORS
 
 _TOKEN = re.compile(r"[A-Za-z0-9_.-]+|[+@()]")
-OPERATORS = frozenset("+@()")
+MOST_PARTS, DEEPEST = 64, 8
 
 
 @dataclass(frozen=True)
@@ -42,9 +48,15 @@ def is_expression(text: str) -> bool:
 
 def parse(text: str) -> tuple[Part, ...]:
     """The parts of a sum; UserError where ``text`` is not written as above."""
+    if len(text) > LONGEST_WRITTEN:
+        raise UserError(f"{shown(text)} is too long: a method is written in at most {LONGEST_WRITTEN} characters.")
     tokens = _TOKEN.findall(text)
     if "".join(tokens) != text or not tokens:
         raise _malformed(text)
+    if 1 + tokens.count("+") + tokens.count("(") > MOST_PARTS:
+        raise UserError(f"{shown(text)} has too many parts: at most {MOST_PARTS} methods can be written together.")
+    if max(accumulate((token == "(") - (token == ")") for token in tokens)) > DEEPEST:
+        raise UserError(f"{shown(text)} is too deep: at most {DEEPEST} wrappers can stand around one another.")
     parts, rest = _sum(text, tokens)
     if rest:
         raise _malformed(text)
@@ -52,7 +64,7 @@ def parse(text: str) -> tuple[Part, ...]:
 
 
 def _malformed(text: str) -> UserError:
-    return UserError(f"{text!r} is no method: write a name, name@preset, a+b for a sum, or wrapper(name).")
+    return UserError(f"{shown(text)} is no method: write a name, name@preset, a+b for a sum, or wrapper(name).")
 
 
 def _sum(text: str, tokens: list[str]) -> tuple[tuple[Part, ...], list[str]]:
@@ -162,7 +174,7 @@ def _composed(name: str, specs: list[MethodSpec], implementation: str) -> Method
         paper=first.paper,
         implementation=implementation,
         needs=frozenset[str]().union(*(spec.needs for spec in specs)),
-        terms=dict(term for position in range(len(specs)) for term in sum_terms(specs, position).values()),
+        terms=dict(term for names in sum_terms(specs) for term in names.values()),
         hyperparameters=knobs,
         pairs=pairs,
         pairs_source="; ".join(dict.fromkeys(spec.pairs_source for spec in specs if spec.pairs_source)),
@@ -175,19 +187,21 @@ def _composed(name: str, specs: list[MethodSpec], implementation: str) -> Method
     )
 
 
-def sum_terms(specs: Sequence[MethodSpec], position: int) -> dict[str, tuple[str, str]]:
-    """Term of one part -> (its name in the sum, its role).
+def sum_terms(specs: Sequence[MethodSpec]) -> list[dict[str, tuple[str, str]]]:
+    """For each part: term -> (its name in the sum, its role).
 
     Plain cross-entropy and other task terms count once, from the first part that has any.
     """
     task_from = next((n for n, spec in enumerate(specs) if "task" in spec.terms.values()), 0)
-    others = {term for n, spec in enumerate(specs) if n != position for term in spec.terms}
-    spec = specs[position]
-    return {
-        term: (f"{spec.name}.{term}" if term in others and role == "distill" else term, role)
-        for term, role in spec.terms.items()
-        if role == "distill" or position == task_from
-    }
+    count = Counter(term for spec in specs for term in spec.terms)
+    return [
+        {
+            term: (f"{spec.name}.{term}" if count[term] > 1 and role == "distill" else term, role)
+            for term, role in spec.terms.items()
+            if role == "distill" or position == task_from
+        }
+        for position, spec in enumerate(specs)
+    ]
 
 
 def _views(name: str, specs: Sequence[MethodSpec]) -> dict[str, str]:

@@ -22,8 +22,7 @@ from kdbench.methods.card import (
     Paper,
     Preset,
 )
-from kdbench.methods.expression import is_expression
-from kdbench.registry import check_slug
+from kdbench.names import check_name
 
 T = TypeVar("T", Budget, Applicability)
 
@@ -116,7 +115,7 @@ def _presets(raw: dict[str, Any], where: str) -> dict[str, Preset]:
     for name, table in _tables(raw, where).items():
         values = dict(table)
         source = _take(values, "source", str, f"{where[:-1]}.{name}]")
-        found[check_slug("preset", name, where)] = Preset(values, source)
+        found[check_name("preset", name, where)] = Preset(values, source)
     return found
 
 
@@ -140,9 +139,9 @@ def _no_more(raw: dict[str, Any], where: str) -> None:
 def spec_from(raw: Mapping[str, Any], where: str) -> MethodSpec:
     """A MethodSpec from a parsed card; every field is checked and an unknown one refused."""
     raw = dict(raw)
-    name = check_slug("method", raw.pop("name", None), where)
+    name = check_name("method", raw.pop("name", None), where)
     knobs = {
-        k: _knob(k, v, f"{where} [hyperparameters.{k}]")
+        check_name("hyper-parameter", k, where): _knob(k, v, f"{where} [hyperparameters.{k}]")
         for k, v in _tables(_take(raw, "hyperparameters", dict, where, {}), f"{where} [hyperparameters]").items()
     }
     spec = MethodSpec(
@@ -182,8 +181,6 @@ def _check(spec: MethodSpec, where: str) -> None:
         raise UserError(f"{where}: needs may list {', '.join(sorted(NEEDS))}, not {sorted(spec.needs - NEEDS)[0]!r}.")
     if "teacher_head" in spec.needs and not spec.needs_teacher:
         raise UserError(f'{where}: needs "teacher_head" without "teacher".')
-    if is_expression(spec.name):
-        raise UserError(f"{where}: {spec.name!r} cannot name a method: '+', '@' and parentheses join methods.")
     if not (spec.terms or spec.wraps) or any(role not in ROLES for role in spec.terms.values()):
         raise UserError(f"{where}: terms must map each loss term to {' or '.join(ROLES)}.")
     if set(spec.views) - set(VIEWS) or set(spec.views.values()) - set(BATCH_NORMS):

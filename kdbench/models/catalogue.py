@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from kdbench.models.spec import ModelSpec
+from kdbench.names import NAME
 
 LIBRARIES = ("timm", "torchvision")
 
@@ -12,7 +14,7 @@ LIBRARIES = ("timm", "torchvision")
 def library_spec(name: str) -> ModelSpec | None:
     """The spec of ``timm/<name>`` or ``torchvision/<name>``, made on the fly; ``None`` for any other form of name."""
     library, slash, rest = name.partition("/")
-    if not slash or library not in LIBRARIES or not rest:
+    if not slash or library not in LIBRARIES or not re.fullmatch(NAME, rest):
         return None
     return ModelSpec(
         name=name,

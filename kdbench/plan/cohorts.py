@@ -5,13 +5,13 @@ One cohort, one process, one teacher forward a batch.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
 from kdbench.canonical import digest
 from kdbench.trials.origins import foreign
 from kdbench.trials.teacher import Teacher
-from kdbench.trials.trial import Trial, teacher_identity
+from kdbench.trials.trial import Trial, teacher_key
 
 #: Students one process holds: weights and optimiser states, as only as many have activations as are stepped at a time.
 COHORT_LIMIT = 16
@@ -38,22 +38,20 @@ class Cohort:
         return f"{first.place} seed {first.seed}{stream}"
 
 
-def _company(trial: Trial) -> str:
+def _company(trial: Trial) -> Hashable:
     """What trials must agree on to see the same batches of the same data under the same protocol.
 
     And whose code they run: a plugin shares its process with nobody else's trials.
     """
-    return digest(
-        [
-            trial.dataset,
-            trial.data_digest,
-            trial.protocol.identity(),
-            trial.seed,
-            trial.stream,
-            trial.supervision,
-            trial.student,
-            sorted(foreign(trial)),
-        ]
+    return (
+        trial.dataset,
+        trial.data_digest,
+        trial.protocol,
+        trial.seed,
+        trial.stream,
+        trial.supervision,
+        trial.student,
+        foreign(trial),
     )
 
 
@@ -62,11 +60,9 @@ def cohorts(trials: Iterable[Trial], limit: int = COHORT_LIMIT) -> list[Cohort]:
 
     Those without a teacher join the first cohort that trains the same student on the same batches.
     """
-    groups: dict[str, dict[str, list[Trial]]] = {}
+    groups: dict[Hashable, dict[str, list[Trial]]] = {}
     for trial in trials:
-        teacher = (
-            "" if trial.teacher is None else digest(teacher_identity(trial.teacher, trial.dataset, trial.data_digest))
-        )
+        teacher = "" if trial.teacher is None else teacher_key(trial.teacher, trial.dataset, trial.data_digest)
         groups.setdefault(_company(trial), {}).setdefault(teacher, []).append(trial)
     made = []
     for by_teacher in groups.values():

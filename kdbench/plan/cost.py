@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from heapq import heapreplace
 from typing import Any
 
 from kdbench.data import DATASETS
@@ -82,7 +83,7 @@ def measured_rate(records: Iterable[Mapping[str, Any]], trials: Sequence[Trial],
 
 def makespan(costs: Sequence[float], slots: int) -> float:
     """The time ``slots`` workers need for tasks of these ``costs``, taken longest first."""
-    loads = [0.0] * max(slots, 1)
+    loads = [0.0] * max(min(slots, len(costs)), 1)
     for cost in sorted(costs, reverse=True):
-        loads[loads.index(min(loads))] += cost
+        heapreplace(loads, loads[0] + cost)
     return max(loads)

@@ -8,13 +8,18 @@ from dataclasses import dataclass, replace
 
 from kdbench.canonical import digest
 from kdbench.data import DATASETS
-from kdbench.errors import UnknownName, UserError
+from kdbench.errors import UnknownName, UserError, shown
 from kdbench.methods import METHODS, MethodSpec
 from kdbench.methods.applicability import not_applicable
 from kdbench.methods.expression import is_expression
+from kdbench.names import check_name
 from kdbench.suites import Pair, Row, Suite, check_seeds
 from kdbench.trials.teacher import Normalisation, Teacher
 from kdbench.trials.trial import Trial
+
+#: What one plan holds in memory without trouble; nobody waits for more.
+MOST_TRIALS = 500_000
+_WILDCARDS = frozenset("*?[")
 
 
 @dataclass(frozen=True)
@@ -32,10 +37,12 @@ def chosen_pairs(suite: Suite, globs: Sequence[str]) -> list[Pair]:
     if not globs:
         return list(suite.pairs)
     names = [pair.name for pair in suite.pairs]
-    for glob in globs:
-        if not fnmatch.filter(names, glob):
+    matched = _matches(names, globs)
+    for glob, found in matched.items():
+        if not found:
             raise UnknownName(f"pair in suite {suite.id}", glob, names)
-    return [pair for pair in suite.pairs if any(fnmatch.fnmatchcase(pair.name, glob) for glob in globs)]
+    wanted = set().union(*matched.values())
+    return [pair for pair in suite.pairs if pair.name in wanted]
 
 
 def chosen_rows(suite: Suite, globs: Sequence[str]) -> tuple[list[Row], list[str]]:
@@ -43,40 +50,44 @@ def chosen_rows(suite: Suite, globs: Sequence[str]) -> tuple[list[Row], list[str
     if not globs:
         return list(suite.rows), []
     labels = [row.label for row in suite.rows]
-    rows = [row for row in suite.rows if any(fnmatch.fnmatchcase(row.label, glob) for glob in globs)]
-    added = []
-    for glob in globs:
-        if fnmatch.filter(labels, glob):
-            continue
+    matched = _matches(labels, globs)
+    wanted = set().union(*matched.values())
+    rows = [row for row in suite.rows if row.label in wanted]
+    added = [glob for glob, found in matched.items() if not found]
+    for glob in added:
         if glob not in METHODS and not is_expression(glob):
             raise UnknownName(f"method in suite {suite.id} or registered", glob, {*labels, *METHODS.names()})
         method, fixed = METHODS.resolve(glob)
-        added.append(glob)
-        rows.append(Row(label=glob, method=method.name, config=fixed))
+        rows.append(Row(label=check_name("label", glob, "--method"), method=method.name, config=fixed))
     return rows, added
+
+
+def _matches(names: Sequence[str], globs: Sequence[str]) -> dict[str, set[str]]:
+    """Each of ``globs``, and those of ``names`` that it matches; one without a wildcard is only looked up."""
+    known = set(names)
+    return {
+        glob: set(fnmatch.filter(names, glob)) if _WILDCARDS & set(glob) else known & {glob}
+        for glob in dict.fromkeys(globs)
+    }
 
 
 def chosen_seeds(suite: Suite, count: int | None) -> tuple[int, ...]:
     """The suite's first ``count`` seeds, continued by the next whole numbers when it has fewer."""
     if count is None:
         return suite.seeds
-    if count < 1:
-        raise UserError(f"--seeds must be at least 1, not {count}.")
-    seeds = list(suite.seeds[:count])
-    while len(seeds) < count:
-        seeds.append(max(seeds) + 1)
-    return tuple(seeds)
+    if not 1 <= count <= MOST_TRIALS:
+        bound = "least 1" if count < 1 else f"most {MOST_TRIALS:,}"
+        raise UserError(f"--seeds must be at {bound}, not {shown(count)}.")
+    seeds = suite.seeds[:count]
+    after = max(seeds) + 1
+    return *seeds, *range(after, after + count - len(seeds))
 
 
 def inapplicable(suite: Suite, selection: Selection) -> list[tuple[str, str, str]]:
     """(label, pair, reason) of every row that cannot be trained on a pair: planned around, and said."""
-    found = []
-    for pair in chosen_pairs(suite, selection.pairs):
-        for row in chosen_rows(suite, selection.methods)[0]:
-            reason = _reason(suite, pair, row)
-            if reason:
-                found.append((row.label, pair.name, reason))
-    return found
+    rows, _ = chosen_rows(suite, selection.methods)
+    reasons = ((row, pair, _reason(suite, pair, row)) for pair in chosen_pairs(suite, selection.pairs) for row in rows)
+    return [(row.label, pair.name, reason) for row, pair, reason in reasons if reason]
 
 
 def _reason(suite: Suite, pair: Pair, row: Row) -> str:
@@ -101,37 +112,45 @@ def expand(
     """
     spec = DATASETS.get(suite.dataset)
     own = Normalisation(tuple(spec.mean), tuple(spec.std))
-    trials: dict[str, Trial] = {}
     rows, _ = chosen_rows(suite, selection.methods)
+    pairs = chosen_pairs(suite, selection.pairs)
     seeds = chosen_seeds(suite, selection.seeds)
-    for pair in chosen_pairs(suite, selection.pairs):
+    asked = len(pairs) * len(rows) * len(seeds)
+    if asked > MOST_TRIALS:
+        raise UserError(
+            f"{suite.id}: the selection is of {asked:,} trials, a plan of at most {MOST_TRIALS:,}; "
+            "ask for fewer seeds, rows or pairs."
+        )
+    trials: dict[str, Trial] = {}
+    for pair in pairs:
         teacher = suite.teachers[pair.teacher]
         teacher = trained_instead(teacher, suite) if selection.train_teachers else pinned(teacher, pins or {})
         teacher = _with_sources(teacher, plugin_sources or {})
         check_seeds(teacher, seeds, suite.id)
+        student = pair.name.partition(":")[2]
         for row in rows:
             if _reason(suite, pair, row):
                 continue
             method = METHODS.get(row.method)
-            student = pair.name.partition(":")[2]
+            first = Trial(
+                suite=suite.id,
+                dataset=suite.dataset,
+                data_digest=data_digest,
+                protocol=row.protocol_for(pair),
+                student=pair.student,
+                normalisation=own,
+                pair=pair.name if method.needs_teacher else f"none:{student}",
+                teacher=teacher if method.needs_teacher else None,
+                method=method.name,
+                method_version=method.version,
+                config=method.config(pair.name, row.config, f"{suite.id} {row.label}"),
+                seed=seeds[0],
+                label=row.label,
+                stream=row.stream,
+                plugin_sha256=_source(method, plugin_sources or {}),
+            )
             for seed in seeds:
-                trial = Trial(
-                    suite=suite.id,
-                    dataset=suite.dataset,
-                    data_digest=data_digest,
-                    protocol=row.protocol_for(pair),
-                    student=pair.student,
-                    normalisation=own,
-                    pair=pair.name if method.needs_teacher else f"none:{student}",
-                    teacher=teacher if method.needs_teacher else None,
-                    method=method.name,
-                    method_version=method.version,
-                    config=method.config(pair.name, row.config, f"{suite.id} {row.label}"),
-                    seed=seed,
-                    label=row.label,
-                    stream=row.stream,
-                    plugin_sha256=_source(method, plugin_sources or {}),
-                )
+                trial = replace(first, seed=seed)
                 trials.setdefault(trial.key, trial)
     return list(trials.values())
 
@@ -152,7 +171,7 @@ def trained_instead(teacher: Teacher, suite: Suite) -> Teacher:
         return teacher
     own = DATASETS.get(suite.dataset)
     return Teacher(
-        name=f"{teacher.name}-trained",
+        name=check_name("teacher", f"{teacher.name}-trained", "--train-teachers"),
         kind="trained",
         model=teacher.model,
         normalisation=Normalisation(tuple(own.mean), tuple(own.std)),

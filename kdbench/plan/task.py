@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
+from kdbench.canonical import plain
 from kdbench.plugins import Plugin
 from kdbench.trials.teacher import Teacher, teacher_from_json
 from kdbench.trials.trial import Trial
@@ -55,33 +54,12 @@ class Task:
     def without_teacher(self) -> Task | None:
         """Its trials that need no teacher, as a task that waits for none; None where there are no such trials."""
         alone = tuple(trial for trial in self.trials if trial.teacher is None)
-        return dataclasses.replace(self, id=f"{self.id}-alone", trials=alone, after=()) if alone else None
+        return replace(self, id=f"{self.id}-alone", trials=alone, after=()) if alone else None
 
     def to_json(self) -> str:
-        plain: dict[str, Any] = {
-            **{
-                name: getattr(self, name)
-                for name in (
-                    "id",
-                    "title",
-                    "dataset",
-                    "data_digest",
-                    "suite",
-                    "device",
-                    "cost",
-                    "attempt",
-                    "cores",
-                    "share",
-                    "source",
-                )
-            },
-            **{name: str(getattr(self, name)) for name in ("results", "data_root", "cache")},
-            **{name: list(getattr(self, name)) for name in ("warnings", "after")},
-            "plugins": [dataclasses.asdict(plugin) for plugin in self.plugins],
-            "trials": [trial.to_json() for trial in self.trials],
-            "teacher": None if self.teacher is None else dataclasses.asdict(self.teacher),
-        }
-        return json.dumps(plain)
+        folders = {name: str(getattr(self, name)) for name in ("results", "data_root", "cache")}
+        lists = {"trials": [t.to_json() for t in self.trials], "plugins": [plain(p) for p in self.plugins]}
+        return json.dumps({**plain(self), **folders, **lists})
 
     @classmethod
     def from_json(cls, text: str) -> Task:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from heapq import heapreplace
 
 from kdbench.canonical import digest
 from kdbench.plan.cohorts import Cohort
@@ -31,9 +32,9 @@ def make_tasks(cohorts: Sequence[Cohort], template: Task, rate: float, slots: in
     for cohort in cohorts:
         name = ""
         for teacher in cohort.teacher.lineage if cohort.teacher else ():
-            task = _teacher_task(teacher, cohort.trials[0], template, rate, after=name)
-            name = task.id
-            teachers.setdefault(name, task)
+            before, name = name, _teacher_id(teacher, cohort.trials[0])
+            if name not in teachers:
+                teachers[name] = _teacher_task(teacher, cohort.trials[0], template, rate, after=before)
         groups.setdefault((name, foreign(cohort.trials[0])), []).append((cohort, cohort_seconds(cohort, rate)))
     bundles = [(*which, bundle) for which, members in groups.items() for bundle in _bundles(members, slots)]
     # Fewer tasks than slots: the students of a cohort, and its teacher one batch ahead, share what is left over.
@@ -76,10 +77,14 @@ def _generation(task: Task) -> int:
     return len(task.teacher.lineage) if task.teacher else 0
 
 
+def _teacher_id(teacher: Teacher, student: Trial) -> str:
+    return f"teacher-{teacher_key(teacher, student.dataset, student.data_digest)[:16]}"
+
+
 def _teacher_task(teacher: Teacher, student: Trial, template: Task, rate: float, after: str) -> Task:
     return replace(
         template,
-        id=f"teacher-{teacher_key(teacher, student.dataset, student.data_digest)[:16]}",
+        id=_teacher_id(teacher, student),
         title=f"teacher {teacher.name}",
         teacher=teacher,
         after=(after,) if after else (),
@@ -102,6 +107,9 @@ def _bundles(members: Sequence[tuple[Cohort, float]], slots: int) -> list[list[t
     long = [[member] for member in members if member[1] >= SMALL_SECONDS]
     small = sorted((member for member in members if member[1] < SMALL_SECONDS), key=lambda member: -member[1])
     piles: list[list[tuple[Cohort, float]]] = [[] for _ in range(min(slots, len(small)))]
+    loads = [(0.0, number) for number in range(len(piles))]
     for member in small:
-        min(piles, key=lambda pile: sum(cost for _, cost in pile)).append(member)
+        load, number = loads[0]
+        piles[number].append(member)
+        heapreplace(loads, (load + member[1], number))
     return long + piles

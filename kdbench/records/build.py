@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kdbench.methods import METHODS
+from kdbench.names import LONGEST_TEXT
 from kdbench.records.provenance import provenance
 from kdbench.records.store import Record
 from kdbench.records.validate import SCHEMA_VERSION
@@ -45,7 +46,7 @@ def build_record(
         "seed": trial.seed,
         "stream": trial.stream,
         "status": status,
-        "detail": detail[:4000],
+        "detail": detail[:LONGEST_TEXT],
         "evidence": "measured",
         "numerics": None if numerics is None else dict(numerics),
         "scores": dict(scores or NO_SCORES),
@@ -62,5 +63,5 @@ def build_record(
             attempts=attempts,
             resumed=resumed,
         ),
-        "warnings": list(warnings),
+        "warnings": [warning[:LONGEST_TEXT] for warning in warnings],
     }

@@ -13,10 +13,10 @@ from typing import Any
 
 from kdbench.errors import UserError
 from kdbench.folders import write_atomically
+from kdbench.names import NAME
 from kdbench.records.reading import read_json
-from kdbench.registry import SLUG
 
-_DIGEST = re.compile(r"[0-9a-f]{64}")
+_NAME, _DIGEST = re.compile(NAME), re.compile(r"[0-9a-f]{64}")
 
 
 def read_pins(results: Path, suite: str) -> dict[str, str]:
@@ -73,13 +73,13 @@ def _pin(path: Path) -> dict[str, str]:
 def _early(path: Path) -> dict[str, dict[str, str]]:
     raw = _read(path)
     try:
-        return {_matching(SLUG, suite): _pins(pins) for suite, pins in raw.items()}
+        return {_matching(_NAME, suite): _pins(pins) for suite, pins in raw.items()}
     except (ValueError, TypeError, AttributeError):
         raise _unreadable(path, "it holds something else than pins") from None
 
 
 def _pins(raw: Any) -> dict[str, str]:
-    return {_matching(SLUG, teacher): _matching(_DIGEST, weights) for teacher, weights in raw.items()}
+    return {_matching(_NAME, teacher): _matching(_DIGEST, weights) for teacher, weights in raw.items()}
 
 
 def _matching(pattern: re.Pattern[str], text: Any) -> str:

@@ -8,12 +8,14 @@ from urllib.parse import quote
 
 # Lower case only: two names that differ in case must not meet on a file system that ignores it.
 _SAFE = re.compile(r"[a-z0-9](?:[a-z0-9_.+@()-]{0,62}[a-z0-9+)])?")
+# What a name that is not safe ends with: a safe one that does, too, might be another's address.
+_HASHED = re.compile(r"-[0-9a-f]{10}$")
 _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?")
 
 
 def slug(name: str) -> str:
     """``name`` itself where it is safe, else its safe letters and a hash of the whole. "--" joins two names."""
-    if _SAFE.fullmatch(name) and "--" not in name and not _RESERVED.fullmatch(name):
+    if _SAFE.fullmatch(name) and "--" not in name and not _RESERVED.fullmatch(name) and not _HASHED.search(name):
         return name
     letters = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:48].strip("-")
     return f"{letters or 'x'}-{hashlib.sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:10]}"

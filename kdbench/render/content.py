@@ -12,7 +12,7 @@ from markdown_it import MarkdownIt
 from markupsafe import Markup
 
 from kdbench.errors import UserError, reason
-from kdbench.registry import check_slug
+from kdbench.names import check_name
 from kdbench.render.address import https
 
 _FIELDS = ("title", "subtitle", "repository")
@@ -63,7 +63,7 @@ def _pages(folder: Path) -> list[Page]:
     markdown = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
     pages = []
     for path in sorted(folder.glob("*.md")):
-        name = check_slug("page", path.stem, str(path))
+        name = check_name("page", path.stem, str(path))
         try:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:

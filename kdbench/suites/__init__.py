@@ -21,6 +21,10 @@ def get_suite(name: str) -> Suite:
     """The suite called ``name`` or ``name@version``; UserError when the version is not the one at hand."""
     bare, _, version = name.partition("@")
     suite = parse_suite(*SUITES.get(bare))
+    if suite.name != bare:
+        raise UserError(
+            f"{SUITES.get(bare)[1]}: its name is {bare!r} where it is offered, so it must not be {suite.name!r}."
+        )
     if version and version != str(suite.version):
         raise UserError(f"Suite {bare!r} is at version {suite.version} here, not {version}; ask for {suite.id}.")
     return suite

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import combinations
 from typing import Any
 
 from kdbench.data import DATASETS
-from kdbench.errors import UnknownName, UserError, reason
+from kdbench.errors import UnknownName, UserError, listed, reason
 from kdbench.methods import METHODS, MethodSpec
 from kdbench.models import get_spec
+from kdbench.names import check_name
 from kdbench.protocol import Protocol, parse_protocol
-from kdbench.registry import check_slug
 from kdbench.suites.table import Table
 from kdbench.suites.teacher import TEACHERS, check_seeds, parse_teacher, registered_teacher
 from kdbench.trials.teacher import Teacher
@@ -80,19 +80,18 @@ def parse_suite(text: str, where: str) -> Suite:
 
 
 def _suite(table: Table, where: str) -> Suite:
-    name = check_slug("suite", table.take("name", str), where)
-    if "+" in name:
-        raise UserError(f"{where}: {name!r} cannot name a suite: '+' is kept for sums of methods.")
+    name = check_name("suite", table.take("name", str), where)
     dataset = table.take("dataset", str)
     spec = DATASETS.get(dataset)
     protocol = parse_protocol(table.take("protocol", dict), f"{where} [protocol]")
     teachers = {
-        key: parse_teacher(check_slug("teacher", key, where), value, spec, protocol, f"{where} [teachers.{key}]")
+        key: parse_teacher(check_name("teacher", key, where), value, spec, protocol, f"{where} [teachers.{key}]")
         for key, value in table.take("teachers", dict, {}).items()
     }
     pairs = table.take("pairs", list)
+    wanted = [pair.get("teacher") for pair in pairs if isinstance(pair, dict)]
     for key in TEACHERS:
-        if key not in teachers and any(isinstance(pair, dict) and pair.get("teacher") == key for pair in pairs):
+        if key not in teachers and key in wanted:
             teachers[key] = registered_teacher(key, spec, protocol)
     suite = Suite(
         name=name,
@@ -114,34 +113,43 @@ def _suite(table: Table, where: str) -> Suite:
         notes=tuple(table.take("notes", list, [])),
     )
     table.finish()
-    protocols = [
-        protocol,
-        *(row.protocol_for(pair) for pair in suite.pairs for row in suite.rows),
-        *(t.protocol for t in teachers.values() if t.protocol),
-    ]
-    if max(p.holdout for p in protocols) >= spec.train_size:
-        raise UserError(f"{where} [protocol]: holdout must be less than the {spec.train_size} training images.")
-    for pair in suite.pairs:
-        check_seeds(teachers[pair.teacher], suite.seeds, where)
-    if any(type(note) is not str for note in suite.notes):
-        raise UserError(f"{where}: notes must be a list of sentences.")
-    for noun, names in (("pair", [p.name for p in suite.pairs]), ("label", [r.label for r in suite.rows])):
-        doubled = sorted({n for n in names if names.count(n) > 1})
-        if doubled:
-            raise UserError(f"{where}: the {noun} {doubled[0]!r} occurs twice.")
-    for one, other in combinations(suite.rows, 2):
-        if suite.pairs and _resolved(one, suite.pairs) == _resolved(other, suite.pairs):
-            raise UserError(
-                f"{where}: the rows {one.label!r} and {other.label!r} are the same trials; change config or stream."
-            )
+    _check(suite, where)
     return suite
 
 
-def _resolved(row: Row, pairs: Sequence[Pair]) -> tuple[object, ...]:
+def _check(suite: Suite, where: str) -> None:
+    """What no single table shows: fields that must agree with one another or with the data set."""
+    images = DATASETS.get(suite.dataset).train_size
+    protocols = {
+        suite.protocol,
+        *(row.protocol_for(pair) for pair in suite.pairs for row in suite.rows),
+        *(teacher.protocol for teacher in suite.teachers.values() if teacher.protocol),
+    }
+    if max(protocol.holdout for protocol in protocols) >= images:
+        raise UserError(f"{where} [protocol]: holdout must be less than the {images} training images.")
+    for pair in suite.pairs:
+        check_seeds(suite.teachers[pair.teacher], suite.seeds, where)
+    if any(type(note) is not str for note in suite.notes):
+        raise UserError(f"{where}: notes must be a list of sentences.")
+    for noun, names in (("pair", [p.name for p in suite.pairs]), ("label", [r.label for r in suite.rows])):
+        doubled = sorted(name for name, count in Counter(names).items() if count > 1)
+        if doubled:
+            raise UserError(f"{where}: the {noun} {doubled[0]!r} occurs twice.")
+    seen: dict[Hashable, Row] = {}
+    for row in suite.rows:
+        other = seen.setdefault(_resolved(row, suite.pairs), row)
+        if other is not row:
+            raise UserError(
+                f"{where}: the rows {other.label!r} and {row.label!r} are the same trials; change config or stream."
+            )
+
+
+def _resolved(row: Row, pairs: Sequence[Pair]) -> Hashable:
     """All that tells the trials of a row from those of another."""
     method = METHODS.get(row.method)
-    protocols = [row.protocol_for(pair) for pair in pairs]
-    return row.method, row.stream, protocols, [method.config(pair.name, row.config, row.label) for pair in pairs]
+    configs = (method.config(pair.name, row.config, row.label) for pair in pairs)
+    protocols = tuple(row.protocol_for(pair) for pair in pairs)
+    return row.method, row.stream, protocols, tuple(frozenset(config.items()) for config in configs)
 
 
 def _seeds(raw: list[Any], where: str) -> tuple[int, ...]:
@@ -156,7 +164,7 @@ def _pair(raw: Any, teachers: Mapping[str, Teacher], base: Protocol, where: str)
     if teacher_name not in teachers:
         raise UserError(
             f"{where}: teacher {teacher_name!r} is not under [teachers]; "
-            f"there are {', '.join(sorted({*teachers, *TEACHERS})) or 'none'}."
+            f"there are {listed(sorted({*teachers, *TEACHERS})) or 'none'}."
         )
     teacher = teachers[teacher_name]
     if teacher.kind == "self" and teacher.model != student.name:
@@ -170,7 +178,7 @@ def _pair(raw: Any, teachers: Mapping[str, Teacher], base: Protocol, where: str)
     if name.count(":") != 1:
         raise UserError(f"{where}: a pair's name reads teacher:student, not {name!r}.")
     for half in name.split(":"):
-        check_slug("pair", half, where)
+        check_name("pair", half, where)
     return Pair(name, teacher_name, student.name, protocol)
 
 
@@ -189,7 +197,7 @@ def _row(raw: Any, base: Protocol, where: str) -> Row:
     name = table.take("name", str)
     method, fixed = _resolve(name, where)
     row = Row(
-        label=check_slug("label", table.take("label", str, name), where),
+        label=check_name("label", table.take("label", str, name), where),
         method=method.name,
         config={**fixed, **table.take("config", dict, {})},
         stream=table.count("stream", 0, 0),
@@ -197,7 +205,5 @@ def _row(raw: Any, base: Protocol, where: str) -> Row:
     )
     table.finish()
     parse_protocol(row.protocol, f"{where} protocol", base)
-    if row.label == "teacher":
-        raise UserError(f"{where}: the label 'teacher' is kept for the teachers' own trainings; choose another.")
     method.config("", row.config, where)
     return row

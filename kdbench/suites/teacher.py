@@ -14,8 +14,9 @@ from kdbench.errors import UserError, reason
 from kdbench.methods import METHODS
 from kdbench.methods.applicability import not_applicable
 from kdbench.models import get_spec
+from kdbench.names import LONGEST_TEXT, check_name
 from kdbench.protocol import Protocol, parse_protocol
-from kdbench.registry import Registry, check_slug
+from kdbench.registry import Registry
 from kdbench.suites.table import Table
 from kdbench.trials.teacher import Normalisation, Teacher
 
@@ -70,8 +71,10 @@ def registered_teacher(name: str, data: DatasetSpec, base: Protocol) -> Teacher:
 
 def check_seeds(teacher: Teacher, seeds: Sequence[int], where: str) -> None:
     """UserError where a student would start from the weights that a generation before it started from."""
+    if teacher.kind != "self":
+        return
     shared = sorted({generation.seed for generation in teacher.lineage} & set(seeds))
-    if teacher.kind == "self" and shared:
+    if shared:
         raise UserError(
             f"{where}: a generation of teacher {teacher.name!r} and a student would both have the seed {shared[0]}, "
             "and with it the same initial weights; give the teacher a seed away from the students'."
@@ -97,7 +100,7 @@ def _generations(table: Table, last: Teacher, data: DatasetSpec) -> Teacher:
     teacher = replace(last, name=f"{last.name}-1", claimed_top1=None, source=source)
     method, config = _lesson(table, last, data) if count > 1 else ("", {})
     for number in range(2, count + 1):
-        check_slug("teacher", teacher.name, table.where)
+        check_name("teacher", teacher.name, table.where)
         teacher = replace(
             teacher,
             name=f"{last.name}-{number}",
@@ -137,5 +140,7 @@ def _check(teacher: Teacher, where: str) -> None:
         raise UserError(f"{where}: files must be relative paths, which are looked up under the data root.")
     if teacher.url and not teacher.url.startswith("https://"):
         raise UserError(f"{where}: url must begin with https://.")
+    if len(teacher.source) > LONGEST_TEXT:
+        raise UserError(f"{where}: source has {len(teacher.source)} characters; a record takes {LONGEST_TEXT}.")
     if teacher.claimed_top1 is not None and not 0 <= teacher.claimed_top1 <= 100:
         raise UserError(f"{where}: claimed_top1 is a percentage, not {teacher.claimed_top1!r}.")

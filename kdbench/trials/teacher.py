@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from kdbench.protocol import Protocol, protocol_from_json
@@ -44,7 +45,15 @@ class Teacher:
     @property
     def lineage(self) -> tuple[Teacher, ...]:
         """The generations up to this teacher, the first one first; a teacher without a parent stands alone."""
-        return (self,) if self.parent is None else (*self.parent.lineage, self)
+        line = [self]
+        while line[-1].parent is not None:
+            line.append(line[-1].parent)
+        return tuple(reversed(line))
+
+    @cached_property
+    def recipes(self) -> dict[tuple[str, str], str]:
+        """Data set and its digest -> the key of this teacher's training on it, as far as it was asked for."""
+        return {}
 
 
 def normalisation_from_json(raw: Mapping[str, Any]) -> Normalisation:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
-from kdbench.canonical import digest
+from kdbench.canonical import digest, plain
 from kdbench.methods import METHODS
 from kdbench.protocol import Protocol, protocol_from_json
 from kdbench.trials.teacher import Normalisation, Teacher, normalisation_from_json, teacher_from_json
@@ -56,8 +56,9 @@ class Trial:
             "stream": self.stream,
         }
 
-    @property
+    @cached_property
     def key(self) -> str:
+        """What names the trial and its record; a trial never changes, so it is hashed once."""
         return digest(self.identity())
 
     @property
@@ -71,7 +72,7 @@ class Trial:
         return f"{self.label} on {self.place}, seed {self.seed}"
 
     def to_json(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+        return plain(self)  # type: ignore[no-any-return]
 
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> Trial:
@@ -112,7 +113,9 @@ def teacher_trial(teacher: Teacher, dataset: str, data_digest: str, suite: str =
 def teacher_identity(teacher: Teacher, dataset: str, data_digest: str) -> dict[str, Any]:
     """What a student's key says of its teacher: the recipe's key, or the imported weights and their normalisation."""
     if teacher.kind != "checkpoint":
-        return {"kind": "trained", "recipe": teacher_trial(teacher, dataset, data_digest).key}
+        recipe = teacher.recipes.get((dataset, data_digest)) or teacher_trial(teacher, dataset, data_digest).key
+        teacher.recipes[dataset, data_digest] = recipe
+        return {"kind": "trained", "recipe": recipe}
     return {
         "kind": "checkpoint",
         "model": teacher.model,
