@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Any, Protocol, TypeVar
 
 from kdbench.data import DATASETS, DatasetSpec
-from kdbench.errors import UserError, described
+from kdbench.errors import UserError, described, reason
 from kdbench.methods import METHODS, MethodSpec
 from kdbench.models import MODELS, ModelSpec
 from kdbench.registry import Registry
@@ -84,7 +84,10 @@ def _load_texts(group: str, registry: Registry[tuple[str, str]]) -> None:
 def _load_file(path: Path) -> None:
     if not path.is_file():
         raise UserError(f"--plugin {path}: there is no such file; a plugin is a Python file.")
-    source = hashlib.sha256(path.read_bytes()).hexdigest()
+    try:
+        source = hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise UserError(f"--plugin {path}: it cannot be read: {reason(error)}.") from None
     values = vars(_run(path)).values()
     found = {id(value): value for value in values if isinstance(value, MethodSpec)}  # one spec under two names is one
     if not found:

@@ -36,6 +36,7 @@ _HERE = Path(__file__).parent
 class BuildReport:
     """``index`` is the page to open; ``problems`` name every record or file that is not shown."""
 
+    records: int
     pages: int
     problems: list[str]
     index: Path
@@ -62,7 +63,7 @@ def build(results: Path | None, out: Path) -> BuildReport:
         _swap(temporary, out)
     finally:
         _remove(temporary)
-    return BuildReport(count, [p.text for p in catalogue.problems], out / "index.html")
+    return BuildReport(len(catalogue.records), count, [p.text for p in catalogue.problems], out / "index.html")
 
 
 def gather(store: Store) -> Catalogue:
@@ -109,11 +110,14 @@ def _renderer(shared: Mapping[str, Any]) -> Callable[[pages.Page], str]:
 
 
 def check_replaceable(out: Path) -> None:
-    """UserError unless ``out`` is new, empty, or an earlier site."""
+    """UserError unless ``out`` is new, empty, or an earlier site, in a folder that can be written to."""
     if out.exists() and not (out.is_dir() and ((out / MARKER).is_file() or not any(out.iterdir()))):
         raise UserError(
             f"{out} is not an earlier kdbench site; name a new or empty folder, so that nothing of yours is lost."
         )
+    parent = next(folder for folder in out.absolute().parents if folder.exists())
+    if not (parent.is_dir() and os.access(parent, os.W_OK | os.X_OK)):
+        raise UserError(f"{out} cannot be made, as {parent} is no folder to write in; name another one.")
 
 
 def first_page(out: Path) -> Path | None:
