@@ -40,7 +40,7 @@ def reason(error: object) -> str:
     """
     lines = [line for line in (plain(line).strip() for line in _words(error).splitlines()) if line.strip(" .")]
     text = " ".join(lines[: 2 if lines and lines[0].endswith(":") else 1])
-    text = re.sub(r"^\[Errno -?\d+\] ", "", text).rstrip(". ") or type(error).__name__
+    text = re.sub(r"\[Errno -?\d+\] ", "", text).rstrip(". ") or type(error).__name__
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
 
 

@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import Any, Protocol, TypeVar
 
 from kdbench.data import DATASETS, DatasetSpec
-from kdbench.errors import UserError, described
+from kdbench.errors import UserError, described, reason
 from kdbench.methods import METHODS, MethodSpec
 from kdbench.models import MODELS, ModelSpec
 from kdbench.registry import Registry
@@ -151,7 +151,10 @@ def _load_file(path: Path, planned: str = "") -> None:
 def _register_file(path: Path, planned: str) -> Plugin:
     if not path.is_file():
         raise UserError(f"--plugin {path}: there is no such file; a plugin is a Python file.")
-    text = path.read_bytes()
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"--plugin {path}: it cannot be read: {reason(error)}.") from None
     source = hashlib.sha256(text).hexdigest()
     if planned and source != planned:
         raise UserError(f"The plugin file {path} changed since the run was planned; start the run again.")

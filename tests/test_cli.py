@@ -173,7 +173,7 @@ def test_filters_train_what_they_name_and_a_wider_call_the_rest(
 ) -> None:
     make_suite(suite_text(["ce", "kd"], epochs=1, seeds=[0, 1]))
     labels = trained(monkeypatch)
-    assert "1 trials, 0 recorded in results, 1 to train" in cli(*RUN, "--method", "ce", "--seeds", "1").out
+    assert "1 trial, 0 recorded in results, 1 to train" in cli(*RUN, "--method", "ce", "--seeds", "1").out
     assert set(labels) == {"ce"}, "no teacher is trained for a student alone"
     wider = cli(*RUN, "--method", "ce", "--method", "ttm", "--seeds", "1")
     assert "2 trials, 1 recorded in results, 1 to train" in wider.out
@@ -216,7 +216,7 @@ def test_a_dry_run_writes_nothing(cli: Cli, bench: Bench, make_suite: MakeSuite)
     assert re.search(r"2 trials, 0 recorded in results, 2 to train", made.out)
     assert re.search(r"teacher tutor +about +\d+ s", made.out)
     assert re.search(r"about +\d+ s +ce, kd", made.out)
-    assert "Batches are made once a cohort, 1 times instead of 2." in made.out
+    assert "Batches are made once a cohort, 1 time instead of 2." in made.out
     make_suite(suite_text(["ce", "kd", "dkd"], name="more", teacher=CHECKPOINT, seeds=[0, 1]))
     made = cli("run", "--suite", "more", "--dry-run")
     assert "once a cohort, 2 times instead of 6, and seen by a teacher 2 times instead of 4." in made.out
@@ -261,6 +261,9 @@ def test_a_crashed_trial_is_tried_again_by_the_next_run(
     assert first.code == 3
     assert "flaky" in first.out
     assert "ValueError: no luck" in first.out
+    (logs,) = (bench.folder / "cache" / "runs").iterdir()
+    assert f"2 trials recorded, 1 left for the next run; what the workers printed is in {logs}." in first.out
+    assert "no luck" in "".join(path.read_text() for path in logs.iterdir())
     assert bench.records()["flaky"]["status"] == "crashed"
     (bench.folder / "mended").touch()
     labels = trained(monkeypatch)

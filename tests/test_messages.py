@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 import re
 import sys
@@ -18,9 +19,10 @@ from test_cli import BUILD_AND_SAY, LOCAL, RUN, Cli, Fake, cli  # noqa: F401
 from test_teachers import CHECKPOINT
 
 from kdbench import schedule
-from kdbench.cli import site
+from kdbench.cli import main, site
 from kdbench.cli.durations import duration
 from kdbench.cli.progress import PlainProgress
+from kdbench.cli.say import many
 from kdbench.errors import DataError, UserError, described, plain, reason, sentence
 from kdbench.plan.cohorts import cohorts
 from kdbench.plan.tasks import make_tasks
@@ -198,6 +200,16 @@ def data_that_cannot_be_unpacked(bench: Bench) -> list[str]:
     return ["run", "--suite", "fashion_mnist", "--device", "cpu"]
 
 
+def results_that_are_a_file(bench: Bench) -> list[str]:
+    (bench.folder / BAD_NAME).touch()
+    return [*RUN, "--results", BAD_NAME]
+
+
+def site_below_a_file(bench: Bench) -> list[str]:
+    (bench.folder / BAD_NAME).touch()
+    return [*RUN, "--out", f"{BAD_NAME}/site"]
+
+
 def site_in_a_folder_of_anothers(bench: Bench) -> list[str]:
     (bench.folder / BAD_NAME).mkdir()
     (bench.folder / BAD_NAME / "thesis").touch()
@@ -236,6 +248,8 @@ def package_of_a_bad_name(bench: Bench) -> list[str]:
         pins_that_are_damaged,
         data_that_is_truncated,
         data_that_cannot_be_unpacked,
+        results_that_are_a_file,
+        site_below_a_file,
         site_in_a_folder_of_anothers,
         site_of_no_results,
         package_that_is_there,
@@ -256,7 +270,36 @@ def test_a_mistake_is_one_sentence(
     assert ended.code == 2
     assert is_complaint(ended.err), ended.err
     assert "Errno" not in ended.err
-    assert ended.out == "" or is_plain(ended.out.replace("\n", ""))
+    assert ended.out == "", "said before there is a plan"
+
+
+def test_a_plugin_that_cannot_be_read_is_one_sentence(
+    cli: Cli,  # noqa: F811
+    bench: Bench,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refused(path: Path) -> bytes:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    plugin = bench.plugin("mine")
+    monkeypatch.setattr(Path, "read_bytes", refused)
+    ended = cli("list", "methods", "--plugin", plugin)
+    assert ended.code == 2
+    assert is_complaint(ended.err)
+    assert f"{plugin}: it cannot be read: Permission denied" in ended.err
+
+
+def test_a_letter_that_the_terminal_has_not_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", stream)
+    assert main(["show", "abkd"]) == 0
+    stream.flush()
+    assert b"\\u03b1" in stream.buffer.getvalue()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("count", "said"), [(0, "0 trials"), (1, "1 trial"), (2, "2 trials")])
+def test_one_is_no_plural(count: int, said: str) -> None:
+    assert many(count, "trial") == said
 
 
 def test_an_installed_package_that_cannot_be_loaded_is_one_sentence(
@@ -286,10 +329,12 @@ def test_what_the_system_refuses_is_one_sentence(
     make_suite: MakeSuite,
 ) -> None:
     make_suite(suite_text(["ce"], epochs=1))
-    (bench.folder / BAD_NAME).touch()
+    (bench.folder / BAD_NAME).mkdir()
+    (bench.folder / BAD_NAME / "runs").touch()
     ended = cli(*RUN, "--results", BAD_NAME)
     assert ended.code == 3
     assert is_complaint(ended.err)
+    assert "Errno" not in ended.err
 
 
 def test_a_list_is_printable_whatever_a_plugin_calls_itself(cli: Cli, bench: Bench) -> None:  # noqa: F811

@@ -228,6 +228,7 @@ def test_two_builds_are_byte_for_byte_equal(results, tmp_path):
     report = build(results, tmp_path / "again")
     files = _bytes(tmp_path / "once")
     assert files == _bytes(tmp_path / "again")
+    assert report.records == len(Store(results).read()[0])
     assert report.pages == len([name for name in files if name.endswith(".html")])
     assert report.index.is_file()
     assert not any(str(results.parent).encode() in data for data in files.values())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import os
 import sys
 from types import ModuleType
@@ -44,6 +45,9 @@ def main(arguments: list[str] | None = None) -> int:
             module = module_of(name)
             module.add_arguments(command)
             command.set_defaults(main=module.main)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a letter that the terminal has not is no reason to end
     options = parser.parse_args(arguments)
     try:
         return int(options.main(options))
@@ -57,7 +61,5 @@ def main(arguments: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # so that Python's own flush at exit does not complain, too
         return EXIT_OK
     except OSError as error:
-        complain(
-            f"the system refused: {reason(error)}; mend that and run the same command again, it goes on from there"
-        )
+        complain(f"the system refused: {reason(error)}; mend that and give the same command again, nothing is lost")
         return EXIT_INCOMPLETE

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 
-from kdbench.cli.say import say
+from kdbench.cli.say import many, say
 from kdbench.data import DATASETS
 from kdbench.errors import EXIT_OK, UserError, plain
 from kdbench.methods import METHODS
@@ -47,7 +47,8 @@ def _suites() -> Rows:
         if isinstance(suite, str):
             yield name, "", suite
             continue
-        yield suite.id, f"{len(suite.pairs)} pairs, {len(suite.rows)} rows, {len(suite.seeds)} seeds", suite.summary
+        parts = ((suite.pairs, "pair"), (suite.rows, "row"), (suite.seeds, "seed"))
+        yield suite.id, ", ".join(many(len(items), noun) for items, noun in parts), suite.summary
 
 
 def _methods() -> Rows:

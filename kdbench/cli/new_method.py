@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import shlex
 from importlib import resources
 from pathlib import Path
 
@@ -34,7 +35,7 @@ def main(options: argparse.Namespace) -> int:
     load_plugins()
     folder = write_package(options.name, Path(options.out))
     say(f"{folder} holds the method {options.name}. Next:")
-    say(f"  pip install -e {folder}")
+    say(f"  pip install -e {shlex.quote(str(folder))}")
     say(f"  kdbench check-method {options.name}")
     return EXIT_OK
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kdbench.cli.durations import duration
-from kdbench.cli.say import say
+from kdbench.cli.say import many, say
 from kdbench.plan.cohorts import Cohort, cohorts
 from kdbench.plan.cost import makespan
 from kdbench.plan.plan import Plan
@@ -16,7 +16,8 @@ from kdbench.records import Store
 def say_plan(plan: Plan, store: Store, verbose: bool) -> None:
     """Print what will be trained and what was found done."""
     done = len(plan.trials) - len(plan.missing)
-    say(f"{plan.suite.id}: {len(plan.trials)} trials, {done} recorded in {store.root}, {len(plan.missing)} to train.")
+    trials = many(len(plan.trials), "trial")
+    say(f"{plan.suite.id}: {trials}, {done} recorded in {store.root}, {len(plan.missing)} to train.")
     if plan.taken_over:
         say(f"  {plan.taken_over} of the recorded ones are trials of another version of the suite as well.")
     for note in plan.suite.notes:
@@ -32,8 +33,8 @@ def say_plan(plan: Plan, store: Store, verbose: bool) -> None:
         return
     total = max(makespan([task.cost for task in plan.tasks], plan.machine.slots), longest_chain(plan.tasks))
     groups = cohorts(plan.missing)
-    slots = f"{plan.machine.slots} {plan.machine.device} slot{'s' * (plan.machine.slots > 1)}"
-    say(f"  {len(groups)} cohort{'s' * (len(groups) != 1)} on {slots}, about {duration(total)}.")
+    slots = many(plan.machine.slots, f"{plan.machine.device} slot")
+    say(f"  {many(len(groups), 'cohort')} on {slots}, about {duration(total)}.")
     if len(groups) < len(plan.missing):
         say(f"  {_shared(groups)}")
     if verbose:
@@ -45,7 +46,9 @@ def say_plan(plan: Plan, store: Store, verbose: bool) -> None:
 def _shared(groups: Sequence[Cohort]) -> str:
     """What the trials of a cohort have in common, and how often it would be made without that."""
     trials = [trial for group in groups for trial in group.trials]
-    text = f"Batches are made once a cohort, {len(groups)} times instead of {len(trials)}"
+    text = f"Batches are made once a cohort, {many(len(groups), 'time')} instead of {len(trials)}"
     taught = sum(group.teacher is not None for group in groups)
     pupils = sum(trial.teacher is not None for trial in trials)
-    return f"{text}, and seen by a teacher {taught} times instead of {pupils}." if taught < pupils else f"{text}."
+    return (
+        f"{text}, and seen by a teacher {many(taught, 'time')} instead of {pupils}." if taught < pupils else f"{text}."
+    )

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdbench.cli.plan_text import say_plan
-from kdbench.cli.say import say
+from kdbench.cli.say import many, say
 from kdbench.cli.site import SITE
 from kdbench.data import data_root, download_allowed
-from kdbench.errors import EXIT_INCOMPLETE, EXIT_INTERRUPTED, EXIT_OK
+from kdbench.errors import EXIT_INCOMPLETE, EXIT_INTERRUPTED, EXIT_OK, UserError
 from kdbench.paths import cache_dir
 from kdbench.plan.expand import Selection
 from kdbench.plan.plan import Plan, Request, diverged_trials, make_plan, missing_trials
@@ -70,6 +70,8 @@ def main(options: argparse.Namespace) -> int:
     suite = get_suite(options.suite)
     machine = find_machine(options.device, options.slots, suite.protocol.threads)
     out = Path(options.out or SITE)
+    if store.root.exists() and not store.root.is_dir():
+        raise UserError(f"--results {store.root} is no folder; name a new one, or one that kdbench run has written.")
     if not options.dry_run:
         _check_folders(out, options, store, suite)
     plan = make_plan(_request(options, suite), store, machine)
@@ -120,14 +122,16 @@ def _train(plan: Plan, store: Store) -> int:
 
     machine = plan.machine
     manifest = start_run(store.root, plan.suite.id, plan.missing, machine.device, machine.slots)
-    executor = LocalExecutor(machine.slots, cache_dir() / "runs" / manifest["run"], devices=machine.gpus)
+    logs = cache_dir() / "runs" / manifest["run"]
+    executor = LocalExecutor(machine.slots, logs, devices=machine.gpus)
     with make_progress(plan.tasks, sys.stdout) as progress:
         report = executor.run(plan.tasks, progress.watch)
     if not report.interrupted:
         _record_failures(plan, store, progress)
     left = missing_trials(plan.missing, store)
     finish_run(store.root, manifest, plan.missing, left, report.interrupted)
-    say(f"{plan.suite.id}: {len(plan.missing) - len(left)} trials recorded{f', {len(left)} left' if left else ''}.")
+    rest = f", {len(left)} left for the next run; what the workers printed is in {logs}" if left else ""
+    say(f"{plan.suite.id}: {many(len(plan.missing) - len(left), 'trial')} recorded{rest}.")
     if report.interrupted:
         say("Interrupted; the same command goes on from the last checkpoints.")
         return EXIT_INTERRUPTED

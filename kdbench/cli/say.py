@@ -13,6 +13,11 @@ def say(text: object = "", stream: IO[str] | None = None) -> None:
     print(plain(text), file=stream, flush=True)
 
 
+def many(count: int, noun: str) -> str:
+    """``count`` of what ``noun`` names in the singular."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 def complain(text: object) -> None:
     """Print what is wrong, as one sentence, to standard error."""
     print(f"kdbench: {sentence(text)}", file=sys.stderr, flush=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from kdbench.cli.say import complain, say
+from kdbench.cli.say import complain, many, say
 from kdbench.errors import EXIT_OK
 
 #: Where a site is built unless another folder is named.
@@ -36,4 +36,4 @@ def build_and_say(results: Path | None, out: Path, data: Path) -> None:
     report = build(results, out, data)
     for problem in report.problems:
         complain(problem)
-    say(f"{report.pages} pages. Open {report.index}")
+    say(f"{many(report.records, 'record')}, {many(report.pages, 'page')}. Open {report.index}")

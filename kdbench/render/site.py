@@ -34,6 +34,7 @@ _HERE = Path(__file__).parent
 class BuildReport:
     """``index`` is the page to open; ``problems`` name every record or file that is not shown."""
 
+    records: int
     pages: int
     problems: list[str]
     index: Path
@@ -54,7 +55,8 @@ def build(results: Path | None, out: Path, data: Path | None = None) -> BuildRep
         catalogue = gather(store)
         shared = {"site": load_content(shipped("site")), "results_name": results.resolve().name}
         count = _write(folder, catalogue, shared)
-    return BuildReport(count, [p.text for p in catalogue.problems], resolved(out) / "index.html")
+    problems = [problem.text for problem in catalogue.problems]
+    return BuildReport(len(catalogue.records), count, problems, resolved(out) / "index.html")
 
 
 def gather(store: Store) -> Catalogue:
