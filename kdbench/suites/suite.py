@@ -171,6 +171,8 @@ def _pair(raw: Any, teachers: Mapping[str, Teacher], base: Protocol, where: str)
         raise UserError(f"{where}: a pair's name reads teacher:student, not {name!r}.")
     for half in name.split(":"):
         check_slug("pair", half, where)
+    if name.startswith("none:"):
+        raise UserError(f"{where}: {name!r} is what a student without a teacher is called; name the pair's teacher.")
     return Pair(name, teacher_name, student.name, protocol)
 
 
