@@ -24,6 +24,14 @@ PROTOCOL: dict[str, Any] = {
 LABELS = np.random.default_rng(0).integers(0, CLASSES, IMAGES).astype(np.int16)
 
 
+#: The selections, and how many epochs before the end each of them is made to lie here.
+EPOCHS = {"last": 0, "best_val": 2, "best_test": 1}
+COST: dict[str, Any] = {
+    "parameters": 278324, "flops": 82000000, "train_images_per_s": 900.0, "train_images_per_s_shared": 700.0,
+    "inference_images_per_s": 4000.0, "seconds": 220.0, "peak_memory_bytes": 900000000, "cohort_size": 5,
+}  # fmt: skip
+
+
 #: What a record's cost also has where the deployed network was timed.
 SPEEDS: dict[str, Any] = {
     "inference_images_per_s_single": 100.0, "inference_images_per_s_best": 4200.0, "inference_best_batch": 64,
@@ -38,8 +46,9 @@ def predictions(
     rng = np.random.default_rng(seed)
     labels = np.resize(LABELS, images)
     arrays: dict[str, Any] = {"labels": labels}
+    easy = rng.random(images)
     for bonus, selection in enumerate(selections):
-        right = rng.random(images) < accuracy + 0.01 * bonus
+        right = easy < accuracy + 0.01 * bonus
         top = np.argsort(rng.random((images, CLASSES)), axis=1)[:, :5]
         top[:, 0] = np.where(right, labels, (labels + 1) % CLASSES)
         probability = np.clip(rng.normal(np.where(right, 0.8, 0.5), 0.1), 0.3, 0.99)
@@ -68,22 +77,19 @@ def record(
         "data": {"name": "cifar100", "sha256": "d" * 64},
         "protocol": PROTOCOL,
         "student": {"model": student},
-        "teacher": None if teacher == "none" else {"kind": "checkpoint", "model": teacher},
+        "teacher": None if teacher == "none" else {"kind": "checkpoint", "model": teacher, "weights_sha256": "a" * 64},
         "supervision": "full",
-        "method": {"name": method, "version": 1, "config": {}, "source": None},
+        "method": {"name": method, "version": card["version"], "config": {}, "source": None},
         "seed": seed,
         "stream": stream,
     }
-    scores: dict[str, Any] = {"last": None, "best_val": None, "best_test": None}
-    for epoch, selection in enumerate(("last", "best_val", "best_test"), 2):
+    alone, finished = teacher == "none", changes.get("status", "finished") == "finished"
+    epochs, scores = identity["protocol"]["epochs"], changes.pop("scores", None) or dict.fromkeys(EPOCHS)
+    for selection, from_end in EPOCHS.items():
         if arrays and f"{selection}_top5" in arrays:
-            rest = {
-                "entropy": 1.2,
-                "agreement": None if teacher == "none" else 61.5,
-                "kl_to_teacher": None,
-                "val_top1": None,
-            }
-            scores[selection] = {"epoch": epoch, **score_predictions(arrays, selection), **rest}
+            rest = {"entropy": 1.2, "val_top1": None}
+            rest |= {"agreement": None, "kl_to_teacher": None} if alone else {"agreement": 61.5, "kl_to_teacher": 0.2}
+            scores[selection] = {"epoch": epochs - from_end, **score_predictions(arrays, selection), **rest}
     made = {
         "schema_version": 1,
         "key": digest(identity),
@@ -103,15 +109,11 @@ def record(
         "evidence": "measured",
         "numerics": {"torch": "2.14.0", "device": "cpu", "device_name": "x", "driver": None, "isa": "AVX2"},
         "scores": scores,
-        "curve": [],
-        "teacher": None if teacher == "none" else _teacher(teacher),
-        "cost": {
-            "parameters": 278324, "flops": 82000000, "train_images_per_s": 900.0, "train_images_per_s_shared": 700.0,
-            "inference_images_per_s": 4000.0, "seconds": 220.0, "peak_memory_bytes": 900000000, "cohort_size": 5,
-            "ratio_to_ce": 1.0 if method == "ce" else 1.07,
-        },
+        "curve": _curve(epochs, scores) if finished else [],
+        "teacher": None if alone else _teacher(teacher),
+        "cost": {**COST, "ratio_to_ce": 1.0 if method == "ce" else 1.07} if finished else None,
         "method_card": card,
-        "weights_sha256": digest([method, pair, seed, stream]),
+        "weights_sha256": digest([method, pair, seed, stream]) if finished else None,
         "predictions": None,
         "provenance": {
             "kdbench": "0.1.0", "git_sha": None, "git_dirty": None, "plugin_sha256": None, "packages": {},
@@ -122,6 +124,13 @@ def record(
         "warnings": [],
     }  # fmt: skip
     return {**made, **changes}
+
+
+def _curve(epochs: int, scores: dict[str, Any]) -> list[dict[str, Any]]:
+    """A curve that has the accuracies of ``scores`` at their epochs, and bad ones elsewhere."""
+    known = {score["epoch"]: score["top1"] for score in scores.values() if score}
+    point = {"lr": 0.1, "losses": {"ce": 1.0}, "train_top1": 10.0, "val_top1": None, "seconds": 50.0}
+    return [{**point, "epoch": epoch, "test_top1": known.get(epoch, 0.0)} for epoch in range(1, epochs + 1)]
 
 
 def _teacher(name: str) -> dict[str, Any]:
@@ -165,7 +174,6 @@ def fill(
                             seed,
                             status="diverged",
                             detail="the loss was NaN at epoch 2",
-                            weights_sha256=None,
                         )
                     )
                 else:

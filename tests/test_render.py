@@ -255,12 +255,17 @@ def test_a_damaged_prediction_file_costs_its_own_trial_only(tmp_path):
 
 def test_contributed_records_need_no_predictions_and_stand_apart(tmp_path):
     store = Store(tmp_path)
-    scores = rr.record(arrays=rr.predictions(0.5, 1))["scores"]
-    store.put(rr.record(seed=5, scores=scores, evidence="contributed"))
-    store.put(rr.record(seed=6, scores=scores))
+    arrays = rr.predictions(0.5, 1)
+    path = store.put(rr.record(seed=5, arrays=arrays, evidence="contributed"))
     catalogue = gather(store)
     assert [r["seed"] for r in catalogue.records] == [5]
-    assert "has no prediction file" in catalogue.problems[0].text
+    assert not catalogue.problems
+    with pytest.raises(UserError, match='status is "finished", but predictions is null'):
+        store.put(rr.record(seed=6, arrays=arrays))
+    path.write_text(path.read_text().replace("contributed", "measured"))
+    catalogue = gather(store)
+    assert not catalogue.records
+    assert 'status is "finished", but predictions is null' in catalogue.problems[0].text
 
 
 @pytest.mark.usefixtures("few")

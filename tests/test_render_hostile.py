@@ -27,16 +27,20 @@ HOSTILE = [SCRIPT, BREAKOUT, JAVASCRIPT, CLIMB, "\ud800 lone", "{{ 7 * 7 }}", "a
 
 
 def _hostile_record(seed, text):
-    identity = {**rr.record(seed=seed)["identity"], "protocol": {text: text, "epochs": [text], "selection": {text: []}}}
+    identity = rr.record("evil-method", seed=seed)["identity"]
+    identity["protocol"] = {**identity["protocol"], text: text, "lr": [text], "selection": {text: []}}
+    identity["student"] = identity["teacher"] = {**identity["teacher"], "model": text}
+    identity["method"]["version"] = {text: 1}
     return {
         "label": "kd",
         "identity": identity,
         "warnings": [text],
         "student_model": text,
+        "teacher_model": text,
         "teacher": {**rr.record()["teacher"], "source": text, "model": text},
         "numerics": {"torch": text, "device": text, "device_name": text, "driver": None, "isa": text},
         "method_card": {
-            "name": text,
+            "name": "evil-method",
             "title": text,
             "version": {text: 1},
             "summary": [text],
@@ -151,7 +155,7 @@ def test_impossible_numbers_and_bottomless_nesting_cost_their_record_only(tmp_pa
     deep: object = "x"
     for _ in range(300):
         deep = {"a": deep}
-    rr.put(store, 0.5, seed=7, method_card={"deep": deep})
+    rr.put(store, 0.5, seed=7, method_card={"name": "kd", "deep": deep})
     path = rr.put(store, 0.5, seed=8)
     damaged = json.loads(path.read_text())
     damaged["cost"]["ratio_to_ce"] = 10**400

@@ -11,22 +11,28 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_trial import TRIAL
+from test_trial import IMPORTED, TRIAL
 
 from kdbench.errors import UserError
 from kdbench.records import Record, Store, store
 from kdbench.records.build import build_record
 from kdbench.stats.scores import score_predictions
+from kdbench.teachers.facts import TeacherFacts
 
+FACTS = TeacherFacts(IMPORTED.weights_sha256, top1=70.0, top5=90.0, unreliability=0.1, ambiguity=0.5, top_k=2)
+COST: dict[str, Any] = {
+    "parameters": 1, "flops": 1, "train_images_per_s": 1.0, "train_images_per_s_shared": 1.0,
+    "inference_images_per_s": 1.0, "seconds": 1.0, "peak_memory_bytes": 1, "cohort_size": 1, "ratio_to_ce": None,
+}  # fmt: skip
 NUMERICS = {"torch": "2", "device": "cpu", "device_name": "x", "driver": None, "isa": "AVX2"}
 
 
 def predictions(seed: int = 0, n: int = 40) -> dict[str, np.ndarray[Any, Any]]:
     rng = np.random.default_rng(seed)
     arrays: dict[str, np.ndarray[Any, Any]] = {"labels": rng.integers(0, 10, n).astype(np.int16)}
+    logits = rng.normal(size=(n, 10))
+    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     for selection in ("last", "best_test"):
-        logits = rng.normal(size=(n, 10))
-        p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
         arrays[f"{selection}_top5"] = np.argsort(-p, 1)[:, :5].astype(np.int16)
         arrays[f"{selection}_log_p_true"] = np.log(p[np.arange(n), arrays["labels"]]).astype(np.float16)
         arrays[f"{selection}_top_p"] = p.max(1).astype(np.float16)
@@ -35,9 +41,13 @@ def predictions(seed: int = 0, n: int = 40) -> dict[str, np.ndarray[Any, Any]]:
 
 def record(status: str = "finished", weights: str = "1" * 64, seed: int = 0, **more: Any) -> Record:
     """A valid record of ``TRIAL``, or of its like with another seed."""
-    rest = {"entropy": 1.0, "epoch": 1, "val_top1": None, "agreement": None, "kl_to_teacher": None}
-    arrays = predictions()
-    scores = {s: {**score_predictions(arrays, s), **rest} for s in ("last", "best_test")} | {"best_val": None}
+    rest = {"entropy": 1.0, "val_top1": None, "agreement": 50.0, "kl_to_teacher": 0.1}
+    arrays, epochs = predictions(), {"last": TRIAL.protocol.epochs, "best_test": 1}
+    scores = {s: {**score_predictions(arrays, s), **rest, "epoch": epochs[s]} for s in epochs} | {"best_val": None}
+    point = {"lr": 0.1, "losses": {"kd": 1.0}, "train_top1": 10.0, "val_top1": None, "seconds": 1.0}
+    curve = [
+        {**point, "epoch": epoch, "test_top1": scores["last"]["top1"]} for epoch in range(1, TRIAL.protocol.epochs + 1)
+    ]
     finished = status == "finished"
     return build_record(
         replace(TRIAL, seed=seed),
@@ -45,6 +55,9 @@ def record(status: str = "finished", weights: str = "1" * 64, seed: int = 0, **m
         detail="" if finished else "why",
         numerics=NUMERICS,
         scores=scores if finished else None,
+        curve=curve if finished else (),
+        teacher=FACTS.section(IMPORTED) if finished else None,
+        cost=COST if finished else None,
         weights_sha256=weights if finished else None,
         **more,
     )
@@ -150,7 +163,7 @@ def test_a_version_takes_over_what_another_one_has_of_the_same_trials(box: Store
     box.put(record(), predictions())
     box.put({**record(weights="2" * 64), "numerics": {**NUMERICS, "torch": "3"}}, predictions())
     box.put({**record(seed=1), "suite": "another@1"}, predictions())
-    box.put({**record(seed=2), "status": "crashed", "detail": "why"})
+    box.put(record("crashed", seed=2))
     damaged = {**record(seed=3), "suite": "s@1"}
     box.put(damaged, predictions())
     (box.root / "v1" / "s@1" / f"{damaged['key']}.npz").write_bytes(b"")

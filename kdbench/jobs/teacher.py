@@ -11,7 +11,8 @@ from kdbench.errors import CheckpointError, UserError
 from kdbench.jobs.cohort import train_cohort
 from kdbench.measure.evaluate import TOP_K, ambiguity, logits_of, summarise, top1_of, unreliability
 from kdbench.plan.task import Task
-from kdbench.records.store import DONE, TEACHERS, Store
+from kdbench.records.agreement import TEACHERS
+from kdbench.records.store import DONE, Store
 from kdbench.stats.scores import top_k_accuracy
 from kdbench.teachers.facts import TeacherFacts, TeacherShelf
 from kdbench.teachers.find import find_checkpoint

@@ -13,16 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kdbench.canonical import digest
 from kdbench.errors import UserError, reason
 from kdbench.folders import check_writable, leftovers, write_atomically
+from kdbench.records.agreement import disagreement, home, origin
 from kdbench.records.pins import read_pins, write_pin
 from kdbench.records.validate import check
 
 Record = dict[str, Any]
 
-#: The folder of the records of the trainings that made teachers, beside those of suites.
-TEACHERS = "teachers"
 
 #: The folders of a results folder that are filled here and by runs.
 FOLDERS = ("v1", "runs", "pins")
@@ -50,7 +48,7 @@ class Store:
                     path.unlink()
 
     def folder(self, record: Mapping[str, Any]) -> Path:
-        return self.root / "v1" / (TEACHERS if record["label"] == "teacher" else record["suite"])
+        return self.root / "v1" / home(record)
 
     def put(self, record: Record, predictions: Mapping[str, NDArray[Any]] | None = None) -> Path:
         """Write ``record`` and its predictions, and say where.
@@ -65,12 +63,12 @@ class Store:
         if earlier is not None and earlier["status"] in DONE:
             if record["status"] not in DONE or earlier["weights_sha256"] == record["weights_sha256"]:
                 return folder / f"{stem}.json"
-            stem = f"{stem}.{digest([record['numerics'], record['weights_sha256']])[:12]}"
+            stem = f"{stem}.{origin(record)}"
         if predictions is not None:
             data = npz(predictions)
             record = {**record, "predictions": {"file": f"{stem}.npz", "sha256": hashlib.sha256(data).hexdigest()}}
         path = folder / f"{stem}.json"
-        check("record", record, str(path))
+        _check(record, path, str(path))
         if predictions is not None:
             write_atomically(folder / f"{stem}.npz", data)
         write_atomically(path, json.dumps(record, indent=1, sort_keys=True, allow_nan=False).encode() + b"\n")
@@ -143,9 +141,7 @@ class Store:
             record = json.loads(path.read_bytes(), parse_constant=_refuse)
         except (OSError, ValueError, RecursionError) as error:
             raise UserError(f"The record {where} cannot be read ({reason(error)}); restore it or delete it.") from None
-        check("record", record, f"The record {where} is damaged")
-        if path.stem.split(".")[0] != record["key"] or digest(record["identity"]) != record["key"]:
-            raise UserError(f"The record {where} is damaged: its name, key and identity do not agree.")
+        _check(record, path, f"The record {where} is damaged")
         return record  # type: ignore[no-any-return]
 
     def predictions(self, record: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
@@ -180,6 +176,14 @@ class Store:
             return self.load(path)
         except UserError:
             return None
+
+
+def _check(record: Record, path: Path, where: str) -> None:
+    """UserError unless ``record`` is valid, all that it says twice agrees, and it belongs at ``path``."""
+    check("record", record, where)
+    reason = disagreement(record, path.parent.name, path.stem)
+    if reason:
+        raise UserError(f"{where}: {reason}.")
 
 
 def _refuse(word: str) -> None:

@@ -1,0 +1,158 @@
+"""What a record says twice must be said alike: a plan reads the one, a page the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from kdbench.canonical import canonical, digest
+
+#: The folder of the records of the trainings that made teachers, beside those of suites.
+TEACHERS = "teachers"
+#: A field, and the part of the identity that it repeats.
+COPIES = {
+    "dataset": "data/name",
+    "student_model": "student/model",
+    "method": "method/name",
+    "method_card/name": "method/name",
+    "method_card/version": "method/version",
+    "config": "method/config",
+    "seed": "seed",
+    "stream": "stream",
+    "provenance/plugin_sha256": "method/source",
+    "provenance/precision": "protocol/precision",
+    "provenance/threads": "protocol/threads",
+}
+#: What a record has if it finished, and not otherwise.
+RESULTS = ("scores/last", "scores/best_test", "cost", "weights_sha256", "predictions")
+
+Record = Mapping[str, Any]
+
+
+def disagreement(record: Record, folder: str, stem: str) -> str:
+    """The first two things that do not agree, with what they say; empty where all do.
+
+    ``record`` is valid by its schema and lies in the file ``stem`` of ``folder``.
+    """
+    parts = (
+        _place(record, folder, stem),
+        _plan(record),
+        _teacher(record),
+        _ending(record),
+        _curve(record),
+        _scores(record),
+    )
+    return next((text for part in parts for text in part), "")
+
+
+def home(record: Record) -> str:
+    """The name of the folder that ``record`` belongs in."""
+    return TEACHERS if record["label"] == "teacher" else str(record["suite"])
+
+
+def origin(record: Record) -> str:
+    """What tells a replicate from another result of its key."""
+    return digest([record["numerics"], record["weights_sha256"]])[:12]
+
+
+def _place(record: Record, folder: str, stem: str) -> Iterator[str]:
+    key, dot, replicate = stem.partition(".")
+    if not key == record["key"] == digest(record["identity"]):
+        yield "its name, key and identity do not agree"
+    if dot:
+        yield from _same("its name's end", replicate, "the digest of numerics and weights_sha256", origin(record))
+    if folder != home(record):
+        field = "label" if record["label"] == "teacher" else "suite"
+        yield _text("its folder", folder, field, record[field])
+    if record["predictions"] is not None:
+        yield from _same("predictions/file", record["predictions"]["file"], "its own name", f"{stem}.npz")
+
+
+def _plan(record: Record) -> Iterator[str]:
+    for field, part in COPIES.items():
+        if field == "method_card/version" and "version" not in record["method_card"]:
+            continue  # the card of a method that is not registered where the record was made
+        yield from _same(field, _at(record, field), f"identity/{part}", _at(record["identity"], part))
+
+
+def _teacher(record: Record) -> Iterator[str]:
+    planned, measured = _at(record, "identity/teacher"), record["teacher"]
+    for field, there in (("teacher_model", record["teacher_model"]), ("pair", record["pair"].partition(":")[0])):
+        if (there in (None, "none")) != (planned is None):
+            yield _text(field, record[field], "identity/teacher", planned)
+    kind, weights = _at(planned, "kind"), _at(planned, "weights_sha256")
+    if kind == "checkpoint":
+        yield from _same("teacher_model", record["teacher_model"], "identity/teacher/model", _at(planned, "model"))
+    if measured is not None:
+        if planned is None:
+            yield _text("teacher", measured, "identity/teacher", planned)
+        yield from _same("teacher/model", measured["model"], "teacher_model", record["teacher_model"])
+        if (measured["kind"] == "checkpoint") != (kind == "checkpoint"):  # an earlier generation was trained, too
+            yield _text("teacher/kind", measured["kind"], "identity/teacher/kind", kind)
+        if kind == "checkpoint":
+            yield from _same("teacher/weights_sha256", measured["weights_sha256"], "that of identity/teacher", weights)
+
+
+def _ending(record: Record) -> Iterator[str]:
+    status, finished = record["status"], record["status"] == "finished"
+    for field in RESULTS:
+        optional = field == "predictions" and record["evidence"] == "contributed"
+        if (_at(record, field) is not None) != finished and not (finished and optional):
+            yield _text("status", status, field, _at(record, field))
+    if finished:
+        for field in ("numerics", *(["teacher"] if _at(record, "identity/teacher") is not None else [])):
+            if record[field] is None:
+                yield _text("status", status, field, None)
+        if record["detail"]:
+            yield _text("status", status, "detail", record["detail"])
+    held_out = _at(record, "identity/protocol/holdout")
+    if (_at(record, "scores/best_val") is not None) != (finished and bool(held_out)):
+        yield _text("scores/best_val", _at(record, "scores/best_val"), "identity/protocol/holdout", held_out)
+
+
+def _curve(record: Record) -> Iterator[str]:
+    curve, epochs = record["curve"], _at(record, "identity/protocol/epochs")
+    held_out = _at(record, "identity/protocol/holdout")
+    ended = type(epochs) is int and epochs > 0 and len(curve) <= epochs
+    if not ended or (record["status"] == "finished" and len(curve) != epochs):
+        yield _text("the length of curve", len(curve), "identity/protocol/epochs", epochs)
+    for number, point in enumerate(curve, 1):
+        yield from _same(f"curve/{number}/epoch", point["epoch"], "its place", number)
+        if (point["val_top1"] is not None) != bool(held_out):
+            yield _text(f"curve/{number}/val_top1", point["val_top1"], "identity/protocol/holdout", held_out)
+
+
+def _scores(record: Record) -> Iterator[str]:
+    curve, teacher = record["curve"], _at(record, "identity/teacher")
+    for selection, ranked_by in (("last", "epoch"), ("best_val", "val_top1"), ("best_test", "test_top1")):
+        score, where = record["scores"][selection], f"scores/{selection}"
+        if score is None:
+            continue
+        best = max(curve, key=lambda point: -1 if point[ranked_by] is None else point[ranked_by])
+        yield from _same(f"{where}/epoch", score["epoch"], f"the epoch of the best {ranked_by} in curve", best["epoch"])
+        for field, of_curve in (("top1", "test_top1"), ("val_top1", "val_top1")):
+            yield from _same(f"{where}/{field}", score[field], f"curve/{best['epoch']}/{of_curve}", best[of_curve])
+        for field in ("agreement", "kl_to_teacher"):
+            if (score[field] is None) != (teacher is None):
+                yield _text(f"{where}/{field}", score[field], "identity/teacher", teacher)
+
+
+def _same(field: str, value: Any, other: str, expected: Any) -> Iterator[str]:
+    if canonical(value) != canonical(expected):
+        yield _text(field, value, other, expected)
+
+
+def _text(field: str, value: Any, other: str, said: Any) -> str:
+    return f"{field} is {_shown(value)}, but {other} is {_shown(said)}"
+
+
+def _shown(value: Any) -> str:
+    text = canonical(value).decode()
+    return text if len(text) <= 60 else f"{text[:60]}..."
+
+
+def _at(document: Any, path: str) -> Any:
+    """The value at ``path``, names between slashes; None where there is none."""
+    for name in path.split("/"):
+        document = document.get(name) if isinstance(document, Mapping) else None
+    return document
