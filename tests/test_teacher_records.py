@@ -68,6 +68,21 @@ def test_a_second_results_folder_has_the_record_too(bench: Bench, make_suite: Ma
     assert other.predictions(second).keys() == bench.store.predictions(first).keys()
 
 
+@pytest.mark.parametrize("ending", ["json", "npz"])
+def test_a_record_that_is_damaged_on_the_shelf_is_made_anew(bench: Bench, make_suite: MakeSuite, ending: str) -> None:
+    (prepare, _) = bench.tasks(bench.trials(make_suite(suite_text(["kd"], epochs=1))))
+    run(prepare, bench.events.append)
+    (before,) = own(bench)
+    (path,) = (bench.folder / "cache" / "teachers").glob(f"*/record/v1/teachers/*.{ending}")
+    path.write_bytes(path.read_bytes()[:-9])
+    for copy in (bench.folder / "results").rglob(f"{before['key']}*"):
+        copy.unlink()
+    run(prepare, bench.events.append)
+    (after,) = own(bench)
+    assert (after["weights_sha256"], after["predictions"]) == (before["weights_sha256"], before["predictions"])
+    assert bench.store.predictions(after)
+
+
 def test_a_teacher_that_diverged_is_refused_and_not_trained_again(
     cli: Cli,  # noqa: F811
     bench: Bench,

@@ -12,7 +12,7 @@ from kdbench.jobs.cohort import train_cohort
 from kdbench.measure.evaluate import TOP_K, ambiguity, logits_of, summarise, top1_of, unreliability
 from kdbench.plan.task import Task
 from kdbench.records.agreement import TEACHERS
-from kdbench.records.store import DONE, Store
+from kdbench.records.store import DONE, Record, Store
 from kdbench.stats.scores import top_k_accuracy
 from kdbench.teachers.facts import TeacherFacts, TeacherShelf
 from kdbench.teachers.find import find_checkpoint
@@ -82,6 +82,8 @@ def _train_unless_done(task: Task, teacher: Teacher, shelf: TeacherShelf, emit: 
     """
     trial = teacher_trial(teacher, task.dataset, task.data_digest, task.suite)
     results = Store(task.results)
+    if not all(_has_its_predictions(shelf.store, record) for record in shelf.store.find(trial.key, TEACHERS)):
+        shelf.store.forget(trial.key, TEACHERS)  # damaged: made anew
     ended = shelf.store.status(trial.key, TEACHERS)
     recorded = "finished" in (ended, results.status(trial.key, TEACHERS)) and _weights_sound(shelf)
     if not recorded and ended not in DONE - {"finished"}:
@@ -98,6 +100,13 @@ def _train_unless_done(task: Task, teacher: Teacher, shelf: TeacherShelf, emit: 
             f"The teacher {teacher.name} did not finish its training ({ended}, see its record), so nobody can learn "
             "from it; change its protocol in the suite."
         )
+
+
+def _has_its_predictions(store: Store, record: Record) -> bool:
+    try:
+        return record["predictions"] is None or bool(store.predictions(record))
+    except UserError:
+        return False
 
 
 def _measure(teacher: Teacher, shelf: TeacherShelf, dataset: Dataset, device: torch.device) -> None:

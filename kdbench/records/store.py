@@ -98,6 +98,11 @@ class Store:
         paths = sorted(self._files(suite, key), key=lambda path: len(path.name))
         return [record for path in paths if (record := self._load_quietly(path)) is not None]
 
+    def forget(self, key: str, suite: str) -> None:
+        """Remove all that is recorded of the trial ``key`` under ``suite``: for records that are kept elsewhere, too."""
+        for path in (self.root / "v1" / suite).glob(f"{key}*"):
+            path.unlink(missing_ok=True)
+
     def done(self, keys: Iterable[str], suite: str) -> set[str]:
         """Those of ``keys`` whose trial ``suite`` need not run again."""
         return {key for key, status in self.statuses(keys, suite).items() if status in DONE}
