@@ -21,7 +21,7 @@ COMMANDS = {
     "show": "show a method's card: paper, hyper-parameters and their sources, what it needs and costs",
     "check-method": "say whether a method keeps the contract, and what it costs",
     "new-method": "write an installable package with a method, its test and its entry point",
-    "doctor": "say what this machine has: devices, versions, data sets, extras",
+    "doctor": "say what this machine has: packages, devices, data sets, teachers' weights, extras",
 }
 
 
