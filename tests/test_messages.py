@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import pickle
 import re
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bench import Bench, plugin_text, suite_text
+from bench import PACKAGE, Bench, plugin_text, suite_text
 from hypothesis import given
 from hypothesis import strategies as st
 from test_cli import BUILD_AND_SAY, LOCAL, RUN, Cli, Fake, cli  # noqa: F401
@@ -123,6 +124,36 @@ def test_a_bundle_says_what_it_holds_more_of(bench: Bench, make_suite: MakeSuite
     for count, end in ((1, "seed 0"), (2, "seed 0 and 1 more cohort"), (3, "seed 0 and 2 more cohorts")):
         (task,) = make_tasks(groups[:count], bench.template(trials[0]), rate=40.0, slots=1)
         assert task.title.endswith(end)
+
+
+def raw_errors(path: Path) -> list[str]:
+    """Places where an exception's text is put into a message as it is: it may have lines, colours or a full stop."""
+    found = []
+    for handler in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not isinstance(handler, ast.ExceptHandler) or handler.name is None or handler.type is None:
+            continue
+        if {node.id for node in ast.walk(handler.type) if isinstance(node, ast.Name)} <= SENTENCES:
+            continue
+        formatted = (node for node in ast.walk(handler) if isinstance(node, ast.FormattedValue))
+        found += [f"{path.name}:{node.lineno}" for node in formatted if ast.unparse(node.value) == handler.name]
+    return found
+
+
+#: Errors whose text is a sentence already, or a part of one.
+SENTENCES = {"UserError", "UnknownName", "DataError", "MissingData", "CheckpointError", "Diverged"}
+
+
+def test_no_message_holds_an_exception_as_it_is() -> None:
+    """``reason`` and ``described`` make it fit. What a check of a method found is a line of its own."""
+    paths = [path for path in (PACKAGE / "kdbench").rglob("*.py") if path.name != "conformance.py"]
+    assert len(paths) > 100
+    assert [place for path in paths for place in raw_errors(path)] == []
+
+
+def test_an_exception_as_it_is_would_be_found(tmp_path: Path) -> None:
+    path = tmp_path / "bad.py"
+    path.write_text("try:\n    f()\nexcept OSError as error:\n    raise UserError(f'It is gone: {error}.')\n")
+    assert raw_errors(path) == ["bad.py:4"]
 
 
 #: What hurts in a terminal, as the text of an error and as the name of a file.

@@ -21,7 +21,7 @@ COMMANDS = {
     "show": "show what is known of a method, a suite, a data set, a model or a pair",
     "check-method": "say whether a method keeps the contract, and what it costs",
     "new-method": "write an installable package with a method, its test and its entry point",
-    "doctor": "say what this machine has: devices, versions, data sets, extras",
+    "doctor": "say what this machine has: packages, devices, data sets, teachers' weights, extras",
 }
 
 

@@ -40,7 +40,7 @@ def say_plan(plan: Plan, store: Store, verbose: bool) -> None:
     if verbose:
         for task in plan.tasks:
             labels = ", ".join(dict.fromkeys(trial.label for trial in task.trials))
-            say(f"  {task.title:<40} about {duration(task.cost):>8}  {labels}".rstrip())
+            say(f"  {task.title:<40} about {duration(task.cost):>9}  {labels}".rstrip())
 
 
 def _shared(groups: Sequence[Cohort]) -> str:

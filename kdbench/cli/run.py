@@ -130,11 +130,12 @@ def _train(plan: Plan, store: Store) -> int:
         _record_failures(plan, store, progress)
     left = missing_trials(plan.missing, store)
     finish_run(store.root, manifest, plan.missing, left, report.interrupted)
-    rest = f", {len(left)} left for the next run; what the workers printed is in {logs}" if left else ""
-    say(f"{plan.suite.id}: {many(len(plan.missing) - len(left), 'trial')} recorded{rest}.")
+    done = f"{plan.suite.id}: {many(len(plan.missing) - len(left), 'trial')} recorded"
     if report.interrupted:
-        say("Interrupted; the same command goes on from the last checkpoints.")
+        say(f"{done}. Interrupted; the same command goes on from the last checkpoints.")
         return EXIT_INTERRUPTED
+    rest = f", {len(left)} left for the next run; what the workers printed is in {logs}" if left else ""
+    say(f"{done}{rest}.")
     return EXIT_INCOMPLETE if left or report.failed else EXIT_OK
 
 
