@@ -17,6 +17,11 @@ def shown(value: object, most: int = 80) -> str:
     return text if len(text) <= most else f"{text[:most]}..."
 
 
+def one_line(text: str) -> str:
+    """``text`` as a terminal can take it: in one line, what it would obey written out."""
+    return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in " ".join(text.split()))
+
+
 def listed(names: Sequence[str], most: int = 12) -> str:
     """``names`` as a sentence lists them: the first ones, and how many there are beyond."""
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

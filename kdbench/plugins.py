@@ -22,6 +22,9 @@ from kdbench.suites import SUITES, TEACHERS
 #: instead.
 SOURCES: dict[str, str] = {}
 
+#: The most bytes of a plugin file.
+LONGEST = 4 * 2**20
+
 _loaded: set[str] = set()
 
 
@@ -43,7 +46,10 @@ def load_plugins(files: Iterable[str] = ()) -> None:
         _load_texts("kdbench.teachers", TEACHERS)
         _load_texts("kdbench.suites", SUITES)
     for file in files:
-        path = Path(file).resolve()
+        try:
+            path = Path(file).resolve()
+        except (OSError, RuntimeError) as error:  # links that lead to one another
+            raise UserError(f"--plugin {file}: {error}.") from None
         if str(path) not in _loaded:
             _loaded.add(str(path))
             _load_file(path)
@@ -76,8 +82,10 @@ def _load_texts(group: str, registry: Registry[tuple[str, str]]) -> None:
 
 
 def _load_file(path: Path) -> None:
-    if not path.is_file():
-        raise UserError(f"--plugin {path}: there is no such file.")
+    if not path.is_file():  # nor is a pipe, which would block
+        raise UserError(f"--plugin {path}: {'it is no file' if path.exists() else 'there is no such file'}.")
+    if path.stat().st_size > LONGEST:
+        raise UserError(f"--plugin {path}: it has more than {LONGEST // 2**20} MiB; keep data in files of their own.")
     source = hashlib.sha256(path.read_bytes()).hexdigest()
     values = vars(_run(path)).values()
     found = {id(value): value for value in values if isinstance(value, MethodSpec)}  # one spec under two names is one

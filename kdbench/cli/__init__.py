@@ -6,10 +6,11 @@ import argparse
 import importlib
 import os
 import sys
+from io import TextIOWrapper
 from types import ModuleType
 
 from kdbench import __version__
-from kdbench.errors import EXIT_INCOMPLETE, EXIT_INTERRUPTED, EXIT_OK, UserError
+from kdbench.errors import EXIT_INCOMPLETE, EXIT_INTERRUPTED, EXIT_OK, UserError, one_line
 
 #: Command -> one line for ``kdbench --help``.
 COMMANDS = {
@@ -31,6 +32,9 @@ def module_of(command: str) -> ModuleType:
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit code; a user's mistake is one sentence on standard error."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # what its encoding lacks is written out, and no reason to end
+            stream.reconfigure(errors="backslashreplace")
     parser = argparse.ArgumentParser(
         prog="kdbench", description="A benchmark suite and leaderboard for knowledge distillation.", allow_abbrev=False
     )
@@ -47,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return int(options.main(options))
     except UserError as error:
-        print(f"kdbench: {error}", file=sys.stderr)
+        print(f"kdbench: {one_line(str(error))}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("kdbench: interrupted.", file=sys.stderr)
@@ -57,7 +61,8 @@ def main(arguments: list[str] | None = None) -> int:
         return EXIT_OK
     except OSError as error:
         print(
-            f"kdbench: the system refused: {error}; what was recorded is kept, the same command goes on.",
+            f"kdbench: the system refused: {one_line(str(error))}; "
+            "what was recorded is kept, the same command goes on.",
             file=sys.stderr,
         )
         return EXIT_INCOMPLETE

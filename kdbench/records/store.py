@@ -166,7 +166,7 @@ class Store:
                 str(suite): {str(name): str(value) for name, value in teachers.items()}
                 for suite, teachers in json.loads(path.read_bytes()).items()
             }
-        except (OSError, ValueError, AttributeError) as error:
+        except (OSError, ValueError, AttributeError, RecursionError) as error:
             raise UserError(
                 f"{path} cannot be read ({error}); restore it, or delete it to pin teachers anew."
             ) from None
