@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import platformdirs
+
+from kdbench.errors import UserError
 
 #: What kdbench keeps in its cache folder, beside ``data`` where that is the data root.
 CACHE_FOLDERS = ("checkpoints", "identity", "images", "locks", "outputs", "runs", "teachers")
@@ -13,5 +16,17 @@ CACHE_FOLDERS = ("checkpoints", "identity", "images", "locks", "outputs", "runs"
 
 def cache_dir() -> Path:
     """``$KDBENCH_CACHE``, else the platform's cache folder for kdbench; it need not exist yet."""
-    chosen = os.environ.get("KDBENCH_CACHE")
-    return Path(chosen).expanduser() if chosen else Path(platformdirs.user_cache_dir("kdbench"))
+    if chosen := os.environ.get("KDBENCH_CACHE"):
+        return expanded(chosen)
+    with suppress(RuntimeError):  # where there is no home; in older versions of platformdirs it is "~" itself
+        if (found := Path(platformdirs.user_cache_dir("kdbench"))).is_absolute():
+            return found
+    raise UserError("This user has no home folder for a cache; name a folder in KDBENCH_CACHE.")
+
+
+def expanded(text: str) -> Path:
+    """The path ``text`` with a user's home in the place of ``~``; UserError where there is none."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise UserError(f"{text}: there is no home folder to put in the place of ~; write the path in full.") from None

@@ -24,6 +24,9 @@ from kdbench.suites import SUITES, TEACHERS
 #: instead.
 SOURCES: dict[str, str] = {}
 
+#: The most bytes of a plugin file.
+LONGEST = 4 * 2**20
+
 
 @dataclass(frozen=True)
 class Plugin:
@@ -59,7 +62,11 @@ def load_plugins(files: Iterable[str] = ()) -> None:
         _load_texts("kdbench.teachers", TEACHERS)
         _load_texts("kdbench.suites", SUITES)
     for file in files:
-        _load_file(Path(file).resolve())
+        try:
+            path = Path(file).resolve()
+        except (OSError, RuntimeError) as error:  # links that lead to one another
+            raise UserError(f"--plugin {file}: {reason(error)}.") from None
+        _load_file(path)
 
 
 def load_planned(plugins: Iterable[Plugin]) -> None:
@@ -149,8 +156,11 @@ def _load_file(path: Path, planned: str = "") -> None:
 
 
 def _register_file(path: Path, planned: str) -> Plugin:
-    if not path.is_file():
-        raise UserError(f"--plugin {path}: there is no such file; a plugin is a Python file.")
+    if not path.is_file():  # nor is a pipe, which would block
+        what = "it is no file" if path.exists() else "there is no such file"
+        raise UserError(f"--plugin {path}: {what}; a plugin is a Python file.")
+    if path.stat().st_size > LONGEST:
+        raise UserError(f"--plugin {path}: it has more than {LONGEST // 2**20} MiB; keep data in files of their own.")
     try:
         text = path.read_bytes()
     except OSError as error:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from kdbench.errors import UserError
+from kdbench.errors import UserError, shown
 
 OPTIMISERS = ("sgd",)
 SCHEDULES = ("constant", "multistep", "onecycle", "cosine")
@@ -86,7 +86,7 @@ def parse_protocol(raw: Mapping[str, Any], where: str, base: Protocol | None = N
     fields = {f.name: f for f in dataclasses.fields(Protocol)}
     for name in raw:
         if name not in fields:
-            raise UserError(f"{where}: there is no protocol field {name!r}; known are {', '.join(fields)}.")
+            raise UserError(f"{where}: there is no protocol field {shown(name)}; known are {', '.join(fields)}.")
     values = {} if base is None else {name: getattr(base, name) for name in fields}
     for name, value in raw.items():
         values[name] = _typed(name, str(fields[name].type), value, where)
@@ -104,9 +104,11 @@ def _typed(name: str, kind: str, value: Any, where: str) -> Any:
     if kind == "tuple[int, ...]" and isinstance(value, list) and all(type(v) is int for v in value):
         return tuple(value)
     if kind != type(value).__name__:
-        raise UserError(f"{where}: {name} must be {kind.replace('tuple[int, ...]', 'a list of int')}, not {value!r}.")
+        raise UserError(
+            f"{where}: {name} must be {kind.replace('tuple[int, ...]', 'a list of int')}, not {shown(value)}."
+        )
     if kind == "float" and not math.isfinite(value):
-        raise UserError(f"{where}: {name} must be a finite number, not {value!r}.")
+        raise UserError(f"{where}: {name} must be a finite number, not {shown(value)}.")
     return value
 
 
@@ -120,18 +122,18 @@ def _check(p: Protocol, where: str) -> None:
         ("selection", ("last", "best_val")),
     ):
         if getattr(p, name) not in allowed:
-            raise UserError(f"{where}: {name} must be one of {', '.join(allowed)}, not {getattr(p, name)!r}.")
+            raise UserError(f"{where}: {name} must be one of {', '.join(allowed)}, not {shown(getattr(p, name))}.")
     for name, low in (("epochs", 1), ("batch", 2), ("threads", 1), ("pad", 0), ("holdout", 0), ("split_seed", 0)):
         if getattr(p, name) < low:
-            raise UserError(f"{where}: {name} must be at least {low}, not {getattr(p, name)!r}.")
+            raise UserError(f"{where}: {name} must be at least {low}, not {shown(getattr(p, name))}.")
     for name in ("lr", "factor"):
         if getattr(p, name) <= 0:
-            raise UserError(f"{where}: {name} must be greater than 0, not {getattr(p, name)!r}.")
+            raise UserError(f"{where}: {name} must be greater than 0, not {shown(getattr(p, name))}.")
     if not 0 <= p.momentum < 1 or p.weight_decay < 0 or not 0 <= p.warm_up < 1:
         raise UserError(f"{where}: momentum and warm_up must lie in [0, 1) and weight_decay must not be negative.")
     if p.nesterov and p.momentum == 0:
         raise UserError(f"{where}: nesterov needs a momentum greater than 0.")
     if p.schedule == "multistep" and list(p.milestones) != sorted(set(p.milestones)):
-        raise UserError(f"{where}: milestones must rise, not read {list(p.milestones)!r}.")
+        raise UserError(f"{where}: milestones must rise, not read {shown(list(p.milestones))}.")
     if p.selection == "best_val" and not p.holdout:
         raise UserError(f"{where}: selection best_val needs a holdout greater than 0.")

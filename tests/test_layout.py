@@ -11,7 +11,7 @@ from bench import PACKAGE, ROOT
 #: From the ground up. A room imports from rooms below it; rooms of one floor know nothing of one another.
 FLOORS = (
     ("errors", "canonical"),
-    ("names",),
+    ("names", "toml"),
     ("paths", "folders", "registry", "shipped", "protocol", "environment"),
     ("stats", "data", "models"),
     ("methods",),

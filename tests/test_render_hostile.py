@@ -185,7 +185,7 @@ def test_site_content_may_not_carry_html_images_or_scripts(tmp_path):
         ('title = "t"\nsubtitle = ""\nrepository = "javascript:alert(1)"\n', "repository must begin with https"),
         ('title = "t"\nsubtitle = ""\n', "repository must be a text"),
         ('title = "t"\nsubtitle = ""\nrepository = ""\ncolour = "red"\n', "unknown field 'colour'"),
-        ("title =\n", "cannot be read"),
+        ("title =\n", "not valid TOML"),
     ],
 )
 def test_a_wrong_site_toml_is_a_clear_error(tmp_path, text, message):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import io
 import os
 import sys
+from io import TextIOWrapper
 from types import ModuleType
 
 from kdbench import __version__
@@ -33,6 +33,9 @@ def module_of(command: str) -> ModuleType:
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit code; a user's mistake is one sentence on standard error."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # what its encoding lacks is written out, and no reason to end
+            stream.reconfigure(errors="backslashreplace")
     parser = argparse.ArgumentParser(
         prog="kdbench", description="A benchmark suite and leaderboard for knowledge distillation.", allow_abbrev=False
     )
@@ -45,9 +48,6 @@ def main(arguments: list[str] | None = None) -> int:
             module = module_of(name)
             module.add_arguments(command)
             command.set_defaults(main=module.main)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a letter that the terminal has not is no reason to end
     options = parser.parse_args(arguments)
     try:
         return int(options.main(options))

@@ -16,7 +16,7 @@ from kdbench.data.checks import check_labels
 from kdbench.data.identity import content_digest, differences, recall, remember
 from kdbench.data.spec import Dataset, DatasetSpec, Part, Source
 from kdbench.errors import DataError, UserError, described, reason
-from kdbench.paths import cache_dir
+from kdbench.paths import cache_dir, expanded
 from kdbench.registry import Registry
 
 DATASETS: Registry[DatasetSpec] = Registry("data set")
@@ -27,7 +27,7 @@ for _spec in BUILTIN:
 def data_root(option: str | None) -> Path:
     """The folder that holds the data sets: the option, else ``$KDBENCH_DATA``, else ``data`` in the cache folder."""
     chosen = option or os.environ.get("KDBENCH_DATA")
-    return Path(chosen).expanduser() if chosen else cache_dir() / "data"
+    return expanded(chosen) if chosen else cache_dir() / "data"
 
 
 def download_allowed(option: bool) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from kdbench.errors import UserError, listed
+from kdbench.errors import UserError, listed, shown
 
 FAMILIES = ("baseline", "logit", "feature", "relation", "optimiser")
 NEEDS = frozenset({"teacher", "teacher_head", "stem", "stages", "preacts", "pooled", "pooled_map"})
@@ -43,14 +43,14 @@ class HyperParameter:
         if wanted is float and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)
         if type(value) is not wanted or (isinstance(value, float) and not math.isfinite(value)):
-            raise UserError(f"{where}: {self.name} must be a {self.type}, not {value!r}.")
+            raise UserError(f"{where}: {self.name} must be a {self.type}, not {shown(value)}.")
         if self.choices and value not in self.choices:
-            raise UserError(f"{where}: {self.name} must be one of {', '.join(self.choices)}, not {value!r}.")
+            raise UserError(f"{where}: {self.name} must be one of {', '.join(self.choices)}, not {shown(value)}.")
         if isinstance(value, float | int) and not isinstance(value, bool):
             low = self.min is not None and (value <= self.min if self.open else value < self.min)
             high = self.max is not None and (value >= self.max if self.open else value > self.max)
             if low or high:
-                raise UserError(f"{where}: {self.name} must lie in {self.range}, not be {value!r}.")
+                raise UserError(f"{where}: {self.name} must lie in {self.range}, not be {shown(value)}.")
         return value  # type: ignore[return-value]
 
     @property
@@ -157,7 +157,7 @@ class MethodSpec:
         unknown = sorted(set(overrides) - set(self.hyperparameters))
         if unknown:
             raise UserError(
-                f"{where}: method {self.name!r} has no hyper-parameter {unknown[0]!r}; "
+                f"{where}: method {self.name!r} has no hyper-parameter {shown(unknown[0])}; "
                 f"it has {listed(list(self.hyperparameters)) or 'none'}."
             )
         chosen: dict[str, object] = {name: knob.default for name, knob in self.hyperparameters.items()}

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from kdbench.errors import UserError, reason
+from kdbench.errors import UserError, shown
 from kdbench.methods.card import (
     BATCH_NORMS,
     FAMILIES,
@@ -23,25 +22,19 @@ from kdbench.methods.card import (
     Preset,
 )
 from kdbench.names import check_name
+from kdbench.toml import parse_toml, read_toml
 
 T = TypeVar("T", Budget, Applicability)
 
 
 def parse_card(text: str, where: str) -> MethodSpec:
     """Read a card from TOML ``text``; UserError names ``where`` and the field that is wrong."""
-    try:
-        raw = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{where}: not valid TOML: {reason(error)}.") from None
-    return spec_from(raw, where)
+    return spec_from(parse_toml(text, where), where)
 
 
 def load_card(path: Path) -> MethodSpec:
     """Read a card from the file ``path``; UserError as for ``parse_card``, and where it cannot be read."""
-    try:
-        return parse_card(path.read_text(encoding="utf-8"), str(path))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read: {reason(error)}.") from None
+    return spec_from(read_toml(path), str(path))
 
 
 def _take(raw: dict[str, Any], name: str, kind: type, where: str, default: Any = ...) -> Any:
@@ -52,7 +45,7 @@ def _take(raw: dict[str, Any], name: str, kind: type, where: str, default: Any =
     if kind is float and type(value) is int:
         value = float(value)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise UserError(f"{where}: {name} must be a {kind.__name__}, not {value!r}.")
+        raise UserError(f"{where}: {name} must be a {kind.__name__}, not {shown(value)}.")
     return value
 
 
@@ -60,7 +53,7 @@ def _knob(name: str, raw: dict[str, Any], where: str) -> HyperParameter:
     raw = dict(raw)
     kind = _take(raw, "type", str, where)
     if kind not in TYPES:
-        raise UserError(f"{where}: type must be one of {', '.join(TYPES)}, not {kind!r}.")
+        raise UserError(f"{where}: type must be one of {', '.join(TYPES)}, not {shown(kind)}.")
     knob = HyperParameter(
         name=name,
         type=kind,
@@ -79,14 +72,14 @@ def _knob(name: str, raw: dict[str, Any], where: str) -> HyperParameter:
 
 def _names(values: list[Any], where: str) -> frozenset[str]:
     if not all(isinstance(value, str) for value in values):
-        raise UserError(f"{where} must be a list of names, not {values!r}.")
+        raise UserError(f"{where} must be a list of names, not {shown(values)}.")
     return frozenset(values)
 
 
 def _tables(raw: dict[str, Any], where: str) -> dict[str, dict[str, Any]]:
     for name, value in raw.items():
         if not isinstance(value, dict):
-            raise UserError(f"{where}: {name} must be a table, not {value!r}.")
+            raise UserError(f"{where}: {name} must be a table, not {shown(value)}.")
     return raw
 
 
@@ -133,7 +126,7 @@ def _filled(base: T, raw: dict[str, Any], where: str) -> T:
 
 def _no_more(raw: dict[str, Any], where: str) -> None:
     if raw:
-        raise UserError(f"{where}: unknown field {sorted(raw)[0]!r}.")
+        raise UserError(f"{where}: unknown field {shown(sorted(raw)[0])}.")
 
 
 def spec_from(raw: Mapping[str, Any], where: str) -> MethodSpec:
@@ -176,7 +169,7 @@ def _check(spec: MethodSpec, where: str) -> None:
     if spec.version < 1:
         raise UserError(f"{where}: version counts from 1, not {spec.version}.")
     if spec.family not in FAMILIES:
-        raise UserError(f"{where}: family must be one of {', '.join(FAMILIES)}, not {spec.family!r}.")
+        raise UserError(f"{where}: family must be one of {', '.join(FAMILIES)}, not {shown(spec.family)}.")
     if spec.needs - NEEDS:
         raise UserError(f"{where}: needs may list {', '.join(sorted(NEEDS))}, not {sorted(spec.needs - NEEDS)[0]!r}.")
     if "teacher_head" in spec.needs and not spec.needs_teacher:
@@ -188,7 +181,7 @@ def _check(spec: MethodSpec, where: str) -> None:
     if spec.views and spec.budget.views != 1 + len(spec.views):
         raise UserError(f"{where} [budget]: views must be {1 + len(spec.views)}, the batch and those under 'views'.")
     if spec.implementation.count(":") != 1:
-        raise UserError(f"{where}: implementation must read 'module:Class', not {spec.implementation!r}.")
+        raise UserError(f"{where}: implementation must read 'module:Class', not {shown(spec.implementation)}.")
     if spec.pairs and not spec.pairs_source:
         raise UserError(f"{where}: per-pair values need a pairs_source that says where they were printed.")
     for name, preset in spec.presets.items():
@@ -196,5 +189,5 @@ def _check(spec: MethodSpec, where: str) -> None:
     for pair, values in spec.pairs.items():
         unknown = sorted(set(values) - set(spec.hyperparameters))
         if unknown:
-            raise UserError(f"{where} [pairs.{pair}]: no hyper-parameter {unknown[0]!r}.")
+            raise UserError(f"{where} [pairs.{pair}]: no hyper-parameter {shown(unknown[0])}.")
         spec.config(pair, {}, f"{where} [pairs.{pair}]")

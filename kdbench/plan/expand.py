@@ -19,6 +19,8 @@ from kdbench.trials.trial import Trial
 
 #: What one plan holds in memory without trouble; nobody waits for more.
 MOST_TRIALS = 500_000
+#: Characters of a pattern; matching takes a time that grows with the square of some.
+LONGEST_GLOB = 1000
 _WILDCARDS = frozenset("*?[")
 
 
@@ -65,6 +67,8 @@ def chosen_rows(suite: Suite, globs: Sequence[str]) -> tuple[list[Row], list[str
 def _matches(names: Sequence[str], globs: Sequence[str]) -> dict[str, set[str]]:
     """Each of ``globs``, and those of ``names`` that it matches; one without a wildcard is only looked up."""
     known = set(names)
+    if long := next((glob for glob in globs if len(glob) > LONGEST_GLOB), None):
+        raise UserError(f"{shown(long)} is too long: a pattern has at most {LONGEST_GLOB:,} characters.")
     return {
         glob: set(fnmatch.filter(names, glob)) if _WILDCARDS & set(glob) else known & {glob}
         for glob in dict.fromkeys(globs)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kdbench.canonical import plain
+from kdbench.errors import UserError, shown
 from kdbench.plugins import Plugin
 from kdbench.trials.teacher import Teacher, teacher_from_json
 from kdbench.trials.trial import Trial
@@ -63,12 +64,16 @@ class Task:
 
     @classmethod
     def from_json(cls, text: str) -> Task:
-        raw = json.loads(text)
-        for name in ("results", "data_root", "cache"):
-            raw[name] = Path(raw[name])
-        for name in ("warnings", "after"):
-            raw[name] = tuple(raw[name])
-        raw["plugins"] = tuple(Plugin(**plugin) for plugin in raw["plugins"])
-        raw["trials"] = tuple(Trial.from_json(trial) for trial in raw["trials"])
-        raw["teacher"] = None if raw["teacher"] is None else teacher_from_json(raw["teacher"])
-        return cls(**raw)
+        """The task that ``to_json`` wrote; UserError for anything else."""
+        try:
+            raw = json.loads(text)
+            for name in ("results", "data_root", "cache"):
+                raw[name] = Path(raw[name])
+            for name in ("warnings", "after"):
+                raw[name] = tuple(raw[name])
+            raw["plugins"] = tuple(Plugin(**plugin) for plugin in raw["plugins"])
+            raw["trials"] = tuple(Trial.from_json(trial) for trial in raw["trials"])
+            raw["teacher"] = None if raw["teacher"] is None else teacher_from_json(raw["teacher"])
+            return cls(**raw)
+        except (ValueError, TypeError, LookupError, RecursionError) as error:
+            raise UserError(f"The task file cannot be read ({shown(str(error))}); kdbench run writes them.") from None

@@ -99,7 +99,7 @@ class Store:
         return [record for path in paths if (record := self._load_quietly(path)) is not None]
 
     def forget(self, key: str, suite: str) -> None:
-        """Remove all that is recorded of the trial ``key`` under ``suite``: for records that are kept elsewhere, too."""
+        """Remove all that is recorded of the trial ``key`` under ``suite``: of what can be made again."""
         for path in (self.root / "v1" / suite).glob(f"{key}*"):
             path.unlink(missing_ok=True)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -14,6 +13,7 @@ from markupsafe import Markup
 from kdbench.errors import UserError, reason
 from kdbench.names import check_name
 from kdbench.render.address import https
+from kdbench.toml import read_toml
 
 _FIELDS = ("title", "subtitle", "repository")
 
@@ -44,10 +44,7 @@ class Content:
 def load_content(folder: Path) -> Content:
     """Read ``folder``; UserError names the file and what is wrong with it."""
     path = folder / "site.toml"
-    try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read: {reason(error)}.") from None
+    raw = read_toml(path)
     for name in _FIELDS:
         if not isinstance(raw.get(name), str):
             raise UserError(f"{path}: {name} must be a text.")

@@ -7,14 +7,17 @@ import shutil
 import subprocess
 from functools import cache
 
-from kdbench.errors import UserError
+from kdbench.errors import UserError, shown
 from kdbench.plan.plan import Machine
+
+#: Workers that one machine can start and listen to.
+MOST_SLOTS = 1024
 
 
 def find_machine(device: str, slots: int | None, threads: int) -> Machine:
     """This machine, for tasks of ``threads`` threads: ``device`` auto, cpu or cuda; ``slots`` None for all it has."""
-    if slots is not None and slots < 1:
-        raise UserError(f"--slots must be at least 1, not {slots}.")
+    if slots is not None and not 1 <= slots <= MOST_SLOTS:
+        raise UserError(f"--slots must be at {'least 1' if slots < 1 else f'most {MOST_SLOTS}'}, not {shown(slots)}.")
     found = gpus() if device != "cpu" else ()
     if device == "cpu" or (device == "auto" and not found):
         return Machine("cpu", slots or max(cores() // threads, 1))

@@ -26,7 +26,7 @@ def get_suite(name: str) -> Suite:
             f"{SUITES.get(bare)[1]}: its name is {bare!r} where it is offered, so it must not be {suite.name!r}."
         )
     if version and version != str(suite.version):
-        raise UserError(f"Suite {bare!r} is at version {suite.version} here, not {version}; ask for {suite.id}.")
+        raise UserError(f"Suite {bare!r} is at version {suite.version} here, not {version[:20]}; ask for {suite.id}.")
     return suite
 
 

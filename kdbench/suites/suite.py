@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from kdbench.data import DATASETS
-from kdbench.errors import UnknownName, UserError, listed, reason
+from kdbench.errors import UnknownName, UserError, listed, shown
 from kdbench.methods import METHODS, MethodSpec
 from kdbench.models import get_spec
 from kdbench.names import check_name
 from kdbench.protocol import Protocol, parse_protocol
 from kdbench.suites.table import Table
 from kdbench.suites.teacher import TEACHERS, check_seeds, parse_teacher, registered_teacher
+from kdbench.toml import parse_toml
 from kdbench.trials.teacher import Teacher
 
 
@@ -72,9 +72,7 @@ class Suite:
 def parse_suite(text: str, where: str) -> Suite:
     """Read a suite from TOML; UserError names ``where`` (the file), the line or the field."""
     try:
-        return _suite(Table(tomllib.loads(text), where), where)
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{where}: not valid TOML: {reason(error)}.") from None
+        return _suite(Table(parse_toml(text, where), where), where)
     except UnknownName as error:
         raise UserError(f"{where}: {error}") from None
 
@@ -154,7 +152,7 @@ def _resolved(row: Row, pairs: Sequence[Pair]) -> Hashable:
 
 def _seeds(raw: list[Any], where: str) -> tuple[int, ...]:
     if not raw or any(type(s) is not int or s < 0 for s in raw) or len(set(raw)) != len(raw):
-        raise UserError(f"{where}: seeds must be a list of different whole numbers from 0, not {raw!r}.")
+        raise UserError(f"{where}: seeds must be a list of different whole numbers from 0, not {shown(raw)}.")
     return tuple(raw)
 
 
@@ -163,7 +161,7 @@ def _pair(raw: Any, teachers: Mapping[str, Teacher], base: Protocol, where: str)
     teacher_name, student = table.take("teacher", str), get_spec(table.take("student", str))
     if teacher_name not in teachers:
         raise UserError(
-            f"{where}: teacher {teacher_name!r} is not under [teachers]; "
+            f"{where}: teacher {shown(teacher_name)} is not under [teachers]; "
             f"there are {listed(sorted({*teachers, *TEACHERS})) or 'none'}."
         )
     teacher = teachers[teacher_name]
@@ -176,7 +174,7 @@ def _pair(raw: Any, teachers: Mapping[str, Teacher], base: Protocol, where: str)
     name = table.take("name", str, f"{get_spec(teacher.model).literature}:{student.literature}")
     table.finish()
     if name.count(":") != 1:
-        raise UserError(f"{where}: a pair's name reads teacher:student, not {name!r}.")
+        raise UserError(f"{where}: a pair's name reads teacher:student, not {shown(name)}.")
     for half in name.split(":"):
         check_name("pair", half, where)
     return Pair(name, teacher_name, student.name, protocol)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from kdbench.errors import UserError
+from kdbench.errors import UserError, shown
 
 
 class Table:
@@ -12,7 +12,7 @@ class Table:
 
     def __init__(self, raw: object, where: str) -> None:
         if not isinstance(raw, dict):
-            raise UserError(f"{where}: it must be a table, not {raw!r}.")
+            raise UserError(f"{where}: it must be a table, not {shown(raw)}.")
         self.raw, self.where = dict(raw), where
 
     def take(self, name: str, kind: type | tuple[type, ...], default: Any = ...) -> Any:
@@ -21,7 +21,9 @@ class Table:
             raise UserError(f"{self.where}: {name!r} is missing.")
         wanted = kind if isinstance(kind, tuple) else (kind,)
         if value is not default and (not isinstance(value, wanted) or (isinstance(value, bool) and bool not in wanted)):
-            raise UserError(f"{self.where}: {name} must be a {' or '.join(k.__name__ for k in wanted)}, not {value!r}.")
+            raise UserError(
+                f"{self.where}: {name} must be a {' or '.join(k.__name__ for k in wanted)}, not {shown(value)}."
+            )
         return value
 
     def count(self, name: str, low: int, default: Any = ...) -> int:
@@ -33,4 +35,4 @@ class Table:
 
     def finish(self) -> None:
         if self.raw:
-            raise UserError(f"{self.where}: unknown field {sorted(self.raw)[0]!r}.")
+            raise UserError(f"{self.where}: unknown field {shown(sorted(self.raw)[0])}.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Sequence
 from dataclasses import replace
 from math import isfinite
@@ -10,7 +9,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from kdbench.data import DatasetSpec
-from kdbench.errors import UserError, reason
+from kdbench.errors import UserError, shown
 from kdbench.methods import METHODS
 from kdbench.methods.applicability import not_applicable
 from kdbench.models import get_spec
@@ -18,6 +17,7 @@ from kdbench.names import LONGEST_TEXT, check_name
 from kdbench.protocol import Protocol, parse_protocol
 from kdbench.registry import Registry
 from kdbench.suites.table import Table
+from kdbench.toml import parse_toml
 from kdbench.trials.teacher import Normalisation, Teacher
 
 KINDS = ("trained", "checkpoint", "self")
@@ -31,7 +31,7 @@ def parse_teacher(name: str, raw: object, data: DatasetSpec, base: Protocol, whe
     table = Table(raw, where)
     kind = table.take("kind", str)
     if kind not in KINDS:
-        raise UserError(f"{where}: kind must be {', '.join(KINDS[:-1])} or {KINDS[-1]}, not {kind!r}.")
+        raise UserError(f"{where}: kind must be {', '.join(KINDS[:-1])} or {KINDS[-1]}, not {shown(kind)}.")
     foreign = [field for field in ("mean", "std", "files", "url", "weights_sha256") if field in table.raw]
     if kind == "self" and foreign:
         raise UserError(
@@ -62,11 +62,7 @@ def parse_teacher(name: str, raw: object, data: DatasetSpec, base: Protocol, whe
 def registered_teacher(name: str, data: DatasetSpec, base: Protocol) -> Teacher:
     """The teacher that a plugin offers as ``name``, read as if the suite had its table."""
     text, where = TEACHERS.get(name)
-    try:
-        raw = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{where}: not valid TOML: {reason(error)}.") from None
-    return parse_teacher(name, raw, data, base, where)
+    return parse_teacher(name, parse_toml(text, where), data, base, where)
 
 
 def check_seeds(teacher: Teacher, seeds: Sequence[int], where: str) -> None:

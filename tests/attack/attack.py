@@ -23,10 +23,10 @@ from typing import Any
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[number]) for number in (1, 2)]  # this checkout, and no other
 
-from bench import Bench, plugin_text, suite_text
+from bench import Bench, plugin_text, suite_text  # noqa: E402
 
-from attack.faults import FAULTS, WEIGHTS, Scene
-from attack.plugins import MISBEHAVING
+from attack.faults import FAULTS, WEIGHTS, Scene  # noqa: E402
+from attack.plugins import MISBEHAVING  # noqa: E402
 
 #: Rows, seeds and epochs of the suite: seconds of training, with maps, logits, parts of its own, and no teacher.
 ROWS = ("ce", "kd", "fitnet", "crd")
