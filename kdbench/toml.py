@@ -7,7 +7,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from kdbench.errors import UserError, shown
+from kdbench.errors import UserError, reason, shown
 
 #: The most bytes of a file, and tables, lists and parts of a dotted key in one another.
 LONGEST, DEEPEST = 4 * 2**20, 32
@@ -26,7 +26,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         with path.open("rb") as stream:
             text = stream.read(LONGEST + 1).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read: {error}.") from None
+        raise UserError(f"{path}: cannot be read: {reason(error)}.") from None
     return parse_toml(text, str(path))
 
 

@@ -14,7 +14,7 @@ from test_cli import BUILD_AND_SAY, RUN, Cli, cli  # noqa: F401
 
 from kdbench.cli import site
 from kdbench.data import data_root
-from kdbench.errors import UserError, one_line
+from kdbench.errors import UserError
 from kdbench.paths import cache_dir
 from kdbench.plugins import LONGEST
 from kdbench.suites import Suite
@@ -160,8 +160,3 @@ def test_neither_a_home_nor_a_place_for_temporary_files_is_needed(bench: Bench) 
     assert refused.returncode in (2, 3)
     assert refused.stderr.count(b"\n") == 1
     assert b"Traceback" not in refused.stderr
-
-
-def test_what_a_terminal_would_obey_is_written_out_in_one_line() -> None:
-    assert one_line("a\n\n b\tc") == "a b c"
-    assert one_line("\x1b[2J\x9b\u202e\ud800\x00é→") == "\\x1b[2J\\x9b\\u202e\\ud800\\x00é→"

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_cli import RUN, Cli, cli  # noqa: F401
 
-from kdbench.errors import UserError, one_line
+from kdbench.errors import UserError, plain
 from kdbench.methods import METHODS, load_card, parse_card
 from kdbench.models import MODELS
 from kdbench.plan.expand import Selection, expand
@@ -39,7 +39,7 @@ def refused(work: Callable[[], object]) -> str:
         work()
     said = str(caught.value)
     assert len(said) < 700
-    assert one_line(said) == said
+    assert plain(said) == said
     assert said.endswith(".")
     return said
 

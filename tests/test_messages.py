@@ -363,7 +363,7 @@ def test_what_the_system_refuses_is_one_sentence(
     (bench.folder / BAD_NAME).mkdir()
     (bench.folder / BAD_NAME / "runs").touch()
     ended = cli(*RUN, "--results", BAD_NAME)
-    assert ended.code == 3
+    assert ended.code == 2
     assert is_complaint(ended.err)
     assert "Errno" not in ended.err
 

@@ -30,7 +30,14 @@ from kdbench.suites import SUITES, Suite, get_suite, parse_suite
 from kdbench.trials.trial import Trial, teacher_trial
 
 #: Methods that can stand in a sum, the shortest names first.
-SUMMANDS = sorted((name for name in METHODS if "distill" in METHODS.get(name).terms.values()), key=len)
+SUMMANDS = sorted(
+    (
+        name
+        for name in METHODS
+        if "distill" in METHODS.get(name).terms.values() and METHODS.get(name).budget.deployed == "student"
+    ),
+    key=len,
+)
 
 
 def long_sum(characters: int) -> str:
