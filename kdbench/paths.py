@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import platformdirs
 
+from kdbench.environment import folder
+
 
 def cache_dir() -> Path:
     """``$KDBENCH_CACHE``, else the platform's cache folder for kdbench; it need not exist yet."""
-    chosen = os.environ.get("KDBENCH_CACHE")
-    return Path(chosen).expanduser() if chosen else Path(platformdirs.user_cache_dir("kdbench"))
+    return folder("KDBENCH_CACHE") or Path(platformdirs.user_cache_dir("kdbench"))

@@ -11,7 +11,8 @@ from bench import PACKAGE, ROOT
 #: From the ground up. A room imports from rooms below it; rooms of one floor know nothing of one another.
 FLOORS = (
     ("errors", "canonical"),
-    ("paths", "registry", "shipped", "protocol", "environment"),
+    ("environment",),
+    ("paths", "registry", "shipped", "protocol"),
     ("stats", "data", "models"),
     ("methods",),
     ("methods.zoo", "trials"),

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kdbench import environment
 from kdbench.cli.plan_text import say_plan
 from kdbench.data import data_root, download_allowed
 from kdbench.errors import EXIT_INCOMPLETE, EXIT_INTERRUPTED, EXIT_OK
@@ -64,6 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(options: argparse.Namespace) -> int:
     from kdbench.plugins import load_plugins
 
+    environment.check()
     load_plugins(options.plugin)
     store = Store(Path(options.results))
     suite = get_suite(options.suite)
