@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import suppress
 from pathlib import Path
 
 import platformdirs
 
+from kdbench.environment import folder
 from kdbench.errors import UserError
 
 #: What kdbench keeps in its cache folder, beside ``data`` where that is the data root.
@@ -16,8 +16,8 @@ CACHE_FOLDERS = ("checkpoints", "identity", "images", "locks", "outputs", "runs"
 
 def cache_dir() -> Path:
     """``$KDBENCH_CACHE``, else the platform's cache folder for kdbench; it need not exist yet."""
-    if chosen := os.environ.get("KDBENCH_CACHE"):
-        return expanded(chosen)
+    if chosen := folder("KDBENCH_CACHE"):
+        return chosen
     with suppress(RuntimeError):  # where there is no home; in older versions of platformdirs it is "~" itself
         if (found := Path(platformdirs.user_cache_dir("kdbench"))).is_absolute():
             return found

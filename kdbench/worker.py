@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import sys
 
-from kdbench.jobs.worker import main
+from kdbench.environment import pin
 
 if __name__ == "__main__":
+    pin()
+
+    from kdbench.jobs.worker import main
+
     sys.exit(main(sys.argv[1:]))

@@ -13,13 +13,13 @@ import pytest
 from hypothesis import settings
 
 os.environ["OMP_NUM_THREADS"] = "1"
-settings.register_profile("any machine", deadline=None)  # no test fails as a machine is busy
-settings.load_profile("any machine")
-
 from bench import METHOD_ROWS, PACKAGE, Bench, registries_kept, suite_text
 
 from kdbench.records import Record
 from kdbench.suites import SUITES, Suite, get_suite, parse_suite
+
+settings.register_profile("any machine", deadline=None)  # no test fails as a machine is busy
+settings.load_profile("any machine")
 
 
 @pytest.fixture(autouse=True)

@@ -146,7 +146,7 @@ def test_a_user_without_a_home_names_the_folders(monkeypatch: pytest.MonkeyPatch
         cache_dir()
     for name in ("KDBENCH_CACHE", "KDBENCH_DATA"):
         monkeypatch.setenv(name, "~/there")
-        with pytest.raises(UserError, match="~/there: there is no home folder to put in the place of ~"):
+        with pytest.raises(UserError, match=f"{name} is '~/there', and nobody here has that home folder"):
             cache_dir() if name == "KDBENCH_CACHE" else data_root(None)
     monkeypatch.setenv("KDBENCH_CACHE", "/somewhere")
     assert cache_dir() == Path("/somewhere")

@@ -11,8 +11,8 @@ from bench import PACKAGE, ROOT
 #: From the ground up. A room imports from rooms below it; rooms of one floor know nothing of one another.
 FLOORS = (
     ("errors", "canonical"),
-    ("names", "toml"),
-    ("paths", "folders", "registry", "shipped", "protocol", "environment"),
+    ("names", "toml", "environment"),
+    ("paths", "folders", "registry", "shipped", "protocol"),
     ("stats", "data", "models"),
     ("methods",),
     ("methods.zoo", "trials"),

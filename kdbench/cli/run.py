@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kdbench import environment
 from kdbench.cli.plan_text import say_plan
 from kdbench.cli.say import many, say
 from kdbench.cli.site import SITE
@@ -65,6 +66,7 @@ def main(options: argparse.Namespace) -> int:
     from kdbench.plugins import load_plugins
     from kdbench.render import first_page
 
+    environment.check()
     load_plugins(options.plugin)
     store = Store(Path(options.results))
     suite = get_suite(options.suite)

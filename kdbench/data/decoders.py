@@ -23,11 +23,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from kdbench import environment
 from kdbench.data.decoding import decode
 from kdbench.data.files import ImageFiles
 from kdbench.data.spec import Images
 from kdbench.data.splits import shards
-from kdbench.errors import DataError, UserError
+from kdbench.errors import DataError
 
 #: Images a process is given at a time.
 PIECE = 32
@@ -80,10 +81,7 @@ class Decoders:
 @cache
 def decoders() -> Decoders:
     """This process's, as many as ``KDBENCH_DECODERS`` says; none without it."""
-    wanted = os.environ.get("KDBENCH_DECODERS", "0")
-    if not wanted.isdecimal():
-        raise UserError(f"KDBENCH_DECODERS must be a whole number from 0, not {wanted!r}.")
-    return Decoders(int(wanted))
+    return Decoders(environment.decoders())
 
 
 def pieces_of(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import importlib
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
+from kdbench import environment
 from kdbench.data import mapped
 from kdbench.data.builtin import BUILTIN
 from kdbench.data.checks import check_labels
@@ -26,13 +26,13 @@ for _spec in BUILTIN:
 
 def data_root(option: str | None) -> Path:
     """The folder that holds the data sets: the option, else ``$KDBENCH_DATA``, else ``data`` in the cache folder."""
-    chosen = option or os.environ.get("KDBENCH_DATA")
-    return expanded(chosen) if chosen else cache_dir() / "data"
+    chosen = expanded(option) if option else environment.folder("KDBENCH_DATA")
+    return chosen or cache_dir() / "data"
 
 
 def download_allowed(option: bool) -> bool:
     """Whether the user asked for downloads: by the option or by ``KDBENCH_DOWNLOAD=1``."""
-    return option or os.environ.get("KDBENCH_DOWNLOAD", "").lower() in ("1", "true", "yes")
+    return environment.download() or option
 
 
 def load(name: str, root: Path | None = None, download: bool = False) -> Dataset:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import torch
 from torch import nn
 
 from kdbench.data import Dataset, load
+from kdbench.environment import checkpoint_seconds
 from kdbench.errors import UserError
 from kdbench.jobs.clerk import Clerk
 from kdbench.measure.cost import forget_peak
@@ -38,8 +38,8 @@ from kdbench.train.remembered import Remembered, recalled_by, remember
 from kdbench.train.room import Probe, Room, free_memory
 from kdbench.trials.trial import Trial, teacher_identity
 
-#: Seconds between two checkpoints: what a kill can cost.
-CHECKPOINT_SECONDS = float(os.environ.get("KDBENCH_CHECKPOINT_SECONDS", "60"))
+#: Seconds between two checkpoints, which is what a kill can cost, where the environment says nothing.
+CHECKPOINT_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,12 @@ def _train_some(task: Task, waiting: Sequence[Trial], common: _Common, clerk: Cl
         members,
         common.batches,
         common.teacher,
-        Saver(task.cache / "checkpoints", CHECKPOINT_SECONDS, clerk.machine, partial(_note, clerk.emit)),
+        Saver(
+            task.cache / "checkpoints",
+            checkpoint_seconds(CHECKPOINT_SECONDS),
+            clerk.machine,
+            partial(_note, clerk.emit),
+        ),
         clerk.emit,
         lambda member, outcome: clerk.ended(member, outcome, account),
         Crew(common.cores, common.batches.protocol.threads),

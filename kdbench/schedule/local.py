@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+from kdbench.environment import pinned
 from kdbench.errors import plain, reason
 from kdbench.plan.task import EXIT_DEVICE, EXIT_REFUSED, Task
 from kdbench.schedule.base import Event, Report, Watch
@@ -150,10 +151,9 @@ class LocalExecutor:
         threads = str(task.threads)
         return {
             "KDBENCH_DECODERS": str(cores() // self.slots if self.devices else 0),
-            **os.environ,
+            **pinned(os.environ),
             "OMP_NUM_THREADS": threads,
             "MKL_NUM_THREADS": threads,
-            "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
             "CUDA_VISIBLE_DEVICES": self.devices[slot % len(self.devices)] if self.devices else "",
         }
 
