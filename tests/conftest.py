@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import signal
@@ -58,6 +59,13 @@ def _measured_in_a_moment() -> Iterator[None]:
             patch.setattr(throughput, "REFERENCE_BATCH", 1)
             patch.setattr(throughput, "SHORTEST", 0.0)
         yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _little_to_collect() -> None:
+    """Each training ends with a garbage collection, which need not look at what was imported and collected by then."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
