@@ -81,7 +81,7 @@ def test_nothing_that_the_key_leaves_out_changes_a_bit(
     memory=st.sampled_from([1, 2**40]),
     kills=st.lists(st.integers(0, 40), max_size=2),
 )
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, suppress_health_check=list(HealthCheck))
 def test_whatever_comes_together_changes_no_bit(
     undisturbed: Undisturbed, order: list[int], count: int, cores: int, share: float, memory: int, kills: list[int]
 ) -> None:
