@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import signal
@@ -10,16 +11,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 os.environ["OMP_NUM_THREADS"] = "1"
-from bench import METHOD_ROWS, PACKAGE, Bench, registries_kept, suite_text
+
+from bench import METHOD_ROWS, PACKAGE, PATIENCE, Bench, registries_kept, suite_text
 
 from kdbench.records import Record
 from kdbench.suites import SUITES, Suite, get_suite, parse_suite
 
-settings.register_profile("any machine", deadline=None)  # no test fails as a machine is busy
-settings.load_profile("any machine")
+settings.register_profile("patient", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 
 @pytest.fixture(autouse=True)
@@ -55,16 +57,28 @@ def _torch_as_it_was() -> Iterator[None]:
 
 @pytest.fixture(autouse=True, scope="session")
 def _measured_in_a_moment() -> Iterator[None]:
-    """What a record says of speed is measured as ever, only shorter: no test looks at how large it is."""
+    """What a record says of speed is measured as ever, only shorter, and on a machine however slow.
+
+    No test looks at how large it is.
+    """
     with pytest.MonkeyPatch.context() as patch:
         if "torch" in sys.modules:
             from kdbench.measure import throughput
+            from kdbench.train import pace
 
             patch.setattr(throughput, "BATCHES", (1, 4))
             patch.setattr(throughput, "ROUNDS", 1)
             patch.setattr(throughput, "REFERENCE_BATCH", 1)
             patch.setattr(throughput, "SHORTEST", 0.0)
+            patch.setattr(pace, "SECONDS", PATIENCE)
         yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _little_to_collect() -> None:
+    """Each training ends with a garbage collection, which need not look at what was imported and collected by then."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

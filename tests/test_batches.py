@@ -50,7 +50,7 @@ def test_the_last_batch_of_an_epoch_may_be_short() -> None:
     assert len(made.batch(11).y) == 128
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.lists(st.integers(0, 3 * STEPS - 1), min_size=1, max_size=6))
 def test_a_batch_is_the_same_in_whatever_order_it_is_asked_for(steps: list[int]) -> None:
     made, fresh = batches(augmentation="crop_flip", pad=1), batches(augmentation="crop_flip", pad=1)

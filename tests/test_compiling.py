@@ -43,8 +43,6 @@ def test_compiled_killed_and_resumed(bench: Bench, make_suite: MakeSuite, monkey
     losses = [record["curve"][-1]["losses"]["kd"] for record in (one, other)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-2)
     assert losses[0] != losses[1]
-    # Three batches an epoch, two epochs; the first of each size is compiled and not counted.
-    assert other["cost"]["seconds"] < 10 * one["cost"]["seconds"]
 
     again = bench.again("again")
     shutil.copytree(bench.folder / "cache" / "teachers", again.folder / "cache" / "teachers")

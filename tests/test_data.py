@@ -263,7 +263,7 @@ def test_downloads_only_when_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         lambda labels: st.tuples(st.just(labels), st.integers(0, len(labels) - 1), st.integers(0, 2**40))
     )
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_split_is_exact_stratified_and_disjoint(case: tuple[list[int], int, int]) -> None:
     labels, holdout, seed = np.array(case[0]), case[1], case[2]
     train, held = data.split(labels, holdout, seed)

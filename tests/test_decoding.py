@@ -114,7 +114,7 @@ def test_a_large_photograph_is_decoded_at_a_part_of_its_size(tmp_path: Path, kin
 
 
 @given(st.lists(st.integers(0, 2**64 - 1), min_size=11, max_size=11), st.integers(1, 3000), st.integers(1, 3000))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_a_crop_lies_inside_the_image(words: list[int], width: int, height: int) -> None:
     left, top, w, h = crop_box(words, width, height)
     assert 0 <= left <= left + w <= width

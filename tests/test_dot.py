@@ -16,7 +16,7 @@ from kdbench.methods.zoo.dot import TwoMomenta
 from kdbench.train.conformance import make_bench
 from kdbench.train.member import Member
 
-quick = settings(max_examples=15, deadline=None)
+quick = settings(max_examples=15)
 rates = st.floats(0.01, 0.5)
 
 

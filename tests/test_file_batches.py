@@ -114,7 +114,7 @@ def by_place(made: FileBatches, epoch: int = 0) -> torch.Tensor:
     return torch.cat([batch.x for batch in shown])[torch.cat([batch.index for batch in shown]).argsort()]
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.integers(-STEPS, EPOCHS * STEPS - 1), min_size=1, max_size=5), st.booleans())
 def test_a_batch_is_the_same_whoever_decodes_it_and_whenever(
     dataset: Dataset, pools: dict[int, Decoders], steps: list[int], strong: bool

@@ -17,7 +17,7 @@ from kdbench.methods.base import Method
 from kdbench.models.outputs import Outputs
 
 SIDES = [(2, 2), (4, 2), (2, 4), (1, 3)]
-quick = settings(max_examples=20, deadline=None)
+quick = settings(max_examples=20)
 seeds = st.integers(0, 2**16)
 sides = st.sampled_from(SIDES)
 

@@ -185,8 +185,10 @@ def test_killed_after_the_last_step_only_the_record_is_made(
     assert all(same_bits(records[label], expected[label]) for label in METHODS)
 
 
-LONG = suite_text(["ce"], epochs=6, batch=16)
+LONG = suite_text(["slow"], epochs=4, batch=16)
 LONG_STEPS = 75
+#: So that the end does not come before the kill, however late that is.
+SLOW = {"top": "import time", "loss": "time.sleep(float(os.environ.get('SLOW', 0)))"}
 
 
 def worker_of(parent: int, other_than: int = 0) -> int:
@@ -217,33 +219,36 @@ def test_real_processes_killed_with_kill_9(bench: Bench) -> None:
 
     The first time the run starts it again; the second time nothing is left running, and the next run goes on.
     """
+    plugin = bench.plugin("slow", **SLOW)
+    load_plugins([plugin])
     (trial,) = bench.trials(parse_suite(LONG, "tiny.toml"))
+    command = ["run", "--suite", "tiny", "--plugin", plugin, "--slots", "1", "--device", "cpu"]
     run = subprocess.Popen(
-        [sys.executable, "-m", "kdbench", "run", "--suite", "tiny", "--slots", "1", "--device", "cpu"],
+        [sys.executable, "-m", "kdbench", *command],
         cwd=bench.folder,
-        env=bench.environment(bench.install_suite(LONG), KDBENCH_CHECKPOINT_SECONDS="0.2"),
+        env=bench.environment(bench.install_suite(LONG), KDBENCH_CHECKPOINT_SECONDS="0.2", SLOW="0.02"),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     )
     path = bench.folder / "cache" / "checkpoints" / f"{trial.key}.ckpt"
     try:
         first = wait_until(lambda: worker_of(run.pid))
-        reached = wait_until(lambda: stopped_inside_an_epoch(path, first, 0), 120)
+        reached = wait_until(lambda: stopped_inside_an_epoch(path, first, 0))
         os.kill(first, signal.SIGKILL)
         second = wait_until(lambda: worker_of(run.pid, first))
-        wait_until(lambda: stopped_inside_an_epoch(path, second, reached), 120)
+        wait_until(lambda: stopped_inside_an_epoch(path, second, reached))
     finally:
         run.kill()
         run.wait()
     os.kill(second, signal.SIGCONT)
-    wait_until(lambda: not alive(second), 20)
+    wait_until(lambda: not alive(second))
     assert run.stdout is not None
     assert "retried: its worker was ended by SIGKILL" in run.stdout.read().decode()
     assert bench.records() == {}
-    record = bench.train([trial])["ce"]
+    record = bench.train([trial])["slow"]
     assert record["provenance"]["resumed"] == 2
     reference = bench.again("reference")
-    assert same_bits(record, reference.train([trial])["ce"])
+    assert same_bits(record, reference.train([trial])["slow"])
 
 
 def test_attempts_are_on_the_record(bench: Bench) -> None:

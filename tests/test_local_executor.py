@@ -32,7 +32,7 @@ class TestLocal(ExecutorConformance):
                 signal.raise_signal(signal.SIGINT)
 
         assert self.run(1, self.task("t", "stubborn"), watch=interrupt).interrupted
-        assert not alive(self.journal("start")[0]["pid"])
+        wait_until(lambda: not alive(self.journal("start")[0]["pid"]))
 
     def test_an_error_in_the_watcher_ends_the_workers(self) -> None:
         def fail(_: str, event: dict[str, Any]) -> None:
@@ -42,7 +42,7 @@ class TestLocal(ExecutorConformance):
         with pytest.raises(BrokenPipeError):
             self.run(1, self.task("t", "parent"), watch=fail)
         (worker,) = self.journal("child")
-        wait_until(lambda: not alive(worker["pid"]) and not alive(worker["child"]), 20)
+        wait_until(lambda: not alive(worker["pid"]) and not alive(worker["child"]))
 
     def test_the_last_words_of_a_worker_are_waited_for(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """The thread that reads a worker may lag behind its end on a busy machine."""
@@ -86,11 +86,11 @@ command = [sys.executable, "-S", {str(actor)!r}]
 LocalExecutor(1, here / "runs", command=lambda file: command).run([task], lambda *_: None)
 """
     process = subprocess.Popen([sys.executable, "-c", parent], env={**os.environ, "PYTHONPATH": str(PACKAGE)})
-    pid = int(wait_until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text(), 30))
+    pid = int(wait_until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text()))
     assert alive(pid)
     process.kill()
     process.wait()
-    wait_until(lambda: not alive(pid), 20)
+    wait_until(lambda: not alive(pid))
 
 
 def test_a_task_survives_its_file(tmp_path: Path) -> None:

@@ -120,7 +120,7 @@ def test_parts_of_a_sum_whose_terms_share_a_name_are_told_apart() -> None:
     assert set(run("dkd+kd", *_both())) == set(terms)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.floats(0.1, 20), st.floats(-50, 50), st.booleans())
 def test_standardised_logits_ignore_positive_affine_maps(scale: float, shift: float, unbiased: bool) -> None:
     z = torch.randn(5, 11, dtype=torch.float64, generator=torch.Generator().manual_seed(3))

@@ -24,7 +24,7 @@ from kdbench.methods.zoo.ttm import ttm_loss
 from kdbench.methods.zoo.wttm import power_sum, wttm_loss
 from kdbench.models.outputs import Outputs
 
-quick = settings(max_examples=25, deadline=None)
+quick = settings(max_examples=25)
 seeds = st.integers(0, 2**16)
 temperatures = st.floats(1.25, 20)
 

@@ -34,7 +34,7 @@ LOGIT = ["sdd_kd", "sdd_dkd", "sdd_nkd"]
 NAMES = ["srrl", "simkd", "ijckd", "cat_kd", "reviewkd", "semckd", "ofd", "wkd_f", "nd", "norm", *LOGIT]
 #: Not all: a batch or a grid of another size does not fit the fake networks; both have tests of their own.
 KNOBS = [(name, knob) for name in NAMES for knob in METHODS.get(name).hyperparameters if knob not in ("batch", "grid")]
-quick = settings(max_examples=20, deadline=None)
+quick = settings(max_examples=20)
 seeds = st.integers(0, 2**16)
 X = torch.rand(4, 3, 16, 16, generator=rng(5))
 

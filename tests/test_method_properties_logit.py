@@ -30,7 +30,7 @@ from kdbench.methods.zoo.wkd_l import class_similarity, transport_cost
 from kdbench.methods.zoo.wsld import sample_weights, weighted_soft_label_loss
 from kdbench.models.outputs import Outputs
 
-quick = settings(max_examples=10, deadline=None)
+quick = settings(max_examples=10)
 OURS = (
     *("abkd", "abkd_dkd", "bkd", "ctkd", "dml", "ipwd", "logit_mse", "luminet", "nkd", "ofa", "rld", "skd_direction"),
     *("tekap", "tf_kd_reg", "tf_kd_self", "uskd", "wkd_l", "wsld"),

@@ -35,7 +35,7 @@ from kdbench.methods.zoo.srd import difference_loss
 from kdbench.methods.zoo.vid import Likelihood
 from kdbench.models.outputs import DataSpec, Outputs
 
-quick = settings(max_examples=15, deadline=None)
+quick = settings(max_examples=15)
 seeds = st.integers(0, 2**16)
 scales = st.floats(0.1, 10)
 

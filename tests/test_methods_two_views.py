@@ -21,7 +21,7 @@ from kdbench.models.outputs import DataSpec, Outputs
 from kdbench.train import batches
 from kdbench.train.conformance import make_bench
 
-quick = settings(max_examples=10, deadline=None)
+quick = settings(max_examples=10)
 CASES = [case for case in INDEX if case.get("adapter") == "views"]
 CORRELATIONS = [case for case in INDEX if case.get("adapter") == "correlation"]
 

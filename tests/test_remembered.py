@@ -24,7 +24,7 @@ from kdbench.train import remembered
 
 MakeSuite = Callable[[str], Suite]
 FIXED = {"protocol": {"augmentation": "none", "batch": 200}}
-ROWS = [{"name": "ce", **FIXED}, {"name": "kd", **FIXED}, {"name": "rkd", **FIXED}]
+ROWS = [{"name": "ce", **FIXED}, {"name": "kd", **FIXED}, {"name": "pkt", **FIXED}]
 
 
 @pytest.fixture

@@ -55,7 +55,7 @@ def _built(seed: int, **overrides: float) -> tuple[Method, Outputs, Outputs]:
 
 
 @given(seeds)
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_without_noise_the_first_step_is_crd_with_a_teacher_that_is_met_twice(seed):
     method, student, teacher = _built(seed, noise=0.0)
     crd = build("crd", student, teacher)

@@ -1,4 +1,4 @@
-"""The wheel works alone: far from the checkout it trains rows of a suite and a plugin's method, and builds the site."""
+"""The wheel works alone: far from the checkout the tutorial is followed with it, and the README's method is tried."""
 
 from __future__ import annotations
 
@@ -9,10 +9,17 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+from bench import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
+# The tutorial's commands as a newcomer's shell has them, but installing where the wheel is, from this machine alone.
+SHELL = r"""
+set -eu
+pip() { shift; "$PY" -m pip install -q --no-deps --no-build-isolation --no-index --target "$TARGET" "$@"; }
+pytest() { "$PY" -m pytest -q -p no:cacheprovider "$@"; }
+"""
 
 
 @dataclass(frozen=True)
@@ -22,22 +29,24 @@ class Installed:
     target: Path
     place: Path
 
-    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def run(self, *command: str | Path) -> str:
+        """Run ``command``, for which kdbench is what is installed here; its standard output, if it succeeded."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("KDBENCH_", "PYTHON"))}
-        environment = {**kept, "PYTHONPATH": str(self.target), "KDBENCH_CACHE": str(self.place.parent / "cache")}
-        return subprocess.run(
-            [sys.executable, *arguments], cwd=self.place, env=environment, capture_output=True, text=True, timeout=600
-        )
-
-    def kdbench(self, *arguments: str) -> str:
-        """Run the command; its standard output, after checking that it succeeded."""
-        done = self.run("-m", "kdbench", *arguments)
-        assert done.returncode == 0, done.stderr
+        environment = {
+            **kept,
+            "PYTHONPATH": str(self.target),
+            "PATH": os.pathsep.join([str(self.target / "bin"), os.environ["PATH"]]),
+            "KDBENCH_CACHE": str(self.target.parent / "cache"),
+            "PY": sys.executable,
+            "TARGET": str(self.target),
+        }
+        done = subprocess.run(command, cwd=self.place, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
 
 def python(*arguments: str | Path) -> None:
-    subprocess.run([sys.executable, *map(str, arguments)], check=True, capture_output=True, timeout=300)
+    subprocess.run([sys.executable, *map(str, arguments)], check=True, capture_output=True)
 
 
 def files(folder: Path) -> set[str]:
@@ -57,17 +66,19 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
 
 
 @pytest.fixture(scope="module")
-def trained(installed: Installed) -> Installed:
-    """The same after a run of two rows of the suite and of the README's plugin."""
-    plugin = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
-    assert plugin
-    (installed.place / "logit_mse.py").write_text(plugin[1], encoding="utf-8")
-    said = installed.kdbench(
-        "run", "--suite", "digits", "--seeds", "1", "--plugin", "logit_mse.py",
-        "--method", "ce", "--method", "kd", "--method", "logit-mse",
-    )  # fmt: skip
-    assert said.rstrip().endswith(str(installed.place / "site/public/index.html"))
-    return installed
+def said(installed: Installed) -> str:
+    """What the tutorial's commands said, run in their order in the empty folder."""
+    blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "docs" / "tutorial.md").read_text("utf-8"), re.DOTALL)
+    assert len(blocks) == 5
+    return installed.run("bash", "-c", SHELL + "\n".join(blocks))
+
+
+def records(installed: Installed, results: str) -> dict[str, dict[str, Any]]:
+    """The records of the trials of the suite, by label; each has its predictions."""
+    folder = installed.place / results / "v1/digits@1"
+    found = [json.loads(path.read_text("utf-8")) for path in folder.glob("*.json")]
+    assert all((folder / record["predictions"]["file"]).is_file() for record in found)
+    return {record["label"]: record for record in found}
 
 
 def test_it_carries_all_that_the_package_reads(installed: Installed) -> None:
@@ -81,14 +92,34 @@ def test_it_carries_all_that_the_package_reads(installed: Installed) -> None:
     assert files(installed.target / "kdbench") == wanted
 
 
-def test_a_run_leaves_a_record_of_each_trial_made_by_the_installed_code(trained: Installed) -> None:
-    folder = trained.place / "results/v1/digits@1"
-    records = [json.loads(path.read_text()) for path in folder.glob("*.json")]
-    assert sorted(record["label"] for record in records) == ["ce", "kd", "logit-mse"]
-    for record in records:
+def test_the_tutorial_can_be_followed(installed: Installed, said: str) -> None:
+    assert "soft-l1: passed: deterministic" in said
+    assert said.rstrip().endswith(str(installed.place / "my-site" / "index.html"))
+    page = (installed.place / "my-site" / "methods" / "soft-l1.html").read_text("utf-8")
+    assert "kdbench-soft-l1" in page
+    assert "softens both networks" in page, "from the card that new-method wrote"
+
+
+def test_its_records_are_of_the_installed_code(installed: Installed, said: str) -> None:
+    found = records(installed, "my-results")
+    assert sorted(found) == ["ce", "kd", "soft-l1"]
+    for record in found.values():
         assert record["status"] == "finished"
-        assert (folder / record["predictions"]["file"]).is_file()
         assert record["provenance"]["git_sha"] is None, "its worker ran from a checkout"
+
+
+def test_the_method_of_the_readme_joins_what_is_recorded(installed: Installed, said: str) -> None:
+    plugin = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
+    assert plugin
+    (installed.place / "logit_mse.py").write_text(plugin[1], encoding="utf-8")
+    command = "kdbench run --suite digits --seeds 1 --plugin logit_mse.py --method ce --method logit-mse"
+    assert "2 trials, 1 recorded in my-results, 1 to train" in installed.run(
+        *command.split(), "--results", "my-results", "--out", "my-site"
+    )
+    assert records(installed, "my-results")["logit-mse"]["status"] == "finished"
+    page = (installed.place / "my-site" / "suites" / "digits@1.html").read_text("utf-8")
+    assert "logit-mse" in page
+    assert "soft-l1" in page
 
 
 def test_nothing_is_imported_from_the_checkout(installed: Installed) -> None:
@@ -97,23 +128,16 @@ import sys, kdbench.cli.run, kdbench.render, kdbench.worker, kdbench.jobs.cohort
 for module in list(sys.modules.values()):
     print(getattr(module, "__file__", None))
 """
-    done = installed.run("-c", code)
-    assert done.returncode == 0, done.stderr
-    assert str(installed.target / "kdbench/jobs/cohort.py") in done.stdout.splitlines()
-    assert not [line for line in done.stdout.splitlines() if line.startswith(str(ROOT / "kdbench"))]
+    imported = installed.run(sys.executable, "-c", code).splitlines()
+    assert str(installed.target / "kdbench/jobs/cohort.py") in imported
+    assert not [path for path in imported if path.startswith(str(ROOT / "kdbench"))]
 
 
-def test_the_site_shows_the_literature_and_what_was_measured(trained: Installed) -> None:
-    trained.kdbench("site", "--out", "pages")
-    pages = trained.place / "pages"
-    assert "72.19" in (pages / "pairs/imagenet/resnet34--resnet18.html").read_text(encoding="utf-8")
-    assert "logit-mse" in (pages / "suites/digits@1.html").read_text(encoding="utf-8")
-
-
-def test_the_site_without_results_shows_the_records_that_came_along(installed: Installed, tmp_path: Path) -> None:
-    if not (ROOT / "results/v1").is_dir():
-        pytest.skip("this checkout has no records of its own")
-    elsewhere = Installed(installed.target, tmp_path)
-    elsewhere.kdbench("site")
+def test_without_results_the_site_shows_the_literature_and_the_records_that_came_along(
+    installed: Installed, tmp_path: Path
+) -> None:
+    Installed(installed.target, tmp_path).run("kdbench", "site")
+    pages = tmp_path / "site/public"
+    assert "72.19" in (pages / "pairs/imagenet/resnet34--resnet18.html").read_text("utf-8")
     suites = {path.name for path in (ROOT / "results/v1").iterdir() if path.name != "teachers"}
-    assert {f"{name}.html" for name in suites} == {path.name for path in (tmp_path / "site/public/suites").iterdir()}
+    assert {f"{name}.html" for name in suites} == {path.name for path in (pages / "suites").iterdir()}

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bench import Bench, suite_text, wait_until
+from bench import PATIENCE, Bench, suite_text, wait_until
 
 from kdbench.jobs.worker import locked, run
 from kdbench.plan.task import EXIT_DEVICE, EXIT_REFUSED, Task
@@ -52,7 +52,7 @@ def test_a_gpu_that_fails_has_an_exit_code_of_its_own(bench: Bench, make_suite: 
     worker = start(bench, task)
     assert worker.stdout is not None
     assert b'"trial"' not in worker.stdout.read()
-    assert worker.wait(timeout=20) == EXIT_DEVICE
+    assert worker.wait(PATIENCE) == EXIT_DEVICE
     assert bench.records() == {}
 
 
@@ -63,7 +63,7 @@ def test_a_refusal_is_one_event_and_an_exit_code_of_its_own(bench: Bench, task: 
     assert worker.stdout is not None
     assert worker.stderr is not None
     out, err = worker.stdout.read(), worker.stderr.read()
-    assert worker.wait(timeout=20) == EXIT_REFUSED
+    assert worker.wait(PATIENCE) == EXIT_REFUSED
     (event,) = map(json.loads, out.splitlines())
     assert event["event"] == "refused"
     assert "defines no MethodSpec" in event["text"]
@@ -78,7 +78,7 @@ def test_it_ends_when_its_standard_input_closes(bench: Bench, task: Task, how: s
     if how == "closed":
         assert worker.stdin is not None
         worker.stdin.close()
-        assert worker.wait(timeout=20) == 3
+        assert worker.wait(PATIENCE) == 3
     else:
         with pytest.raises(subprocess.TimeoutExpired):
             worker.wait(timeout=0.5)
@@ -108,7 +108,8 @@ def test_a_second_run_waits_for_the_first_and_trains_nothing_again(bench: Bench,
         wait_until(lambda: events)
         assert events[0]["event"] == "waiting"
         shutil.copytree(other.folder / "results", bench.folder / "results")
-    second.join(60)
+    second.join(PATIENCE)
+    assert not second.is_alive()
     assert [event["event"] for event in events] == ["waiting"]
 
 

@@ -31,5 +31,8 @@ def seeded(*words: object) -> Iterator[None]:
     """Run a block under torch's global generators seeded from ``words``; the state before is put back."""
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
     with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(derive(*words) & 0x7FFF_FFFF_FFFF_FFFF)
+        seed = derive(*words) & 0x7FFF_FFFF_FFFF_FFFF
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed looks at every kind of device first
+        if devices:
+            torch.cuda.manual_seed_all(seed)
         yield
