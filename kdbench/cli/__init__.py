@@ -6,11 +6,10 @@ import argparse
 import importlib
 import os
 import sys
-from io import TextIOWrapper
 from types import ModuleType
 
 from kdbench import __version__
-from kdbench.cli.say import complain
+from kdbench.cli.say import complain, prepare_streams
 from kdbench.errors import EXIT_INCOMPLETE, EXIT_INTERRUPTED, EXIT_OK, UserError, reason
 
 #: Command -> one line for ``kdbench --help``.
@@ -33,9 +32,7 @@ def module_of(command: str) -> ModuleType:
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit code; a user's mistake is one sentence on standard error."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):  # what its encoding lacks is written out, and no reason to end
-            stream.reconfigure(errors="backslashreplace")
+    prepare_streams()
     parser = argparse.ArgumentParser(
         prog="kdbench", description="A benchmark suite and leaderboard for knowledge distillation.", allow_abbrev=False
     )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from kdbench import environment
 from kdbench.cli.plan_text import say_plan
-from kdbench.cli.say import many, say
+from kdbench.cli.say import many, outlive_readers, say
 from kdbench.cli.site import SITE
 from kdbench.data import data_root, download_allowed
 from kdbench.errors import EXIT_INCOMPLETE, EXIT_INTERRUPTED, EXIT_OK, UserError
@@ -68,6 +68,7 @@ def main(options: argparse.Namespace) -> int:
 
     environment.check()
     load_plugins(options.plugin)
+    outlive_readers()
     store = Store(Path(options.results))
     suite = get_suite(options.suite)
     machine = find_machine(options.device, options.slots, suite.protocol.threads)

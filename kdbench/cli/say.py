@@ -2,15 +2,39 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from io import TextIOWrapper
 from typing import IO
 
 from kdbench.errors import plain, sentence
 
+_outliving = False
+
+
+def prepare_streams() -> None:
+    """Have all three standard streams, even where the caller closed some; any letter can be written to them."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:
+            found = os.open(os.devnull, os.O_RDWR)  # a file that is opened next must not take the stream's place
+            if found != number:
+                os.dup2(found, number)
+                os.close(found)
+            setattr(sys, name, open(number, mode, encoding="utf-8"))  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # what its encoding lacks is written out, and no reason to end
+            stream.reconfigure(errors="backslashreplace")
+
+
+def outlive_readers() -> None:
+    """From here on, what nobody reads any more is dropped: a training does not end as ``| head`` has seen enough."""
+    global _outliving
+    _outliving = True
+
 
 def say(text: object = "", stream: IO[str] | None = None) -> None:
     """Print a line at once, to ``stream`` or standard output."""
-    print(plain(text), file=stream, flush=True)
+    _print(plain(text), stream or sys.stdout)
 
 
 def many(count: int, noun: str) -> str:
@@ -20,4 +44,13 @@ def many(count: int, noun: str) -> str:
 
 def complain(text: object) -> None:
     """Print what is wrong, as one sentence, to standard error."""
-    print(f"kdbench: {sentence(text)}", file=sys.stderr, flush=True)
+    _print(f"kdbench: {sentence(text)}", sys.stderr)
+
+
+def _print(text: str, stream: IO[str]) -> None:
+    try:
+        print(text, file=stream, flush=True)
+    except BrokenPipeError:
+        if not _outliving:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -19,9 +19,19 @@ def find_machine(device: str, slots: int | None, threads: int) -> Machine:
     if slots is not None and not 1 <= slots <= MOST_SLOTS:
         raise UserError(f"--slots must be at {'least 1' if slots < 1 else f'most {MOST_SLOTS}'}, not {shown(slots)}.")
     found = gpus() if device != "cpu" else ()
+    if device == "cuda" and not found:
+        _check_cuda()
     if device == "cpu" or (device == "auto" and not found):
         return Machine("cpu", slots or max(cores() // threads, 1))
     return Machine("cuda", slots or max(len(found), 1), found or ("0",))
+
+
+def _check_cuda() -> None:
+    """UserError where torch, too, sees no GPU: the driver's tool may be missing, or be another maker's."""
+    import torch
+
+    if not torch.cuda.is_available():
+        raise UserError("--device cuda: torch sees no CUDA device here; use --device cpu, or look at kdbench doctor.")
 
 
 def cores() -> int:

@@ -1,0 +1,68 @@
+"""A run is not its terminal: it trains to the end whoever stops reading, and Ctrl-C is understood at any moment."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bench import PATIENCE, Bench, suite_text
+from test_cli import Cli, cli  # noqa: F401
+
+RUN = [sys.executable, "-m", "kdbench", "run", "--suite", "tiny", "--device", "cpu", "--slots", "1"]
+
+
+def start(bench: Bench, command: list[str], **options: Any) -> subprocess.Popen[bytes]:
+    packages = bench.install_suite(suite_text(["ce"], epochs=1))
+    return subprocess.Popen(command, env=bench.environment(packages), cwd=bench.folder, **options)
+
+
+@pytest.mark.parametrize("closed", [">&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_a_run_whose_streams_are_closed_records_all_the_same(bench: Bench, closed: str) -> None:
+    run = start(bench, ["sh", "-c", f"exec {' '.join(RUN)} {closed}"])
+    assert run.wait(PATIENCE) == 0
+    assert bench.records()["ce"]["status"] == "finished"
+
+
+def test_a_run_that_nobody_reads_any_more_records_all_the_same(bench: Bench) -> None:
+    run = start(bench, RUN, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert run.stdout is not None
+    assert run.stderr is not None
+    run.stdout.close()
+    errors = run.stderr.read().decode()
+    assert (run.wait(PATIENCE), errors) == (0, "")
+    assert bench.records()["ce"]["status"] == "finished"
+
+
+def test_a_list_that_nobody_reads_any_more_ends_without_a_word(bench: Bench) -> None:
+    command = "python -m kdbench list methods | head -1 >/dev/null; exit ${PIPESTATUS[0]}"
+    run = start(bench, ["bash", "-c", command.replace("python", sys.executable)], stderr=subprocess.PIPE)
+    assert run.stderr is not None
+    assert (run.stderr.read(), run.wait(PATIENCE)) == (b"", 0)
+
+
+@pytest.mark.parametrize("seconds", [0.3, 0.7, 1.1, 2.0])
+def test_ctrl_c_is_understood_from_the_first_moment(bench: Bench, seconds: float) -> None:
+    run = start(bench, RUN, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+    time.sleep(seconds)
+    run.send_signal(signal.SIGINT)
+    output, errors = run.communicate(timeout=PATIENCE)
+    assert run.returncode in (130, -signal.SIGINT, 0)  # 0: it had ended by then
+    assert "Traceback" not in (output + errors).decode()
+
+
+def test_a_gpu_that_is_not_there_is_said_before_anything_is_trained(
+    cli: Cli,  # noqa: F811
+    bench: Bench,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("kdbench.schedule.devices.gpus", tuple)
+    monkeypatch.setattr("torch.cuda.is_available", bool)
+    ended = cli("run", "--suite", "digits", "--device", "cuda")
+    assert (ended.code, ended.err.count("\n")) == (2, 1)
+    assert "--device cuda: torch sees no CUDA device here" in ended.err
+    assert not Path("results").exists()
