@@ -45,7 +45,7 @@ def build_record(
         "seed": trial.seed,
         "stream": trial.stream,
         "status": status,
-        "detail": detail[:4000],
+        "detail": _unicode(detail)[:4000],
         "evidence": "measured",
         "numerics": None if numerics is None else dict(numerics),
         "scores": dict(scores or NO_SCORES),
@@ -62,5 +62,10 @@ def build_record(
             attempts=attempts,
             resumed=resumed,
         ),
-        "warnings": list(warnings),
+        "warnings": [_unicode(text) for text in warnings],
     }
+
+
+def _unicode(text: str) -> str:
+    """``text``, which may quote a file's name or a library, without what is no character."""
+    return text.encode("utf-8", "replace").decode("utf-8")
