@@ -99,7 +99,7 @@ def _alive(process: int) -> bool:
 def locked(path: Path, work: str) -> Iterator[None]:
     """Hold the lock file ``path`` as soon as nobody else does, for ``work``; in the end the file is gone."""
     while True:
-        stream = path.open("w")
+        stream = path.open("a")
         _lock(stream.fileno(), work)
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(path.stat(), os.fstat(stream.fileno())):

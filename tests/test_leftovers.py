@@ -281,7 +281,7 @@ def test_a_live_build_is_left_alone_by_another_that_waits(
     out = tmp_path / "pages" / "public"
     build(worlds[0], out)
     with ThreadPoolExecutor(1) as pool:
-        with locked(out.with_name(".public.lock"), "a build"):
+        with locked(out.with_name(".public.kdbench-lock"), "a build"):
             (out.parent / ".public.4000000000.new").mkdir()
             waiting = pool.submit(build, worlds[1], out)
             time.sleep(0.3)

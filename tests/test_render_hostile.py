@@ -23,7 +23,8 @@ SCRIPT = "<script>alert(1)</script>"
 BREAKOUT = '"><img src=x onerror=alert(1)>'
 JAVASCRIPT = "javascript:alert(1)"
 CLIMB = "../../../etc/passwd"
-HOSTILE = [SCRIPT, BREAKOUT, JAVASCRIPT, CLIMB, "\ud800 lone", "{{ 7 * 7 }}", "a\u0000b", "'onfocus=alert(1) x='"]
+SURROGATE = "\ud800 lone"
+HOSTILE = [SCRIPT, BREAKOUT, JAVASCRIPT, CLIMB, SURROGATE, "{{ 7 * 7 }}", "a\u0000b", "'onfocus=alert(1) x='"]
 
 
 def _hostile_record(seed, text):
@@ -73,7 +74,8 @@ def hostile_site(tmp_path_factory):
         everything = Literature((*sound.rows, *rows), {**sound.sources, "evil": source})
         patch.setattr("kdbench.render.site.load", lambda: everything)
         report = build(root / "results", root / "out")
-    assert report.problems == []
+    (problem,) = report.problems
+    assert "holds a lone surrogate" in problem, "records are Unicode; the literature's file cannot hold anything else"
     return root / "out"
 
 

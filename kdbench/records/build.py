@@ -46,7 +46,7 @@ def build_record(
         "seed": trial.seed,
         "stream": trial.stream,
         "status": status,
-        "detail": detail[:LONGEST_TEXT],
+        "detail": _unicode(detail)[:LONGEST_TEXT],
         "evidence": "measured",
         "numerics": None if numerics is None else dict(numerics),
         "scores": dict(scores or NO_SCORES),
@@ -63,5 +63,10 @@ def build_record(
             attempts=attempts,
             resumed=resumed,
         ),
-        "warnings": [warning[:LONGEST_TEXT] for warning in warnings],
+        "warnings": [_unicode(text)[:LONGEST_TEXT] for text in warnings],
     }
+
+
+def _unicode(text: str) -> str:
+    """``text``, which may quote a file's name or a library, without what is no character."""
+    return text.encode("utf-8", "replace").decode("utf-8")

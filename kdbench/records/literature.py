@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kdbench.errors import UserError, reason
+from kdbench.records.reading import read_file
 from kdbench.records.validate import check, schema
 from kdbench.shipped import shipped
 
@@ -93,19 +95,19 @@ def _number(text: str, where: str) -> float | None:
 def _read(path: Path, kind: str) -> Iterator[tuple[str, dict[str, str]]]:
     """Each row of ``path`` with its place; the columns must be the fields of the schema ``kind``."""
     wanted = list(schema(kind)["properties"])
+    if not path.exists():
+        raise UserError(f"{path}: there is no such file; reported numbers need published.csv and sources.csv.")
     try:
-        with path.open(newline="", encoding="utf-8") as stream:
-            reader = csv.DictReader(stream, strict=True)
-            if sorted(reader.fieldnames or ()) != sorted(wanted):
-                raise UserError(f"{path}: row 1: the columns must be {', '.join(wanted)}.")
-            for number, row in enumerate(reader, start=2):
-                where = f"{path}: row {number}"
-                if None in row or None in row.values():
-                    raise UserError(f"{where}: it must have {len(wanted)} fields.")
-                yield where, row
-    except FileNotFoundError:
-        raise UserError(
-            f"{path}: there is no such file; reported numbers need published.csv and sources.csv."
-        ) from None
-    except (UnicodeDecodeError, csv.Error) as error:
+        text = read_file(path).decode("utf-8")
+        if "\0" in text:
+            raise ValueError("it holds a NUL byte")
+        reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+        if sorted(reader.fieldnames or ()) != sorted(wanted):
+            raise UserError(f"{path}: row 1: the columns must be {', '.join(wanted)}.")
+        for number, row in enumerate(reader, start=2):
+            where = f"{path}: row {number}"
+            if None in row or None in row.values():
+                raise UserError(f"{where}: it must have {len(wanted)} fields.")
+            yield where, row
+    except (ValueError, csv.Error) as error:
         raise UserError(f"{path}: not a readable CSV file in UTF-8: {reason(error)}.") from None

@@ -6,6 +6,7 @@ Each is a file of its own that is named by what it says, so writers do not meet 
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -44,7 +45,7 @@ def write_pin(results: Path, suite: str, teacher: str, weights: str) -> None:
 def bring_over_pins(results: Path) -> None:
     """Make a file of each pin in ``pins.json``, where earlier versions kept them all."""
     path = results / "pins.json"
-    if path.exists():
+    if os.path.lexists(path):
         for suite, pins in _early(path).items():
             for teacher, weights in pins.items():
                 write_pin(results, suite, teacher, weights)
@@ -53,7 +54,7 @@ def bring_over_pins(results: Path) -> None:
 
 def _files(results: Path, suite: str) -> Iterator[tuple[Path, Mapping[str, str]]]:
     early = results / "pins.json"
-    if early.exists():
+    if os.path.lexists(early):
         yield early, _early(early).get(suite, {})
     for path in sorted((results / "pins" / suite).glob("*.json")):
         yield path, _pin(path)

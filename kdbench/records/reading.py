@@ -5,32 +5,43 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import stat
+from collections import Counter
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 #: Bytes of JSON that are read: more than a record of ten thousand epochs has.
 LARGEST_JSON = 8 << 20
-#: Bytes of any other file that are read.
-LARGEST = 1 << 30
+#: Bytes of any other file that are read, packed or unpacked: more than the predictions on a million images have.
+LARGEST = 64 << 20
 #: Lists and objects inside one another; a record has six.
 DEEPEST = 40
+
+#: A string, or what begins as one and does not end.
+_STRING = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
+_BRACKET = re.compile(r"[\[\]{}]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def read_file(path: Path, largest: int = LARGEST) -> bytes:
     """The bytes of ``path``; ValueError where it is no file, cannot be read or has more than ``largest``."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # so that a pipe without a writer keeps nobody waiting
-        with open(descriptor, "rb") as stream:
-            found = os.fstat(descriptor)
-            if not stat.S_ISREG(found.st_mode):
-                raise ValueError("it is a folder" if stat.S_ISDIR(found.st_mode) else "it is no regular file")
+        with open(path, "rb", opener=_at_once) as stream:
+            if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+                raise ValueError("it is no regular file")
             data = stream.read(largest + 1)
     except OSError as error:
         raise ValueError(error.strerror or str(error)) from None
     if len(data) > largest:
         raise ValueError(f"it is larger than {largest >> 20} MiB")
     return data
+
+
+def _at_once(path: str, flags: int) -> int:
+    """Open a file without waiting, as a pipe does for its writer."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def read_json(path: Path) -> Any:
@@ -44,43 +55,46 @@ def read_json(path: Path) -> Any:
         raise ValueError(f"byte {error.start + 1} of it is not UTF-8") from None
     if not text.strip():
         raise ValueError("it is empty")
-    try:
-        document = json.loads(text, parse_int=_integer, object_pairs_hook=_object)
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
+    if _depth(text) > DEEPEST:  # json calls itself for each level, so it must not even see them
+        raise ValueError(f"it is nested more than {DEEPEST} levels deep")
+    document = json.loads(text, parse_int=_integer, object_pairs_hook=_object)
     _check(document)
     return document
 
 
+def _depth(text: str) -> int:
+    """How many brackets are open at most, those in strings not counted."""
+    brackets = _BRACKET.findall(_STRING.sub("", text))
+    return max(accumulate(1 if bracket in "[{" else -1 for bracket in brackets), default=0)
+
+
 def _integer(digits: str) -> float:
-    """An integer; one that no float is large enough for is infinite."""
+    """An integer; infinite where no float is large enough for it."""
     return int(digits) if len(digits) <= 300 else math.inf
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"it has the field {next(name for name in names if names.count(name) > 1)[:60]!r} twice")
+        twice = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+        raise ValueError(f"it has the field {printable(twice)} twice")
     return found
 
 
-def _check(value: Any, field: str = "", depth: int = 0) -> None:
-    """ValueError that names the field of the first number or text that is none, or of what is nested too deeply."""
+def _check(value: Any, field: str = "") -> None:
+    """ValueError that names the first field whose number is not finite or whose text is not Unicode."""
     if isinstance(value, str):
-        if any("\ud800" <= letter <= "\udfff" for letter in value):
-            raise ValueError(f"{_short(field)} holds half of a character")
+        if not value.isascii() and _SURROGATE.search(value):
+            raise ValueError(f"{printable(field)} holds a lone surrogate, which is no character")
     elif isinstance(value, float):
         if not math.isfinite(value):
-            raise ValueError(f"{_short(field)} is not a finite number of sensible size")
+            raise ValueError(f"{printable(field)} is not a finite number of sensible size")
     elif isinstance(value, dict | list):
-        if depth == DEEPEST:
-            raise ValueError(f"it is nested more than {DEEPEST} levels deep")
         for name, inner in value.items() if isinstance(value, dict) else enumerate(value, 1):
-            _check(name, field, depth)
-            _check(inner, f"{field}/{name}" if field else str(name), depth + 1)
+            _check(name, field)
+            _check(inner, f"{field}/{name}" if field else str(name))
 
 
-def _short(field: str) -> str:
-    """A field's name as part of a sentence, whatever it is made of."""
-    return ascii(field)[1:-1][:100] or "it"
+def printable(name: str) -> str:
+    """A name as part of a sentence, whatever it is made of."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in name)[:400]

@@ -17,6 +17,7 @@ from kdbench.errors import UserError, reason
 from kdbench.folders import check_writable, leftovers, write_atomically
 from kdbench.records.agreement import disagreement, home, origin
 from kdbench.records.pins import read_pins, write_pin
+from kdbench.records.reading import LARGEST, printable, read_file, read_json
 from kdbench.records.validate import check
 
 Record = dict[str, Any]
@@ -69,6 +70,11 @@ class Store:
             record = {**record, "predictions": {"file": f"{stem}.npz", "sha256": hashlib.sha256(data).hexdigest()}}
         path = folder / f"{stem}.json"
         _check(record, path, str(path))
+        for place in (path, *([] if predictions is None else [path.with_suffix(".npz")])):
+            if place.is_dir():
+                raise UserError(
+                    f"{place} is a folder where a file belongs; move it away, and the same command goes on."
+                )
         if predictions is not None:
             write_atomically(folder / f"{stem}.npz", data)
         write_atomically(path, json.dumps(record, indent=1, sort_keys=True, allow_nan=False).encode() + b"\n")
@@ -141,10 +147,10 @@ class Store:
 
     def load(self, path: Path) -> Record:
         """The record at ``path``; UserError says what is wrong with it."""
-        where = path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else str(path)
+        where = printable(path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else str(path))
         try:
-            record = json.loads(path.read_bytes(), parse_constant=_refuse)
-        except (OSError, ValueError, RecursionError) as error:
+            record = read_json(path)
+        except ValueError as error:
             raise UserError(f"The record {where} cannot be read ({reason(error)}); restore it or delete it.") from None
         _check(record, path, f"The record {where} is damaged")
         return record  # type: ignore[no-any-return]
@@ -155,10 +161,12 @@ class Store:
             raise UserError(f"The record {record['key'][:12]} has no prediction file.")
         path = self.folder(record) / record["predictions"]["file"]
         try:
-            data = path.read_bytes()
+            data = read_file(path)
             if hashlib.sha256(data).hexdigest() != record["predictions"]["sha256"]:
                 raise ValueError("its sha256 is not the recorded one")
             with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+                if sum(member.file_size for member in arrays.zip.infolist()) > LARGEST:
+                    raise ValueError(f"it unpacks to more than {LARGEST >> 20} MiB")
                 return {name: arrays[name] for name in arrays.files}
         except Exception as error:  # a damaged archive raises a dozen types; each costs this one file only
             raise UserError(
@@ -189,11 +197,6 @@ def _check(record: Record, path: Path, where: str) -> None:
     reason = disagreement(record, path.parent.name, path.stem)
     if reason:
         raise UserError(f"{where}: {reason}.")
-
-
-def _refuse(word: str) -> None:
-    """NaN and infinities are no JSON, and no result."""
-    raise ValueError(f"it holds {word}")
 
 
 def every_version(suite: str) -> str:

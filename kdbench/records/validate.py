@@ -8,6 +8,7 @@ from importlib import resources
 from typing import Any
 
 from kdbench.errors import UserError
+from kdbench.records.reading import printable
 
 SCHEMA_VERSION = 1
 
@@ -33,6 +34,6 @@ def check(kind: str, document: object, where: str) -> None:
     try:
         _validator(kind)(document)
     except fastjsonschema.JsonSchemaValueException as error:
-        field = "/".join(str(part) for part in error.path[1:]) or "the document"
+        field = printable("/".join(str(part) for part in error.path[1:])) or "the document"
         rule = error.message.removeprefix(".".join(str(part) for part in error.path)).strip()
-        raise UserError(f"{where}: {field} {rule[:300]}.") from None
+        raise UserError(f"{where}: {field} {printable(rule[:300])}.") from None

@@ -120,7 +120,7 @@ def replacing(out: Path, results: Path, data: Path | None = None) -> Iterator[Pa
 
 
 def _alone(place: Path) -> AbstractContextManager[None]:
-    return locked(place.with_name(f".{place.name}.lock"), f"the site in {place}")
+    return locked(place.with_name(f".{place.name}.kdbench-lock"), f"the site in {place}")
 
 
 def _swap(new: Path, place: Path) -> None:

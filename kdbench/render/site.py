@@ -13,7 +13,7 @@ import jinja2
 from kdbench import __version__
 from kdbench.errors import UserError
 from kdbench.folders import resolved
-from kdbench.records.literature import load
+from kdbench.records.literature import Literature, load
 from kdbench.records.store import Store
 from kdbench.render import pages
 from kdbench.render.address import root_of
@@ -60,14 +60,22 @@ def build(results: Path | None, out: Path, data: Path | None = None) -> BuildRep
 
 
 def gather(store: Store) -> Catalogue:
-    """Read and verify every record of ``store``; the teachers' own trainings count as records but have no rows."""
+    """Read and verify every record of ``store``; the teachers' own trainings count as records but have no rows.
+
+    What is damaged is a problem, and the rest is used.
+    """
     records, unreadable = store.read()
+    literature = Literature((), {})
+    try:
+        literature = load()
+    except UserError as error:
+        unreadable.append(f"The literature is left out: {error}")
     students = [record for record in records if record["label"] != "teacher"]
     kept, problems = verify(students, store.predictions)
     return Catalogue(
         records=kept,
         problems=[*(Problem(text) for text in unreadable), *problems],
-        literature=load(),
+        literature=literature,
         count=len(records),
     )
 
