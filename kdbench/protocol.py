@@ -17,6 +17,16 @@ AUGMENTATIONS = ("none", "crop", "crop_flip", "resized_crop_flip")
 PRECISIONS = ("float32", "bf16")
 COMPILES = ("none", "norms", "default", "reduce-overhead")
 
+#: Whole numbers of a protocol: the least and the most that make sense.
+RANGES = {
+    "epochs": (1, 100_000),
+    "batch": (2, 1_000_000),
+    "threads": (1, 1024),
+    "pad": (0, 1024),
+    "holdout": (0, 2**63 - 1),
+    "split_seed": (0, 2**63 - 1),
+}
+
 #: Fields that are younger than the first records, with their defaults. Without them the identity is the one of before.
 LATER = {"fold": False, "compile": "none"}
 
@@ -123,9 +133,10 @@ def _check(p: Protocol, where: str) -> None:
     ):
         if getattr(p, name) not in allowed:
             raise UserError(f"{where}: {name} must be one of {', '.join(allowed)}, not {shown(getattr(p, name))}.")
-    for name, low in (("epochs", 1), ("batch", 2), ("threads", 1), ("pad", 0), ("holdout", 0), ("split_seed", 0)):
-        if getattr(p, name) < low:
-            raise UserError(f"{where}: {name} must be at least {low}, not {shown(getattr(p, name))}.")
+    for name, (low, high) in RANGES.items():
+        if not low <= (value := getattr(p, name)) <= high:
+            bound = f"least {low}" if value < low else f"most {high:,}"
+            raise UserError(f"{where}: {name} must be at {bound}, not {shown(value)}.")
     for name in ("lr", "factor"):
         if getattr(p, name) <= 0:
             raise UserError(f"{where}: {name} must be greater than 0, not {shown(getattr(p, name))}.")
@@ -133,7 +144,11 @@ def _check(p: Protocol, where: str) -> None:
         raise UserError(f"{where}: momentum and warm_up must lie in [0, 1) and weight_decay must not be negative.")
     if p.nesterov and p.momentum == 0:
         raise UserError(f"{where}: nesterov needs a momentum greater than 0.")
-    if p.schedule == "multistep" and list(p.milestones) != sorted(set(p.milestones)):
-        raise UserError(f"{where}: milestones must rise, not read {shown(list(p.milestones))}.")
+    if p.schedule == "multistep":
+        said = shown(list(p.milestones))
+        if list(p.milestones) != sorted(set(p.milestones)):
+            raise UserError(f"{where}: milestones must rise, not read {said}.")
+        if not all(1 <= epoch <= p.epochs for epoch in p.milestones):
+            raise UserError(f"{where}: milestones must be epochs from 1 to {p.epochs}, not read {said}.")
     if p.selection == "best_val" and not p.holdout:
         raise UserError(f"{where}: selection best_val needs a holdout greater than 0.")

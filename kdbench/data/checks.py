@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from pathlib import Path
 
 from kdbench.data.spec import DatasetSpec, Labels
-from kdbench.errors import DataError, MissingData
+from kdbench.errors import DataError, MissingData, UserError
 
 
 def how_to_get(spec: DatasetSpec, and_then: str = "") -> str:
@@ -21,6 +22,18 @@ def missing(spec: DatasetSpec, root: Path, path: Path | None = None) -> MissingD
     error = MissingData(f"{what}: {how_to_get(spec, point)}.")
     error.path = path
     return error
+
+
+def check_spec(spec: DatasetSpec) -> DatasetSpec:
+    """``spec``, if images could have its sizes and statistics; else UserError."""
+    channels = spec.image_shape[0]
+    if min(*spec.image_shape, spec.train_size, spec.test_size, spec.classes - 1) < 1:
+        raise UserError(f"data set {spec.name!r}: it needs images, and two classes of them at least.")
+    if not len(spec.mean) == len(spec.std) == channels:
+        raise UserError(f"data set {spec.name!r}: mean and std need {channels} numbers each, one a channel.")
+    if not all(map(isfinite, (*spec.mean, *spec.std))) or min(spec.std) <= 0:
+        raise UserError(f"data set {spec.name!r}: mean must hold finite numbers, and std numbers greater than 0.")
+    return spec
 
 
 def check_labels(labels: Labels, spec: DatasetSpec, path: Path | str) -> None:

@@ -17,13 +17,17 @@ def not_applicable(method: MethodSpec, student: str, teacher: str | None, datase
     applies = method.applies
     if protocol.batch < applies.min_batch:
         return f"it needs batches of {applies.min_batch} images or more, the protocol has {protocol.batch}"
-    channels = DATASETS.get(dataset).image_shape[0]
+    data = DATASETS.get(dataset)
+    images, wanted = data.train_size - protocol.holdout, protocol.batch if applies.full_batch else applies.min_batch
+    if images < wanted:
+        return f"it learns from batches of {wanted} images or more, and there are {images} to train on"
+    channels = data.image_shape[0]
     if method.views and channels not in VIEW_CHANNELS:
         return f"its views are those of grey or of colour images, these have {channels} channels"
     names = [name for name in (student, teacher) if name is not None]
     if any(name not in FACTS for name in names):
         return ""
-    return _stages(applies, names) or _maps(applies, names, DATASETS.get(dataset).image_shape[-1])
+    return _stages(applies, names) or _maps(applies, names, data.image_shape[-1])
 
 
 def _stages(applies: Applicability, names: list[str]) -> str:

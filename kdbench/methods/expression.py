@@ -153,6 +153,11 @@ def _composed(name: str, specs: list[MethodSpec], implementation: str) -> Method
         for spec in specs
         for knob in spec.hyperparameters.values()
     }
+    unknown = sorted({knob for values in (defaults, *printed.values()) for knob in values} - knobs.keys())
+    if unknown:
+        raise UserError(
+            f"{name!r} has no hyper-parameter {shown(unknown[0])}, but the card of {first.name!r} gives it."
+        )
     knobs.update(
         {name: replace(knobs[name], default=value, source=first.pairs_source) for name, value in defaults.items()}
     )

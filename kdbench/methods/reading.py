@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import isfinite
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -66,6 +67,11 @@ def _knob(name: str, raw: dict[str, Any], where: str) -> HyperParameter:
         choices=tuple(_take(raw, "choices", list, where, [])),
     )
     _no_more(raw, where)
+    if not all(isinstance(choice, str) for choice in knob.choices) or (knob.choices and kind != "str"):
+        raise UserError(f"{where}: choices must be a list of texts, of which a str is one.")
+    bounds = [bound for bound in (knob.min, knob.max) if bound is not None]
+    if not all(map(isfinite, bounds)) or bounds != sorted(bounds):
+        raise UserError(f"{where}: min and max must be finite numbers, and min no greater than max.")
     knob.check(knob.default, where)
     return knob
 
@@ -176,10 +182,15 @@ def _check(spec: MethodSpec, where: str) -> None:
         raise UserError(f'{where}: needs "teacher_head" without "teacher".')
     if not (spec.terms or spec.wraps) or any(role not in ROLES for role in spec.terms.values()):
         raise UserError(f"{where}: terms must map each loss term to {' or '.join(ROLES)}.")
-    if set(spec.views) - set(VIEWS) or set(spec.views.values()) - set(BATCH_NORMS):
+    if set(spec.views) - set(VIEWS) or any(norm not in BATCH_NORMS for norm in spec.views.values()):
         raise UserError(f"{where}: views must map {', '.join(VIEWS)} to {' or '.join(BATCH_NORMS)}.")
     if spec.views and spec.budget.views != 1 + len(spec.views):
         raise UserError(f"{where} [budget]: views must be {1 + len(spec.views)}, the batch and those under 'views'.")
+    budget, applies = spec.budget, spec.applies
+    if not (0 < budget.epochs <= 1000 and 1 <= budget.views <= 1000 and budget.deployed):
+        raise UserError(f"{where} [budget]: epochs and views must lie in (0, 1000], and deployed must say what is.")
+    if min(applies.min_batch - 1, applies.stages) < 0:
+        raise UserError(f"{where} [applies]: min_batch must be at least 1 and stages at least 0.")
     if spec.implementation.count(":") != 1:
         raise UserError(f"{where}: implementation must read 'module:Class', not {shown(spec.implementation)}.")
     if spec.pairs and not spec.pairs_source:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kdbench.data import DATASETS, identify
-from kdbench.errors import DataError
+from kdbench.errors import DataError, UserError
 from kdbench.methods import METHODS, leaves, load_class
 from kdbench.models import MODELS
 from kdbench.paths import cache_dir
@@ -66,13 +66,17 @@ def make_plan(request: Request, store: Store, machine: Machine) -> Plan:
     suite, selection = request.suite, request.selection
     digest, warnings = _identify(request)
     trials = expand(suite, selection, digest, _pins(request, store), SOURCES)
+    left_out = inapplicable(suite, selection)
+    if not trials:
+        label, pair, reason = left_out[0]
+        raise UserError(f"{suite.id}: nothing of the selection can be trained; {label} on {pair}, say: {reason}.")
     missing = missing_trials(trials, store)
     taken = _taken_over(missing, store, request.dry)
     missing = [trial for trial in missing if trial.key not in taken]
     _check_code(missing)
     tasks = _tasks(missing, request, store, warnings, machine) if missing else []
     added = chosen_rows(suite, selection.methods)[1]
-    return Plan(suite, trials, missing, len(taken), added, inapplicable(suite, selection), warnings, machine, tasks)
+    return Plan(suite, trials, missing, len(taken), added, left_out, warnings, machine, tasks)
 
 
 def _check_code(trials: Sequence[Trial]) -> None:
@@ -107,7 +111,7 @@ def _taken_over(missing: Sequence[Trial], store: Store, dry: bool) -> set[str]:
 
 def diverged_trials(trials: Sequence[Trial], store: Store) -> list[Trial]:
     """The trials whose record says that they diverged."""
-    statuses = store.statuses((trial.key for trial in trials), trials[0].suite)
+    statuses = store.statuses((trial.key for trial in trials), trials[0].suite) if trials else {}
     return [trial for trial in trials if statuses.get(trial.key) == "diverged"]
 
 

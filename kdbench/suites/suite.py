@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kdbench.data import DATASETS
+from kdbench.data.checks import check_spec
 from kdbench.errors import UnknownName, UserError, listed, shown
-from kdbench.methods import METHODS, MethodSpec
+from kdbench.methods import METHODS
 from kdbench.models import get_spec
 from kdbench.names import check_name
 from kdbench.protocol import Protocol, parse_protocol
 from kdbench.suites.table import Table
-from kdbench.suites.teacher import TEACHERS, check_seeds, parse_teacher, registered_teacher
+from kdbench.suites.teacher import TEACHERS, check_seeds, parse_teacher, registered_teacher, resolved
 from kdbench.toml import parse_toml
 from kdbench.trials.teacher import Teacher
 
@@ -80,7 +81,7 @@ def parse_suite(text: str, where: str) -> Suite:
 def _suite(table: Table, where: str) -> Suite:
     name = check_name("suite", table.take("name", str), where)
     dataset = table.take("dataset", str)
-    spec = DATASETS.get(dataset)
+    spec = check_spec(DATASETS.get(dataset))
     protocol = parse_protocol(table.take("protocol", dict), f"{where} [protocol]")
     teachers = {
         key: parse_teacher(check_name("teacher", key, where), value, spec, protocol, f"{where} [teachers.{key}]")
@@ -117,6 +118,8 @@ def _suite(table: Table, where: str) -> Suite:
 
 def _check(suite: Suite, where: str) -> None:
     """What no single table shows: fields that must agree with one another or with the data set."""
+    if not (suite.pairs and suite.rows):
+        raise UserError(f"{where}: a suite needs [[pairs]] and [[methods]], one of each at least.")
     images = DATASETS.get(suite.dataset).train_size
     protocols = {
         suite.protocol,
@@ -180,20 +183,10 @@ def _pair(raw: Any, teachers: Mapping[str, Teacher], base: Protocol, where: str)
     return Pair(name, teacher_name, student.name, protocol)
 
 
-def _resolve(name: str, where: str) -> tuple[MethodSpec, dict[str, Any]]:
-    try:
-        method, fixed = METHODS.resolve(name)
-    except UnknownName:
-        raise
-    except UserError as error:
-        raise UserError(f"{where}: {error}") from None
-    return method, dict(fixed)
-
-
 def _row(raw: Any, base: Protocol, where: str) -> Row:
     table = Table(raw, where)
     name = table.take("name", str)
-    method, fixed = _resolve(name, where)
+    method, fixed = resolved(name, where)
     row = Row(
         label=check_name("label", table.take("label", str, name), where),
         method=method.name,

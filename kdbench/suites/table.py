@@ -26,11 +26,13 @@ class Table:
             )
         return value
 
-    def count(self, name: str, low: int, default: Any = ...) -> int:
-        """A whole number of at least ``low``."""
+    def count(self, name: str, low: int, default: Any = ..., high: int | None = None) -> int:
+        """A whole number of at least ``low`` and at most ``high``."""
         value: int = self.take(name, int, default)
         if value < low:
             raise UserError(f"{self.where}: {name} must be at least {low}, not {value}.")
+        if high is not None and value > high:
+            raise UserError(f"{self.where}: {name} must be at most {high}, not {value}.")
         return value
 
     def finish(self) -> None:

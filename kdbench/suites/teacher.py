@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from math import isfinite
@@ -9,8 +10,8 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from kdbench.data import DatasetSpec
-from kdbench.errors import UserError, shown
-from kdbench.methods import METHODS
+from kdbench.errors import UnknownName, UserError, shown
+from kdbench.methods import METHODS, MethodSpec
 from kdbench.methods.applicability import not_applicable
 from kdbench.models import get_spec
 from kdbench.names import LONGEST_TEXT, check_name
@@ -20,6 +21,9 @@ from kdbench.suites.table import Table
 from kdbench.toml import parse_toml
 from kdbench.trials.teacher import Normalisation, Teacher
 
+#: Each is a training of its own, and a key in the key of the next.
+MOST_GENERATIONS = 32
+_DIGEST = re.compile("[0-9a-f]{64}")
 KINDS = ("trained", "checkpoint", "self")
 
 #: Name -> (TOML text, where it lies) of the teachers that plugins offer: what a suite has under [teachers.NAME].
@@ -65,6 +69,16 @@ def registered_teacher(name: str, data: DatasetSpec, base: Protocol) -> Teacher:
     return parse_teacher(name, parse_toml(text, where), data, base, where)
 
 
+def resolved(name: str, where: str) -> tuple[MethodSpec, dict[str, Any]]:
+    """The method written as ``name`` and what its presets fix; UserError begins with ``where``."""
+    try:
+        return METHODS.resolve(name)
+    except UnknownName:  # the whole suite's reader says where
+        raise
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+
+
 def check_seeds(teacher: Teacher, seeds: Sequence[int], where: str) -> None:
     """UserError where a student would start from the weights that a generation before it started from."""
     if teacher.kind != "self":
@@ -89,7 +103,7 @@ def _normalisation(table: Table, data: DatasetSpec) -> Normalisation:
 
 def _generations(table: Table, last: Teacher, data: DatasetSpec) -> Teacher:
     """``last`` with the generations before it, whose seeds are the whole numbers from its own on."""
-    count = table.count("generations", 1, 1)
+    count = table.count("generations", 1, 1, MOST_GENERATIONS)
     if count == 1 and {"method", "config"} & set(table.raw):
         raise UserError(f"{table.where}: method and config are those of generations after the first; there is none.")
     source = "generation 1, trained on the labels alone"
@@ -112,7 +126,7 @@ def _generations(table: Table, last: Teacher, data: DatasetSpec) -> Teacher:
 def _lesson(table: Table, last: Teacher, data: DatasetSpec) -> tuple[str, dict[str, Any]]:
     """The method, and all its hyper-parameters, by which a generation learns from the one before."""
     where, spec = table.where, get_spec(last.model)
-    method, fixed = METHODS.resolve(table.take("method", str, "kd"))
+    method, fixed = resolved(table.take("method", str, "kd"), where)
     pair = f"{spec.literature}:{spec.literature}"
     config = method.config(pair, {**fixed, **table.take("config", dict, {})}, where)
     if not method.needs_teacher:
@@ -134,9 +148,11 @@ def _check(teacher: Teacher, where: str) -> None:
         type(f) is not str or PurePosixPath(f).is_absolute() or ".." in PurePosixPath(f).parts for f in teacher.files
     ):
         raise UserError(f"{where}: files must be relative paths, which are looked up under the data root.")
+    if teacher.weights_sha256 and not _DIGEST.fullmatch(teacher.weights_sha256):
+        raise UserError(f"{where}: weights_sha256 must be 64 digits of 0-9a-f, not {shown(teacher.weights_sha256)}.")
     if teacher.url and not teacher.url.startswith("https://"):
         raise UserError(f"{where}: url must begin with https://.")
     if len(teacher.source) > LONGEST_TEXT:
         raise UserError(f"{where}: source has {len(teacher.source)} characters; a record takes {LONGEST_TEXT}.")
     if teacher.claimed_top1 is not None and not 0 <= teacher.claimed_top1 <= 100:
-        raise UserError(f"{where}: claimed_top1 is a percentage, not {teacher.claimed_top1!r}.")
+        raise UserError(f"{where}: claimed_top1 is a percentage, not {shown(teacher.claimed_top1)}.")
