@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from kdbench.cli import main
 from kdbench.methods import METHODS
@@ -354,3 +355,45 @@ def test_a_bad_plugin_is_one_line(
     error = capsys.readouterr().err
     assert said in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "body"),
+    [
+        ("unseen", "step.x.data.zero_(); " + GOOD),
+        ("unseen_labels", "step.y.numpy()[:] = 0; " + GOOD),
+        ("unseen_teacher", "step.taught.logits.data.zero_(); " + GOOD),
+    ],
+)
+def test_what_is_written_past_torchs_notice_is_found(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, body: str
+) -> None:
+    assert main(["check-method", plugin(tmp_path, name, body)]) == 2
+    assert "FAILED: what the cohort shares is left alone" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "parts", "words"),
+    [
+        ("precise", {"setup": 'torch.set_float32_matmul_precision("medium")'}, "precision"),
+        ("patched", {"body": "F.relu_ = None; " + GOOD}, "relu_"),
+        ("wide", {"body": "torch.set_default_dtype(torch.float64); " + GOOD}, "dtype"),
+    ],
+)
+def test_a_method_that_changes_global_state_is_found(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, parts: dict[str, str], words: str
+) -> None:
+    assert main(["check-method", plugin(tmp_path, name, **parts)]) == 2
+    out = capsys.readouterr().out
+    assert "FAILED" in out
+    assert words in out
+
+
+def test_a_plugin_that_changes_global_state_as_it_is_loaded_is_found(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = Path(plugin(tmp_path, "early"))
+    path.write_text(path.read_text() + "\ntorch.set_default_dtype(torch.float64)\n")
+    assert main(["check-method", str(path)]) == 2
+    assert "default dtype, which all trials of a worker share" in capsys.readouterr().out
+    assert torch.get_default_dtype() == torch.float32

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from kdbench.cli.say import say
 from kdbench.errors import EXIT_OK, EXIT_USAGE, UserError
 from kdbench.methods import METHODS
 
@@ -23,15 +24,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(options: argparse.Namespace) -> int:
     from kdbench.plugins import load_plugins, methods_of
+    from kdbench.train.device import set_up
+    from kdbench.train.global_state import differences
 
+    set_up("cpu", 1)  # so that what loading a plugin changes is seen
     load_plugins([*options.plugin, *(word for word in options.method if word.endswith(".py"))])
+    changed = differences(thorough=True)
+    if changed:
+        say(f"check-method: FAILED: what was loaded changed {', '.join(changed)}, which all trials of a worker share.")
     words = options.method or options.plugin
     if not words:
         raise UserError("check-method: name a method, or give a file of methods with --plugin.")
     names = [name for word in words for name in (methods_of(word) if word.endswith(".py") else [word])]
     for name in names:
         METHODS.get(name)  # a mistyped one is said before the others take their time
-    return max(_check(name) for name in dict.fromkeys(names))
+    found = max(_check(name) for name in dict.fromkeys(names))
+    return EXIT_USAGE if changed else found
 
 
 def _check(name: str) -> int:

@@ -24,6 +24,7 @@ from kdbench.methods.applicability import not_applicable
 from kdbench.models.factory import create
 from kdbench.models.outputs import NetworkSpec, Outputs
 from kdbench.protocol import Protocol
+from kdbench.train import global_state
 from kdbench.train.batches import Batch, Batches
 from kdbench.train.device import set_up
 from kdbench.train.member import Member, frozen_spec
@@ -198,7 +199,7 @@ def check_method(name: str) -> Iterator[Check]:
         except (Exception, SystemExit) as error:
             detail = _said(error, name)
         yield Check(what, not detail, detail)
-        if detail and trial is _trains:
+        if detail and trial in (_global_state_untouched, _trains):
             return
 
 
@@ -338,13 +339,23 @@ def _shared_untouched(bench: Bench) -> str:
     batch = bench.batch(0, member)
     taught = bench.taught(batch, member)
     kept = [batch.x, batch.y, batch.index, *batch.views.values(), *([] if taught is None else taught.tensors())]
-    versions = [tensor._version for tensor in kept]
+    before, versions = [tensor.clone() for tensor in kept], [tensor._version for tensor in kept]
     _terms(bench, member, batch, taught)
-    return (
-        ""
-        if versions == [t._version for t in kept]
-        else "the loss writes to the batch or the teacher's Outputs in place"
-    )
+    # By value, too: what is written through .data or .numpy() raises no version.
+    same = all(torch.equal(one, other) for one, other in zip(before, kept, strict=True))
+    untouched = same and versions == [tensor._version for tensor in kept]
+    return "" if untouched else "the loss writes to the batch or the teacher's Outputs in place"
+
+
+def _global_state_untouched(bench: Bench) -> str:
+    global_state.differences(thorough=True)  # whatever there was before
+    member = bench.member()
+    for position in _starts(member):
+        member.position = position
+        batch = bench.batch(position, member)
+        member.step(batch, bench.taught(batch, member))
+    changed = global_state.differences(thorough=True)
+    return f"it changed {', '.join(changed)}, which all trials of a worker share" if changed else ""
 
 
 def _finite(bench: Bench) -> str:
@@ -417,6 +428,7 @@ def _resumes(bench: Bench) -> str:
 
 SET_UP = "it can be set up"
 _CHECKS: dict[str, Callable[[Bench], str]] = {
+    "global state is left alone": _global_state_untouched,
     "a step trains the student": _trains,
     "every trainable part is trained": _parts_trained,
     "the distillation terms reach the student": _distillation_reaches_student,
