@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
@@ -13,13 +14,13 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import kdbench
 from kdbench import plugins
 from kdbench.canonical import digest
 from kdbench.data import DATASETS, identify
 from kdbench.jobs.worker import run
 from kdbench.methods import METHODS
 from kdbench.models import MODELS, ModelSpec
+from kdbench.models.kernels import COMPILERS
 from kdbench.plan.cohorts import cohorts
 from kdbench.plan.expand import Selection, expand
 from kdbench.plan.task import Task
@@ -29,9 +30,11 @@ from kdbench.schedule import Report, Watch
 from kdbench.suites import SUITES, TEACHERS, Suite
 from kdbench.trials.trial import Trial
 
-#: The checkout these tests belong to, and the folder that the kdbench under test is imported from.
-ROOT, PACKAGE = Path(__file__).resolve().parents[1], Path(kdbench.__file__).resolve().parents[1]
+#: The checkout that these tests belong to, whose kdbench they test.
+ROOT = Path(__file__).resolve().parents[1]
 
+#: Whether kdbench's C code can be built here. A machine without a C compiler does everything else.
+C_COMPILER = any(map(shutil.which, [os.environ.get("CC", ""), *COMPILERS]))
 #: Seconds that are waited for what must happen, however busy the machine is.
 PATIENCE = 300.0
 #: 1,200 training images in batches of 200.
@@ -267,7 +270,7 @@ class Bench:
         """For a subprocess: this bench's folders, the kdbench under test, and ``paths`` to import from."""
         return {
             **os.environ,
-            "PYTHONPATH": os.pathsep.join(map(str, [*paths, PACKAGE])),
+            "PYTHONPATH": os.pathsep.join(map(str, [*paths, ROOT])),
             "KDBENCH_CACHE": str(self.folder / "cache"),
             "KDBENCH_DATA": str(self.folder / "data"),
             **variables,

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, settings
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
-from bench import METHOD_ROWS, PACKAGE, PATIENCE, Bench, registries_kept, suite_text
+from bench import METHOD_ROWS, PATIENCE, ROOT, Bench, registries_kept, suite_text
 
 from kdbench.records import Record
 from kdbench.suites import SUITES, Suite, get_suite, parse_suite
@@ -23,12 +23,19 @@ from kdbench.suites import SUITES, Suite, get_suite, parse_suite
 settings.register_profile("patient", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
 
+#: The files that take longest are begun first, so that processes side by side end together.
+LONGEST = ("test_wheel", "test_conformance", "test_norms", "test_same_bits", "test_remembered", "test_kill_resume")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
+
 
 @pytest.fixture(autouse=True)
 def _own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KDBENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("KDBENCH_DATA", str(tmp_path / "data"))
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(PACKAGE), os.environ.get("PYTHONPATH")])))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])))
     for name in ("KDBENCH_DOWNLOAD", "KDBENCH_CHECKPOINT_SECONDS", "KDBENCH_DECODERS", "CUDA_VISIBLE_DEVICES"):
         monkeypatch.delenv(name, raising=False)
 

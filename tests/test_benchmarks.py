@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import os
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
@@ -27,6 +30,14 @@ def benchmarks(monkeypatch: pytest.MonkeyPatch) -> Import:
     """A module of the benchmarks, by name."""
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     return importlib.import_module
+
+
+def test_they_can_be_collected_with_pytest_benchmark() -> None:
+    options = ["--collect-only", "-q", "--benchmark-only", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", "benchmarks", *options]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_the_page_has_each_block_and_writing_it_keeps_the_rest(benchmarks: Import) -> None:

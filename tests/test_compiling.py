@@ -21,6 +21,15 @@ from kdbench.train.lockstep import Lockstep
 MakeSuite = Callable[[str], Suite]
 
 
+@pytest.fixture
+def compiler() -> None:
+    try:
+        compiling.check_compiles("default", torch.device("cpu"))
+    except UserError as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.usefixtures("compiler")
 def test_compiled_killed_and_resumed(bench: Bench, make_suite: MakeSuite, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a short last batch, which is the first that the resumed process sees."""
     compiled = {"name": "kd", "label": "kd-compiled", "protocol": {"compile": "default", "batch": 500}}
@@ -57,6 +66,7 @@ def test_compiled_killed_and_resumed(bench: Bench, make_suite: MakeSuite, monkey
     assert same_bits(resumed, other)
 
 
+@pytest.mark.usefixtures("compiler")
 def test_a_network_is_compiled_however_many_came_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """torch by itself stops at eight kinds of arguments of one function, and goes on uncompiled."""
     graphs = []

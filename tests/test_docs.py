@@ -234,7 +234,7 @@ def test_no_link_is_broken(page: Path) -> None:
             assert fragment in map(anchor, headings), f"{target} names no heading"
 
 
-def test_each_page_of_the_docs_is_reachable_from_the_readme() -> None:
+def test_each_page_is_reachable_from_the_readme() -> None:
     seen, queue = set(), [ROOT / "README.md"]
     while queue:
         page = queue.pop()
@@ -242,7 +242,17 @@ def test_each_page_of_the_docs_is_reachable_from_the_readme() -> None:
             seen.add(page)
             links = re.findall(r"\]\(([^)\s#]+\.md)", page.read_text(encoding="utf-8"))
             queue += [(page.parent / link).resolve() for link in links if not link.startswith("https://")]
-    assert {page for page in PAGES if page.is_relative_to(ROOT / "docs")} <= seen
+    assert set(PAGES) <= seen
+
+
+def test_what_pages_say_of_the_checkout_is_there() -> None:
+    """Files of the tests, benchmarks and code, and environments of tox."""
+    environments = set(re.findall(r"^\[testenv:(\w+)\]", read("tox.ini"), re.MULTILINE))
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        for path in re.findall(r"\b(?:tests|benchmarks|kdbench)/[a-z0-9_./]+\.[a-z]+\b", text):
+            assert (ROOT / path).is_file(), f"{page.name} names {path}"
+        assert set(re.findall(r"\btox -e (\w+)", text)) <= environments, page.name
 
 
 def test_ci_runs_the_command_that_the_readme_gives_for_the_tests() -> None:

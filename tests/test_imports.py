@@ -92,10 +92,10 @@ def test_the_pure_packages_import_no_torch(module: str) -> None:
     """Read from the import graph of the sources, which is quicker than a process for each of them."""
     import ast
 
-    from bench import PACKAGE
+    from bench import ROOT
 
     def imports(name: str) -> set[str]:
-        base = PACKAGE.joinpath(*name.split("."))
+        base = ROOT.joinpath(*name.split("."))
         path = base / "__init__.py" if base.is_dir() else base.with_suffix(".py")
         if not path.exists():
             return set()

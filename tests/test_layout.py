@@ -6,7 +6,7 @@ import ast
 from pathlib import Path
 
 import pytest
-from bench import PACKAGE, ROOT
+from bench import ROOT
 
 #: From the ground up. A room imports from rooms below it; rooms of one floor know nothing of one another.
 FLOORS = (
@@ -32,8 +32,8 @@ EVERYWHERE = "kdbench"
 def modules() -> dict[str, Path]:
     """Every module of the package by its dotted name."""
     found = {}
-    for path in sorted((PACKAGE / "kdbench").rglob("*.py")):
-        parts = path.relative_to(PACKAGE).with_suffix("").parts
+    for path in sorted((ROOT / "kdbench").rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
         found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
     return found
 
@@ -86,7 +86,7 @@ def test_no_module_imports_itself_by_way_of_others() -> None:
 
 
 def test_the_zoo_holds_a_file_and_a_card_for_each_method_and_nothing_else() -> None:
-    folder = PACKAGE / "kdbench" / "methods" / "zoo"
+    folder = ROOT / "kdbench" / "methods" / "zoo"
     names = {path.name for path in folder.iterdir() if path.name not in ("__init__.py", "__pycache__")}
     cards = {name.removesuffix(".toml") for name in names if name.endswith(".toml")}
     assert names == {f"{card}{end}" for card in cards for end in (".toml", ".py")}

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bench import PACKAGE, wait_until
+from bench import ROOT, wait_until
 from executor_conformance import ExecutorConformance, alive
 
 from kdbench.plan.task import Task
@@ -85,7 +85,7 @@ task = Task("t", "t", (), None, "digits", "0" * 64, "s@1", here, here, here, "cp
 command = [sys.executable, "-S", {str(actor)!r}]
 LocalExecutor(1, here / "runs", command=lambda file: command).run([task], lambda *_: None)
 """
-    process = subprocess.Popen([sys.executable, "-c", parent], env={**os.environ, "PYTHONPATH": str(PACKAGE)})
+    process = subprocess.Popen([sys.executable, "-c", parent], env={**os.environ, "PYTHONPATH": str(ROOT)})
     pid = int(wait_until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text()))
     assert alive(pid)
     process.kill()

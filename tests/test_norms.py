@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from bench import Bench, same_bits, suite_text
+from bench import C_COMPILER, Bench, same_bits, suite_text
 from torch import Tensor, nn
 
 from kdbench.errors import UserError
@@ -25,6 +25,7 @@ from kdbench.models.precision import in_precision
 from kdbench.suites import Suite
 
 torch.set_num_threads(1)
+pytestmark = pytest.mark.skipif(not C_COMPILER, reason="there is no C compiler here")
 #: [N,C,H,W]: rows that fill no tile, several tiles, a vector and its rest, several groups of vectors.
 SHAPES = ((3, 1, 2, 2), (5, 24, 7, 7), (64, 16, 16, 16), (16, 80, 5, 5), (9, 300, 6, 6), (40, 64, 1, 1))
 #: What half of a unit in the last place is, relative to a number: bfloat16 has 8 bits, float32 24.

@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
-from bench import PACKAGE, PATIENCE, ROOT
+from bench import PATIENCE, ROOT
 
 import kdbench
 from kdbench.records import provenance as module
@@ -25,7 +25,7 @@ def test_names_code_packages_and_machine() -> None:
     assert abs(datetime.fromisoformat(found["created"]) - datetime.now(UTC)) < timedelta(seconds=PATIENCE)
 
 
-@pytest.mark.skipif(PACKAGE != ROOT or not (ROOT / ".git").exists(), reason="not run from a checkout")
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a checkout")
 def test_the_commit_is_the_checkouts() -> None:
     sha = subprocess.run(
         ["git", "-C", ROOT, "rev-parse", "HEAD"], capture_output=True, text=True, check=True

@@ -8,7 +8,6 @@ import os
 import shutil
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -58,40 +57,40 @@ def _notes(bench: Bench) -> list[str]:
 
 
 def test_the_bits_are_those_of_a_teacher_that_runs_each_time(
-    bench: Bench, make_suite: MakeSuite, forwards: list[int], monkeypatch: pytest.MonkeyPatch
+    taught: Bench, make_suite: MakeSuite, forwards: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     suite = make_suite(suite_text(ROWS, epochs=3))
-    kept = _train(bench, suite)
+    kept = _train(taught, suite)
     assert {record["status"] for record in kept.values()} == {"finished"}
     # one to learn the shapes, six to write all 1,200 images, one to compare; none while training
     assert forwards == [200] * 8
-    (note,) = _notes(bench)
+    (note,) = _notes(taught)
     assert "keeping the teacher's outputs of 1,200 images: 0.1 MB in" in note
     monkeypatch.setattr(remembered, "SHARE", 0.0)
-    live = _again(bench, "live")
+    live = _again(taught, "live")
     forwards.clear()
     plain = _train(live, suite)
     assert len(forwards) == 1 + 3 * 6
     assert all(same_bits(kept[label], plain[label]) for label in kept)
 
 
-def test_what_is_kept_serves_the_next_seed(bench: Bench, make_suite: MakeSuite, forwards: list[int]) -> None:
-    _train(bench, make_suite(suite_text(ROWS)))
+def test_what_is_kept_serves_the_next_seed(taught: Bench, make_suite: MakeSuite, forwards: list[int]) -> None:
+    _train(taught, make_suite(suite_text(ROWS)))
     forwards.clear()
-    records = bench.train(bench.trials(make_suite(suite_text(ROWS, name="seeds", seeds=[5]))))
+    records = taught.train(taught.trials(make_suite(suite_text(ROWS, name="seeds", seeds=[5]))))
     assert records["kd"]["status"] == "finished"
     assert forwards == [200]
-    assert len(_notes(bench)) == 1
+    assert len(_notes(taught)) == 1
 
 
 def test_a_short_batch_and_other_parts_go_through_the_teacher(
-    bench: Bench, make_suite: MakeSuite, forwards: list[int]
+    taught: Bench, make_suite: MakeSuite, forwards: list[int]
 ) -> None:
     short = {"protocol": {"augmentation": "none", "batch": 500}}
-    _train(bench, make_suite(suite_text([{"name": "kd", **short}])))
+    _train(taught, make_suite(suite_text([{"name": "kd", **short}])))
     assert forwards[-2:] == [200, 200], "the last batch of 1,200 images in each of two epochs"
     forwards.clear()
-    features = _again(bench, "features")
+    features = _again(taught, "features")
     _train(features, make_suite(suite_text([{"name": "kd", **FIXED}, {"name": "fitnet", **FIXED}], name="features")))
     assert forwards[-12:] == [200] * 12, "fitnet asks for stages in each step"
 
@@ -99,73 +98,72 @@ def test_a_short_batch_and_other_parts_go_through_the_teacher(
 @pytest.mark.parametrize(
     "rows", [[{"name": "kd"}], [{"name": "kd", "protocol": {"augmentation": "none", "epochs": 1}}]]
 )
-def test_nothing_is_kept_that_would_not_be_seen_again(bench: Bench, make_suite: MakeSuite, rows: list[object]) -> None:
-    _train(bench, make_suite(suite_text(rows)))
-    assert not (bench.folder / "cache" / "outputs").exists()
+def test_nothing_is_kept_that_would_not_be_seen_again(taught: Bench, make_suite: MakeSuite, rows: list[object]) -> None:
+    _train(taught, make_suite(suite_text(rows)))
+    assert not (taught.folder / "cache" / "outputs").exists()
 
 
 def test_outputs_that_are_not_this_machines_are_not_used(
-    bench: Bench, make_suite: MakeSuite, forwards: list[int]
+    taught: Bench, make_suite: MakeSuite, forwards: list[int]
 ) -> None:
     suite = make_suite(suite_text(ROWS))
-    honest = _train(bench, suite)
-    (place,) = (bench.folder / "cache" / "outputs").iterdir()
+    honest = _train(taught, suite)
+    (place,) = (taught.folder / "cache" / "outputs").iterdir()
     np.load(place / "logits.npy", mmap_mode="r+")[:] += 1e-6
     digests = {name: remembered._sha256(place / f"{name}.npy") for name in ("logits", "pooled")}
     (place / "complete.json").write_text(json.dumps(digests))
-    (bench.folder / "results").rename(bench.folder / "first")
+    (taught.folder / "results").rename(taught.folder / "first")
     forwards.clear()
-    again = _train(bench, suite)
+    again = _train(taught, suite)
     assert len(forwards) == 1 + 2 * 6
     assert all(same_bits(honest[label], again[label]) for label in honest)
 
 
 @pytest.mark.parametrize("damage", ["complete.json", "logits.npy", "pooled.npy", "some rows"])
-def test_a_damaged_memory_is_made_anew(bench: Bench, make_suite: MakeSuite, damage: str) -> None:
+def test_a_damaged_memory_is_made_anew(taught: Bench, make_suite: MakeSuite, damage: str) -> None:
     suite = make_suite(suite_text(ROWS))
-    honest = _train(bench, suite)
-    (place,) = (bench.folder / "cache" / "outputs").iterdir()
+    honest = _train(taught, suite)
+    (place,) = (taught.folder / "cache" / "outputs").iterdir()
     if damage == "some rows":
         np.load(place / "logits.npy", mmap_mode="r+")[600:800] = 0
     else:
         (place / damage).write_bytes((place / damage).read_bytes()[:10])
-    (bench.folder / "results").rename(bench.folder / "first")
-    assert all(same_bits(honest[label], record) for label, record in _train(bench, suite).items())
-    assert len(_notes(bench)) == 2
+    (taught.folder / "results").rename(taught.folder / "first")
+    assert all(same_bits(honest[label], record) for label, record in _train(taught, suite).items())
+    assert len(_notes(taught)) == 2
 
 
-def test_a_disk_that_refuses_costs_no_training(bench: Bench, make_suite: MakeSuite) -> None:
-    Path(bench.folder / "cache").mkdir()
-    (bench.folder / "cache" / "outputs").write_text("not a folder")
-    records = _train(bench, make_suite(suite_text(ROWS)))
+def test_a_disk_that_refuses_costs_no_training(taught: Bench, make_suite: MakeSuite) -> None:
+    (taught.folder / "cache" / "outputs").write_text("not a folder")
+    records = _train(taught, make_suite(suite_text(ROWS)))
     assert {record["status"] for record in records.values()} == {"finished"}
-    assert any("cannot be kept" in note for note in _notes(bench))
+    assert any("cannot be kept" in note for note in _notes(taught))
 
 
 def test_a_disk_that_fills_up_costs_no_training(
-    bench: Bench, make_suite: MakeSuite, monkeypatch: pytest.MonkeyPatch
+    taught: Bench, make_suite: MakeSuite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "posix_fallocate", full)
-    records = _train(bench, make_suite(suite_text(ROWS)))
+    records = _train(taught, make_suite(suite_text(ROWS)))
     assert {record["status"] for record in records.values()} == {"finished"}
-    assert any("cannot be kept: [Errno 28] No space left" in note for note in _notes(bench))
-    assert list((bench.folder / "cache" / "outputs").iterdir()) == []
+    assert any("cannot be kept: [Errno 28] No space left" in note for note in _notes(taught))
+    assert list((taught.folder / "cache" / "outputs").iterdir()) == []
 
 
-def test_what_a_killed_worker_left_goes_in_the_end(bench: Bench, make_suite: MakeSuite) -> None:
+def test_what_a_killed_worker_left_goes_in_the_end(taught: Bench, make_suite: MakeSuite) -> None:
     suite = make_suite(suite_text(ROWS, epochs=2))
-    _train(bench, suite)
-    (place,) = (bench.folder / "cache" / "outputs").iterdir()
+    _train(taught, suite)
+    (place,) = (taught.folder / "cache" / "outputs").iterdir()
     shutil.rmtree(place)
     for name, age in (("old", 2 * whole.STALE), ("new", 60.0)):
         left = place.with_name(f"{place.name}.{name}")
         left.mkdir()
         os.utime(left, (time.time() - age,) * 2)
-    (bench.folder / "results").rename(bench.folder / "first")
-    _train(bench, suite)
+    (taught.folder / "results").rename(taught.folder / "first")
+    _train(taught, suite)
     assert sorted(path.name for path in place.parent.iterdir()) == [place.name, f"{place.name}.new"]
 
 
@@ -182,19 +180,19 @@ def test_what_a_killed_worker_left_goes_in_the_end(bench: Bench, make_suite: Mak
     ids=lambda change: str(next(reversed(change.get("protocol", change)))),
 )
 def test_what_the_outputs_depend_on_is_in_their_name(
-    bench: Bench, make_suite: MakeSuite, change: dict[str, Any]
+    taught: Bench, make_suite: MakeSuite, change: dict[str, Any]
 ) -> None:
-    _train(bench, make_suite(suite_text([{"name": "kd", **FIXED}])))
+    _train(taught, make_suite(suite_text([{"name": "kd", **FIXED}])))
     row = {"name": "kd", "protocol": change.get("protocol", FIXED["protocol"])}
-    _train(bench, make_suite(suite_text([row], name="other", teacher=change.get("teacher", ""))))
-    places = list((bench.folder / "cache" / "outputs").iterdir())
-    assert len(places) == len(_notes(bench)) == 2
+    _train(taught, make_suite(suite_text([row], name="other", teacher=change.get("teacher", ""))))
+    places = list((taught.folder / "cache" / "outputs").iterdir())
+    assert len(places) == len(_notes(taught)) == 2
     assert all(isinstance(array, np.memmap) for place in places for array in remembered._open(place).values())
 
 
-def test_nothing_is_kept_for_a_cohort_whose_teacher_runs_anyway(bench: Bench, make_suite: MakeSuite) -> None:
-    _train(bench, make_suite(suite_text([ROWS[1], {"name": "fitnet", **FIXED}])))
-    assert not (bench.folder / "cache" / "outputs").exists()
+def test_nothing_is_kept_for_a_cohort_whose_teacher_runs_anyway(taught: Bench, make_suite: MakeSuite) -> None:
+    _train(taught, make_suite(suite_text([ROWS[1], {"name": "fitnet", **FIXED}])))
+    assert not (taught.folder / "cache" / "outputs").exists()
 
 
 def test_views_are_never_recalled() -> None:

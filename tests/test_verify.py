@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import render_records as rr
+from bench import ROOT
 
+from kdbench.render import build
 from kdbench.render.verify import verify
 
 
@@ -72,3 +76,7 @@ def test_other_test_labels_than_the_suites_are_refused():
     assert [r["seed"] for r in kept] == [0, 1]
     assert "seed 2" in problem.text
     assert "test labels" in problem.text
+
+
+def test_the_records_of_this_checkout_are_borne_out(tmp_path: Path) -> None:
+    assert build(ROOT / "results", tmp_path).problems == []
