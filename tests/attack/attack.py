@@ -167,15 +167,16 @@ class Attack:
             self._fail(f"a record is unreadable although its trial was run again: {problem}")
         for key, record in records:
             self.report.trials += 1
-            if record["status"] != "finished" or bits(record) != self.expected[key]:
+            if key not in self.expected:
+                self._fail(f"the trial {key[:12]} was never planned: {record['label']} seed {record['seed']}")
+            elif record["status"] != "finished" or bits(record) != self.expected[key]:
                 self._fail(
                     f"{record['label']} seed {record['seed']} is {record['status']} with other bits: {record['detail']}"
                 )
         for key in self.expected.keys() - {key for key, _ in records}:
             self._fail(f"the trial {key[:12]} has no record")
-        left = [path.name for place in ("cache", "results") for path in (scene.folder / place).rglob("half.*.tmp")]
-        if left and left[0].startswith("half") and (scene.cache / "checkpoints" / left[0]).exists():
-            self._fail(f"{left[0]} was left lying")
+        for path in (scene.cache / "checkpoints").glob("*.tmp"):
+            self._fail(f"{path.name} was left lying")
 
     def _fail(self, text: str) -> None:
         self.report.failures.append(f"round {self.report.rounds}: {text}")
