@@ -7,9 +7,9 @@ import io
 import numpy as np
 import torch
 
-from kdbench.data import Dataset, load
+from kdbench.data import Dataset
 from kdbench.errors import CheckpointError, UserError
-from kdbench.jobs.cohort import train_cohort
+from kdbench.jobs.cohort import load_planned, train_cohort
 from kdbench.measure.evaluate import TOP_K, ambiguity, logits_of, summarise, top1_of, unreliability
 from kdbench.plan.task import Task
 from kdbench.records.store import write_atomically
@@ -34,7 +34,7 @@ def prepare(task: Task, emit: Emit) -> None:
     shelf = TeacherShelf(task.cache, teacher, task.dataset, task.data_digest, numerics(device))
     if not (_weights_sound(shelf) and _logits_sound(shelf) and shelf.facts()):
         shelf.folder.mkdir(parents=True, exist_ok=True)
-        dataset = load(task.dataset, task.data_root)
+        dataset = load_planned(task)
         if teacher.kind == "checkpoint":
             _import(task, teacher, shelf, dataset)
         elif not _weights_sound(shelf):
