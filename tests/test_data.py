@@ -131,22 +131,35 @@ def test_digest_does_not_depend_on_the_chunks(monkeypatch: pytest.MonkeyPatch) -
     assert identity.content_digest(part, part) == whole
 
 
-def test_identify_reads_once_until_a_file_changes(tmp_path: Path, plugged: dict[str, Source]) -> None:
+@pytest.mark.parametrize(("hashed", "looks"), [(0, 1), (2**30, 2)])
+def test_identify_reads_large_data_sets_once_until_a_file_changes_and_small_ones_each_time(
+    tmp_path: Path, plugged: dict[str, Source], monkeypatch: pytest.MonkeyPatch, hashed: int, looks: int
+) -> None:
+    monkeypatch.setattr(loading, "HASHED", hashed)
     file = tmp_path / "blobs.bin"
     file.write_bytes(b"one")
     reads: list[int] = []
 
     def read() -> tuple[Part, Part]:
         reads.append(1)
-        return _part(4, len(reads)), _part(2)
+        return _part(4, len(file.read_bytes())), _part(2)
 
     plugged["source"] = Source((file,), read)
     first = data.identify("blobs", tmp_path)
     assert data.identify("blobs", tmp_path) == first
-    assert len(reads) == 1
+    assert len(reads) == looks
     file.write_bytes(b"another")
     assert data.identify("blobs", tmp_path)[0] != first[0]
-    assert len(reads) == 2
+    assert len(reads) == looks + 1
+
+
+def test_what_has_no_files_is_looked_at_each_time(
+    tmp_path: Path, plugged: dict[str, Source], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loading, "HASHED", 0)
+    fills = iter(range(9))
+    plugged["source"] = Source((), lambda: (_part(4, next(fills)), _part(2)))
+    assert len({data.identify("blobs", tmp_path)[0], data.load("blobs", tmp_path).digest}) == 2
 
 
 def test_identify_survives_a_damaged_or_unwritable_cache(tmp_path: Path, plugged: dict[str, Source]) -> None:

@@ -119,13 +119,17 @@ def test_outputs_that_are_not_this_machines_are_not_used(
     assert all(same_bits(honest[label], again[label]) for label in honest)
 
 
-@pytest.mark.parametrize("damage", ["complete.json", "logits.npy", "pooled.npy", "some rows"])
+@pytest.mark.parametrize("damage", ["complete.json", "logits.npy", "pooled.npy", "some rows", "no logits", "a list"])
 def test_a_damaged_memory_is_made_anew(taught: Bench, make_suite: MakeSuite, damage: str) -> None:
     suite = make_suite(suite_text(ROWS))
     honest = _train(taught, suite)
     (place,) = (taught.folder / "cache" / "outputs").iterdir()
     if damage == "some rows":
         np.load(place / "logits.npy", mmap_mode="r+")[600:800] = 0
+    elif damage == "no logits":
+        (place / "complete.json").write_text(json.dumps({"pooled": remembered._sha256(place / "pooled.npy")}))
+    elif damage == "a list":
+        (place / "complete.json").write_text("[7]")
     else:
         (place / damage).write_bytes((place / damage).read_bytes()[:10])
     (taught.folder / "results").rename(taught.folder / "first")

@@ -45,13 +45,13 @@ class ImageFiles:
         for relative in self._relative():
             yield f"{self.folder}{os.sep}{os.fsdecode(relative)}"
 
-    def listing(self) -> Iterator[bytes]:
-        """What identifies each file: its path below ``folder`` and its size in bytes. DataError for an empty file."""
+    def listing(self) -> Iterator[tuple[bytes, int, int]]:
+        """Of each file its path below ``folder``, size in bytes and modification time. DataError for an empty file."""
         for relative, path in zip(self._relative(), self.paths(), strict=True):
-            size = os.stat(path).st_size
-            if not size:
+            stat = os.stat(path)
+            if not stat.st_size:
                 raise DataError(f"{path} is empty; fetch it again.")
-            yield b"%s\0%d\0" % (relative, size)
+            yield relative, stat.st_size, stat.st_mtime_ns
 
     def _relative(self) -> Iterator[bytes]:
         folders = [os.fsencode(name) for name in self.classes]

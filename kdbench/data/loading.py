@@ -13,7 +13,7 @@ from kdbench import environment
 from kdbench.data import mapped
 from kdbench.data.builtin import BUILTIN
 from kdbench.data.checks import check_labels
-from kdbench.data.identity import content_digest, differences, recall, remember
+from kdbench.data.identity import Known, look, recall, stamp
 from kdbench.data.spec import Dataset, DatasetSpec, Part, Source
 from kdbench.errors import DataError, UserError, described, reason
 from kdbench.paths import cache_dir, expanded
@@ -22,6 +22,10 @@ from kdbench.registry import Registry
 DATASETS: Registry[DatasetSpec] = Registry("data set")
 for _spec in BUILTIN:
     DATASETS.add(_spec.name, _spec, "kdbench")
+
+
+#: Bytes of images that are hashed in every process: a second's work.
+HASHED = 2**30
 
 
 def data_root(option: str | None) -> Path:
@@ -39,25 +43,36 @@ def load(name: str, root: Path | None = None, download: bool = False) -> Dataset
     """Load data set ``name`` from below ``root`` (default ``data_root(None)``).
 
     Counts, shapes and labels are always checked: DataError for a file that is missing, truncated or impossible. A copy
-    whose content is not the official one is used, with warnings.
+    whose content is not the official one is used, with warnings. Content is hashed, up to HASHED bytes of it; of more,
+    and of images in files, what is remembered holds as long as the files look the same.
     """
     spec = DATASETS.get(name)
     source = _find(spec, root or data_root(None), download)
     known = recall(spec, source)
-    parts = None if known is None else _opened(spec, known[0])
+    holds = known is not None and known.stamp == stamp(source) != ""
+    parts = mapped.opened(spec, known.digest) if known and holds else None
     if known is None or parts is None:
         parts = _read(spec, source)
-        known = known or _identify(spec, source, *parts)
-        parts = mapped.keep(spec, known[0], parts)
+        if known is None or not holds or (spec.nbytes <= HASHED and not known.modified):
+            known = _look(spec, source, parts, known)
+        parts = mapped.keep(spec, known.digest, parts)
     train, test = parts
-    return Dataset(spec, *train, *test, *known)
+    return Dataset(spec, *train, *test, known.digest, known.warnings)
 
 
 def identify(name: str, root: Path | None = None, download: bool = False) -> tuple[str, tuple[str, ...]]:
-    """(content digest, warnings) of the copy below ``root``, from the cache when its files have not changed."""
+    """(content digest, warnings) of the copy below ``root``.
+
+    Content is hashed, up to HASHED bytes of it; of more, what is remembered holds as long as the files look the same.
+    Of images in files, each one is looked at.
+    """
     spec = DATASETS.get(name)
     source = _find(spec, root or data_root(None), download)
-    return recall(spec, source) or _identify(spec, source, *_read(spec, source))
+    known = recall(spec, source)
+    holds = known is not None and known.stamp == stamp(source) != ""
+    if known is None or not holds or spec.nbytes <= HASHED or known.modified:
+        known = _look(spec, source, _read(spec, source), known)
+    return known.digest, known.warnings
 
 
 @contextmanager
@@ -102,15 +117,6 @@ def _read(spec: DatasetSpec, source: Source) -> tuple[Part, Part]:
     return parts
 
 
-def _opened(spec: DatasetSpec, digest: str) -> mapped.Parts | None:
-    """What is mapped from the cache folder; None where it is not there or not sound."""
-    parts = mapped.opened(spec, digest)
-    try:
-        return parts and _check(spec, parts)
-    except DataError:
-        return None
-
-
 def _check(spec: DatasetSpec, parts: mapped.Parts) -> mapped.Parts:
     """``parts``, (train, test); DataError for counts, shapes or labels that the data set does not have."""
     train, test = parts
@@ -127,9 +133,6 @@ def _check(spec: DatasetSpec, parts: mapped.Parts) -> mapped.Parts:
     return parts
 
 
-def _identify(spec: DatasetSpec, source: Source, train: Part, test: Part) -> tuple[str, tuple[str, ...]]:
+def _look(spec: DatasetSpec, source: Source, parts: mapped.Parts, known: Known | None) -> Known:
     with _unreadable(spec):
-        digest = content_digest(train, test)
-    warnings = differences(spec, source, digest)
-    remember(spec, source, digest, warnings)
-    return digest, warnings
+        return look(spec, source, parts, known)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,6 +44,11 @@ class DatasetSpec:
     licence: str
     torchvision: str | None = None
     sha1: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all its images, as arrays."""
+        return (self.train_size + self.test_size) * math.prod(self.image_shape)
 
     @property
     def downloadable(self) -> bool:

@@ -27,3 +27,12 @@ def whole_folder(place: Path) -> Iterator[Path]:
             unfinished.rename(place)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def remove(place: Path) -> None:
+    """Remove the folder ``place`` at once: whoever looks for it meanwhile finds all of it or nothing."""
+    if place.exists():
+        aside = Path(tempfile.mkdtemp(prefix=f"{place.name}.", dir=place.parent))
+        with suppress(OSError):  # another worker was first
+            place.rename(aside / place.name)
+        shutil.rmtree(aside, ignore_errors=True)

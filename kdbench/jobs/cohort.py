@@ -78,9 +78,7 @@ def train_cohort(
     check_computes(protocol.precision, device)
     check_compiles(protocol.compile, device)
     facts_of_machine = numerics(device)
-    dataset = load(task.dataset, task.data_root)
-    if dataset.digest != task.data_digest:
-        raise UserError(f"The data set {task.dataset} changed since the run was planned; start the run again.")
+    dataset = planned_data(task)
     teacher: nn.Module | None = None
     spec: NetworkSpec | None = None
     taught: ReadyTeacher | None = None
@@ -109,6 +107,14 @@ def train_cohort(
         waiting = _train_some(task, waiting, common, clerk)
         gc.collect()  # students refer to themselves in circles, and the next ones need their memory
         forget_peak(device)
+
+
+def planned_data(task: Task) -> Dataset:
+    """The data set of ``task``. UserError where its content is not the one that the run was planned for."""
+    dataset = load(task.dataset, task.data_root)
+    if dataset.digest != task.data_digest:
+        raise UserError(f"The data set {task.dataset} changed since the run was planned; start the run again.")
+    return dataset
 
 
 def _train_some(task: Task, waiting: Sequence[Trial], common: _Common, clerk: Clerk) -> Sequence[Trial]:

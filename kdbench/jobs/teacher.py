@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import torch
 
-from kdbench.data import Dataset, load
+from kdbench.data import Dataset
 from kdbench.errors import CheckpointError, UserError
-from kdbench.jobs.cohort import train_cohort
+from kdbench.jobs.cohort import planned_data, train_cohort
 from kdbench.measure.evaluate import TOP_K, ambiguity, logits_of, summarise, top1_of, unreliability
 from kdbench.plan.task import Task
 from kdbench.records.agreement import TEACHERS
@@ -39,9 +39,7 @@ def prepare(task: Task, emit: Emit) -> None:
     if teacher.kind != "checkpoint":
         _train_unless_done(task, teacher, shelf, emit)
     if not (_weights_sound(shelf) and shelf.test_logits() is not None):
-        dataset = load(task.dataset, task.data_root)
-        if dataset.digest != task.data_digest:
-            raise UserError(f"The data set {task.dataset} changed since the run was planned; start the run again.")
+        dataset = planned_data(task)
         if teacher.kind == "checkpoint":
             _import(task, teacher, shelf, dataset)
         _measure(teacher, shelf, dataset, device)

@@ -88,10 +88,10 @@ def _open(place: Path) -> dict[str, NDArray[np.float32]]:
     """What is kept in ``place``; nothing where that is not whole."""
     try:
         digests = json.loads((place / "complete.json").read_text(encoding="utf-8"))
-        if any(_sha256(place / f"{name}.npy") != found for name, found in digests.items()):
+        if "logits" not in digests or any(_sha256(place / f"{name}.npy") != found for name, found in digests.items()):
             raise ValueError(f"{place} is damaged")
         return {name: np.load(place / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in digests}
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError):
         shutil.rmtree(place, ignore_errors=True)
         return {}
 
