@@ -81,9 +81,10 @@ def narrowed(outputs: Outputs, model: Outputs) -> Outputs:
 
 
 def fake_network(name: str, outputs: Outputs) -> NetworkSpec:
-    """The NetworkSpec of a network that gives ``outputs``; absent parts have shape 0. Its head is at least float32."""
+    """The NetworkSpec of a network that gives ``outputs``; absent parts have shape 0. A head is at least float32."""
     pooled = 0 if outputs.pooled is None else outputs.pooled.shape[1]
-    head = nn.Linear(pooled, outputs.logits.shape[1], dtype=torch.promote_types(outputs.logits.dtype, torch.float32))
+    wide = torch.promote_types(outputs.logits.dtype, torch.float32)
+    head = nn.Linear(pooled, outputs.logits.shape[1], dtype=wide) if pooled else nn.Identity()
     module = nn.Sequential(head)
     for statistic, value in (("mean", 0.5), ("std", 0.25)):
         module.register_buffer(statistic, torch.full((3, 1, 1), value))

@@ -24,11 +24,6 @@ from kdbench.registry import Registry
 REAL = os.environ.get("KDBENCH_DATA")
 
 
-@pytest.fixture(autouse=True)
-def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("KDBENCH_CACHE", str(tmp_path / "cache"))
-
-
 # A data set of a plugin: what its loader gives is set by each test.
 BLOBS = dataclasses.replace(
     DIGITS, name="blobs", title="Blobs", train_size=4, test_size=2, digest=None, loader="test_data:blobs", classes=3

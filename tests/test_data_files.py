@@ -22,9 +22,8 @@ RNG = np.random.Generator(np.random.Philox(key=7))
 
 
 @pytest.fixture(autouse=True)
-def _small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     """The built-in data sets, of 10 + 4 images."""
-    monkeypatch.setenv("KDBENCH_CACHE", str(tmp_path / "cache"))
     registry: Registry[DatasetSpec] = Registry("data set")
     for spec in builtin.BUILTIN:
         registry.add(spec.name, dataclasses.replace(spec, **SMALL), "test")
