@@ -7,10 +7,12 @@ import json
 from dataclasses import fields, is_dataclass
 from typing import Any
 
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
 
 def canonical(value: Any) -> bytes:
     """Compact JSON with sorted keys; floats in Python's shortest exact form. NaN and infinities are refused."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode()
+    return _ENCODER.encode(value).encode()
 
 
 def plain(value: Any) -> Any:

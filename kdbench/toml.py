@@ -9,8 +9,8 @@ from typing import Any
 
 from kdbench.errors import UserError, reason, shown
 
-#: The most bytes of a file, and tables, lists and parts of a dotted key in one another.
-LONGEST, DEEPEST = 4 * 2**20, 32
+#: The most bytes of a file, characters of a key, and tables, lists and parts of a dotted key in one another.
+LONGEST, LONGEST_KEY, DEEPEST = 4 * 2**20, 200, 32
 #: TOML promises no whole numbers beyond these, and neither does a record.
 WHOLE = range(-(2**63), 2**63)
 
@@ -56,8 +56,10 @@ def _check(raw: dict[str, Any], where: str) -> None:
         below: list[tuple[str, Any]] = []
         for place, value in level:
             if isinstance(value, dict):
-                below += ((f"{place}.{key[:64]}".lstrip("."), inner) for key, inner in value.items())
+                if long := next((key for key in value if len(key) > LONGEST_KEY), None):
+                    raise UserError(f"{where}: the key {shown(long)} has more than {LONGEST_KEY} characters.")
                 _check_text("a key", " ".join(value), where)
+                below += ((f"{place}.{key}" if place else key, inner) for key, inner in value.items())
             elif isinstance(value, list):
                 below += ((place, inner) for inner in value)
             elif isinstance(value, str):

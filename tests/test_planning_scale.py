@@ -169,10 +169,10 @@ def test_a_plan_that_no_machine_could_hold_is_refused_before_it_is_made(monkeypa
     suite = parse_suite(suite_text(["ce", "kd"]), "s.toml")
     monkeypatch.setattr(expand_module, "Trial", lambda **_: pytest.fail("a trial was made"))
     for count in (MOST_TRIALS + 1, 10**12, 10**400):
-        with pytest.raises(UserError, match="--seeds must be at most 500,000, not ") as caught:
+        with pytest.raises(UserError, match="--seeds must be at most 1,000,000, not ") as caught:
             expand(suite, Selection(seeds=count), "0" * 64)
         assert len(str(caught.value)) < 200
-    with pytest.raises(UserError, match=r"tiny@1: the selection is of 1,000,000 trials, a plan of at most 500,000"):
+    with pytest.raises(UserError, match=r"tiny@1: the selection is of 2,000,000 trials, a plan of at most 1,000,000"):
         expand(suite, Selection(seeds=MOST_TRIALS), "0" * 64)
 
 

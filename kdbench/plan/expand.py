@@ -18,7 +18,7 @@ from kdbench.trials.teacher import Normalisation, Teacher
 from kdbench.trials.trial import Trial
 
 #: What one plan holds in memory without trouble; nobody waits for more.
-MOST_TRIALS = 500_000
+MOST_TRIALS = 1_000_000
 #: Characters of a pattern; matching takes a time that grows with the square of some.
 LONGEST_GLOB = 1000
 _WILDCARDS = frozenset("*?[")

@@ -88,9 +88,9 @@ def _suite(table: Table, where: str) -> Suite:
         for key, value in table.take("teachers", dict, {}).items()
     }
     pairs = table.take("pairs", list)
-    wanted = [pair.get("teacher") for pair in pairs if isinstance(pair, dict)]
-    for key in TEACHERS:
-        if key not in teachers and key in wanted:
+    wanted = {str(pair.get("teacher")) for pair in pairs if isinstance(pair, dict)}
+    for key in sorted(wanted - teachers.keys()):
+        if key in TEACHERS:
             teachers[key] = registered_teacher(key, spec, protocol)
     suite = Suite(
         name=name,
