@@ -64,10 +64,13 @@ def bits(record: dict[str, Any]) -> list[Any]:
 
 
 class Attack:
-    """``folder`` holds the quiet run's cache and results, and each round's while it lasts."""
+    """``folder`` holds the quiet run's cache and results, and each round's while it lasts.
 
-    def __init__(self, folder: Path, seed: int) -> None:
-        self.folder, self.rng, self.report = folder, random.Random(seed), Report()
+    ``pause``: the most seconds between two faults.
+    """
+
+    def __init__(self, folder: Path, seed: int, pause: float = 6.0) -> None:
+        self.folder, self.rng, self.report, self.pause = folder, random.Random(seed), Report(), pause
         self.quiet = Bench(folder / "quiet")
         self.quiet.folder.mkdir(parents=True)
         self.packages = self.quiet.install_suite(SUITE)
@@ -126,7 +129,7 @@ class Attack:
                 running.append(self._start(scene.folder, words))
                 self.report.runs += 1
             scene.runs = [run.pid for run in running]
-            time.sleep(self.rng.uniform(0.2, 6.0))
+            time.sleep(self.rng.uniform(0.2, self.pause))
             (name,) = self.rng.choices(list(FAULTS), weights)
             if FAULTS[name](scene):
                 self.report.faults[name] += 1

@@ -10,10 +10,14 @@ from attack.attack import Attack
 
 
 @pytest.mark.parametrize(
-    ("seed", "rounds"), [(1, 2), pytest.param(2, 20, marks=pytest.mark.slow)], ids=["short", "minutes"]
+    ("seed", "rounds", "pause"),
+    [(1, 1, 2.5), pytest.param(2, 20, 6.0, marks=pytest.mark.slow)],
+    ids=["short", "minutes"],
 )
-def test_whatever_happens_the_bits_are_those_of_a_quiet_run(tmp_path: Path, seed: int, rounds: int) -> None:
-    attack = Attack(tmp_path / "attack", seed)
+def test_whatever_happens_the_bits_are_those_of_a_quiet_run(
+    tmp_path: Path, seed: int, rounds: int, pause: float
+) -> None:
+    attack = Attack(tmp_path / "attack", seed, pause)
     for _ in range(rounds):
         attack.round(faults=5)
     assert not attack.report.failures, "\n".join(attack.report.lines())
