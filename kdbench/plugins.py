@@ -7,7 +7,7 @@ import importlib.util
 import sys
 import traceback
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
@@ -17,7 +17,7 @@ from kdbench.data import DATASETS, DatasetSpec
 from kdbench.errors import UserError, described, reason
 from kdbench.methods import METHODS, MethodSpec
 from kdbench.models import MODELS, ModelSpec
-from kdbench.registry import Registry
+from kdbench.registry import OURS, Registry
 from kdbench.suites import SUITES, TEACHERS
 
 #: Method name -> sha256 of the plugin file it came from. A method of a released package is known by its version
@@ -120,7 +120,14 @@ def _load_entry_points(group: str, registry: Registry[T], kind: type[T], package
         origin, spec = _load(point, group)
         if not isinstance(spec, kind):
             raise UserError(f"{origin}: the entry point {point.name!r} in {group} must name a {kind.__name__}.")
-        registry.add(spec.name, spec, origin)
+        registry.add(spec.name, _signed(spec, origin), origin)
+
+
+def _signed(spec: T, origin: str) -> T:
+    """``spec``; a method's whose card does not say who provides it says so now, on records and pages, too."""
+    if isinstance(spec, MethodSpec) and spec.origin == OURS:
+        return replace(spec, origin=origin)
+    return spec
 
 
 def _load(point: metadata.EntryPoint, group: str) -> tuple[str, Any]:
@@ -173,7 +180,7 @@ def _register_file(path: Path, planned: str) -> Plugin:
     if not found:
         raise UserError(f"--plugin {path}: the file defines no MethodSpec at module level; see docs/plugins.md.")
     for spec in found.values():
-        METHODS.add(spec.name, spec, f"plugin {path.name}")
+        METHODS.add(spec.name, _signed(spec, f"plugin {path.name}"), f"plugin {path.name}")
         SOURCES[spec.name] = source
     return Plugin(path.name, source, str(path))
 

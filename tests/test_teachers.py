@@ -228,7 +228,17 @@ def test_a_damaged_shelf_is_made_anew(bench: Bench, make_suite: MakeSuite, teach
             path.unlink() if damaged is None else path.write_bytes(damaged)
             run(prepare, bench.events.append)
             assert content() == before, path.name
-    save_file({k: v + 1 if v.is_floating_point() else v for k, v in read_weights(shelf.weights).items()}, shelf.weights)
+    for facts in (True, False):  # with what was measured of them, and without
+        other = {k: v + 1 if v.is_floating_point() else v for k, v in read_weights(shelf.weights).items()}
+        save_file(other, shelf.weights)
+        if not facts:
+            (shelf.folder / "facts.json").unlink()
+        run(prepare, bench.events.append)
+        assert content() == before
+    flipped = bytearray(before[shelf.weights])
+    flipped[-1] ^= 1
+    shelf.weights.write_bytes(flipped)
+    (shelf.folder / "facts.json").unlink()
     run(prepare, bench.events.append)
     assert content() == before
 

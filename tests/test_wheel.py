@@ -111,14 +111,14 @@ def test_its_records_are_of_the_installed_code(installed: Installed, said: str) 
 def test_the_method_of_the_readme_joins_what_is_recorded(installed: Installed, said: str) -> None:
     plugin = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
     assert plugin
-    (installed.place / "logit_mse.py").write_text(plugin[1], encoding="utf-8")
-    command = "kdbench run --suite digits --seeds 1 --plugin logit_mse.py --method ce --method logit-mse"
+    (installed.place / "prob_mse.py").write_text(plugin[1], encoding="utf-8")
+    command = "kdbench run --suite digits --seeds 1 --plugin prob_mse.py --method ce --method prob-mse"
     assert "2 trials, 1 recorded in my-results, 1 to train" in installed.run(
         *command.split(), "--results", "my-results", "--out", "my-site"
     )
-    assert records(installed, "my-results")["logit-mse"]["status"] == "finished"
+    assert records(installed, "my-results")["prob-mse"]["status"] == "finished"
     page = (installed.place / "my-site" / "suites" / "digits@1.html").read_text("utf-8")
-    assert "logit-mse" in page
+    assert "prob-mse" in page
     assert "soft-l1" in page
 
 

@@ -237,7 +237,9 @@ def _wrong(teacher: Teacher, path: Path) -> tuple[State, str] | None:
 def _extras() -> Iterator[Row]:
     for extra, (module, purpose) in EXTRAS.items():
         there = importlib.util.find_spec(module) is not None
-        yield extra, "ok" if there else "none", purpose if there else f"{purpose}; pip install 'kdbench[{extra}]'"
+        wanted = not there and not purpose.startswith("for a planned")
+        hint = f"; pip install 'kdbench[{extra}]'" if wanted else ""
+        yield extra, "ok" if there else "none", f"{purpose}{hint}"
 
 
 def _folders(root: Path) -> Iterator[Row]:

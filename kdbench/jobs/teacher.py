@@ -17,7 +17,7 @@ from kdbench.stats.scores import top_k_accuracy
 from kdbench.teachers.facts import TeacherFacts, TeacherShelf
 from kdbench.teachers.find import find_checkpoint
 from kdbench.teachers.ready import network_of
-from kdbench.teachers.weights import read_weights, weights_digest, write_weights
+from kdbench.teachers.weights import kept_weights, read_weights, weights_digest, write_weights
 from kdbench.train.device import numerics, set_up
 from kdbench.train.lockstep import Emit
 from kdbench.train.member import Member
@@ -53,7 +53,7 @@ def _weights_sound(shelf: TeacherShelf) -> bool:
     """Whether the kept weights can be read and are, as far as that is known, those that were measured."""
     facts = shelf.facts()
     try:
-        found = weights_digest(read_weights(shelf.weights))
+        found = weights_digest(kept_weights(shelf.weights))
     except CheckpointError:
         return False
     return facts is None or found == facts.weights_sha256
@@ -108,7 +108,7 @@ def _has_its_predictions(store: Store, record: Record) -> bool:
 
 
 def _measure(teacher: Teacher, shelf: TeacherShelf, dataset: Dataset, device: torch.device) -> None:
-    state = read_weights(shelf.weights)
+    state = kept_weights(shelf.weights)
     network = network_of(teacher, dataset.spec, state, device, shelf.weights)
     logits, _ = logits_of(network, dataset.test_images, device)
     if not bool(torch.isfinite(logits).all()):

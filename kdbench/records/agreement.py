@@ -89,7 +89,7 @@ def _teacher(record: Record) -> Iterator[str]:
         yield from _same("teacher/model", measured["model"], "teacher_model", record["teacher_model"])
         if (measured["kind"] == "checkpoint") != (kind == "checkpoint"):  # an earlier generation was trained, too
             yield _text("teacher/kind", measured["kind"], "identity/teacher/kind", kind)
-        if kind == "checkpoint":
+        if kind == "checkpoint" and weights:  # a plan pins them; what was planned by hand may not
             yield from _same("teacher/weights_sha256", measured["weights_sha256"], "that of identity/teacher", weights)
 
 

@@ -14,7 +14,7 @@ from kdbench.errors import CheckpointError, UserError
 from kdbench.models.factory import create
 from kdbench.models.network import Network
 from kdbench.teachers.facts import TeacherFacts, TeacherShelf
-from kdbench.teachers.weights import read_weights, weights_digest
+from kdbench.teachers.weights import kept_weights, weights_digest
 from kdbench.train.seeds import seeded
 from kdbench.trials.teacher import Teacher
 
@@ -36,7 +36,10 @@ def ready_teacher(shelf: TeacherShelf, teacher: Teacher, dataset: Dataset, devic
         raise UserError(
             f"The teacher {teacher.name} is not ready in {shelf.folder.parent}; start the run again to make it so."
         )
-    state = read_weights(shelf.weights)
+    try:
+        state = kept_weights(shelf.weights)
+    except CheckpointError:
+        state = {}
     if weights_digest(state) != facts.weights_sha256:
         raise UserError(
             f"The weights of the teacher {teacher.name} in {shelf.folder} are not those that were measured; start the "

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -15,6 +16,8 @@ from kdbench.errors import CheckpointError, reason
 
 #: Under one of these a published checkpoint keeps its state_dict beside epoch and accuracy.
 WRAPPERS = ("model", "state_dict", "net")
+#: Under this name a file that is kept says the digest of its weights.
+DIGEST = "kdbench weights"
 
 
 def weights_digest(state: Mapping[str, Tensor]) -> str:
@@ -60,7 +63,18 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def write_weights(state: Mapping[str, Tensor], path: Path) -> None:
-    """Keep ``state`` in the .safetensors file ``path``, which is whole at any time."""
+    """Keep ``state`` and its digest in the .safetensors file ``path``, which is whole at any time."""
     temporary = path.with_suffix(".tmp")
-    save_file({name: value.detach().cpu().contiguous() for name, value in state.items()}, temporary)
+    kept = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+    save_file(kept, temporary, metadata={DIGEST: weights_digest(kept)})
     temporary.replace(path)
+
+
+def kept_weights(path: Path) -> dict[str, Tensor]:
+    """What ``write_weights`` kept at ``path``; CheckpointError unless it is that, to the last bit."""
+    state = read_weights(path)
+    with safe_open(path, "pt") as file:
+        said = (file.metadata() or {}).get(DIGEST)
+    if said != weights_digest(state):
+        raise CheckpointError(f"The weights in {path} are not those that were kept there; delete that file.")
+    return state
