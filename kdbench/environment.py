@@ -10,61 +10,46 @@ from pathlib import Path
 
 from kdbench.errors import UserError
 
-#: What the names of variables begin with that torch, the libraries it computes with, numpy and the loader of libraries
-#: listen to. numpy's BLAS, which computes no result, is none of them: some machines need it told.
+#: What the names of variables begin with by which torch, the libraries that it computes with, numpy and the C library
+#: choose how they compute, or by which other libraries take their place (docs/adr/0015). Those of numpy's BLAS are left
+#: alone: it computes no result, and some machines need it told.
 FAMILIES = (
     "ATEN_",
     "CUBLAS",
-    "CUDA_",
+    "CUDA_FORCE_PTX_JIT",
     "CUDNN_",
-    "DISABLE_ADDMM_",
+    "DISABLE_ADDMM_CUDA_LT",
     "DNNL_",
-    "FBGEMM_",
+    "DYLD_INSERT_LIBRARIES",
     "GLIBC_TUNABLES",
     "GOMP_",
     "KMP_",
-    "LD_",
-    "LIBOMP_",
-    "LRU_CACHE_",
-    "MALLOC_",
+    "LD_AUDIT",
+    "LD_PRELOAD",
     "MIOPEN_",
     "MKL_",
     "NPY_",
-    "NVIDIA_",
+    "NVIDIA_TF32_OVERRIDE",
     "OMP_",
     "ONEDNN_",
     "PYTORCH_",
-    "THP_",
     "TORCHDYNAMO_",
     "TORCHINDUCTOR_",
     "TORCH_",
     "TRITON_",
-    "USE_",
-    "XNN",
 )
-#: Of these, what is the machine's or the user's business: where things lie, which devices there are, how threads wait
-#: and where they run, how memory is kept, what is logged. None of it moves a bit (docs/adr/0015). Which instructions
-#: torch's own operations use is among the numerics of a record.
+#: Of these, what is the machine's or the user's business: where things lie, how threads wait and where they run, how
+#: memory is had, what is logged. None of it moves a bit. Which instructions torch's own operations use does, and is
+#: among the numerics of a record; the numbers of threads are set in any case.
 KEPT = (
     "ATEN_CPU_CAPABILITY",
-    "CUDA_CACHE_",
-    "CUDA_DEVICE_ORDER",
-    "CUDA_HOME",
-    "CUDA_LAUNCH_BLOCKING",
-    "CUDA_MODULE_LOADING",
-    "CUDA_MPS_",
-    "CUDA_PATH",
-    "CUDA_VISIBLE_DEVICES",
     "GOMP_CPU_AFFINITY",
     "GOMP_SPINCOUNT",
     "KMP_AFFINITY",
     "KMP_BLOCKTIME",
     "KMP_DUPLICATE_LIB_OK",
     "KMP_INIT_AT_FORK",
-    "LD_LIBRARY_PATH",
     "MKL_NUM_THREADS",
-    "NVIDIA_DRIVER_CAPABILITIES",
-    "NVIDIA_VISIBLE_DEVICES",
     "OMP_NUM_THREADS",
     "OMP_PLACES",
     "OMP_PROC_BIND",
@@ -73,14 +58,18 @@ KEPT = (
     "PYTORCH_ALLOC_CONF",
     "PYTORCH_CUDA_ALLOC_CONF",
     "PYTORCH_KERNEL_CACHE_PATH",
+    "PYTORCH_NVML_BASED_CUDA_CHECK",
     "TORCHINDUCTOR_CACHE_DIR",
     "TORCHINDUCTOR_COMPILE_THREADS",
     "TORCH_CPP_LOG_LEVEL",
+    "TORCH_CUDA_ARCH_LIST",
     "TORCH_EXTENSIONS_DIR",
     "TORCH_HOME",
     "TORCH_LOGS",
     "TORCH_SHOW_CPP_STACKTRACES",
     "TRITON_CACHE_DIR",
+    "TRITON_HOME",
+    "TRITON_LIBCUDA_PATH",
 )
 #: What every worker has: cuBLAS is deterministic with such a workspace only, and sets of a plugin's are walked through
 #: in one order.

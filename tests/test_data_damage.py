@@ -299,6 +299,24 @@ def test_of_large_ones_size_and_time_are_looked_at(tmp_path: Path, monkeypatch: 
     assert data.identify("cifar100", tmp_path)[0] == found.digest
 
 
+def test_a_file_that_changes_while_it_is_read_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loading, "HASHED", 100)
+    file = _write_binary(tmp_path, "cifar100", *_random(builtin.CIFAR100)) / "train.bin"
+    hashed = identity.content_digest
+
+    def and_changed(*parts: object) -> str:
+        digest = hashed(*parts)  # type: ignore[arg-type]
+        raw = bytearray(file.read_bytes())
+        flip_pixel(raw)
+        file.write_bytes(raw)
+        return digest
+
+    with monkeypatch.context() as patch:
+        patch.setattr(identity, "content_digest", and_changed)
+        before = data.load("cifar100", tmp_path).digest
+    assert data.load("cifar100", tmp_path).digest != before
+
+
 # Images in files.
 
 

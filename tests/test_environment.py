@@ -24,7 +24,7 @@ from kdbench.records import Record
 from kdbench.schedule.local import LocalExecutor
 from kdbench.suites import parse_suite
 
-#: Each was found to move bits of a training on a processor with AVX-512 (docs/adr/0015).
+#: Each was found to move bits on a processor with AVX-512 (docs/adr/0015): the last two those of Python and numpy.
 MOVING = {
     "DNNL_MAX_CPU_ISA": "SSE41",
     "ONEDNN_MAX_CPU_ISA": "AVX2",
@@ -32,6 +32,8 @@ MOVING = {
     "DNNL_DEFAULT_FPMATH_MODE": "ANY",
     "MKL_CBWR": "COMPATIBLE",
     "MKL_ENABLE_INSTRUCTIONS": "SSE4_2",
+    "GLIBC_TUNABLES": "glibc.cpu.hwcaps=-AVX2,-FMA",
+    "NPY_DISABLE_CPU_FEATURES": "X86_V3 X86_V4 AVX512_ICL AVX512_SPR",
 }
 #: And these by what they are for, on other processors, on GPUs or in what a plugin computes.
 SUSPECT = {
@@ -41,13 +43,12 @@ SUSPECT = {
     "CUDNN_LOGLEVEL_DBG": "0",
     "PYTORCH_TUNABLEOP_ENABLED": "1",
     "OMP_DYNAMIC": "true",
+    "OMP_MAX_ACTIVE_LEVELS": "0",
     "OMP_THREAD_LIMIT": "1",
     "KMP_DETERMINISTIC_REDUCTION": "1",
     "GOMP_STACKSIZE": "9999",
-    "NPY_DISABLE_CPU_FEATURES": "AVX2",
     "TORCHINDUCTOR_MAX_AUTOTUNE": "1",
     "TRITON_F32_DEFAULT": "tf32",
-    "GLIBC_TUNABLES": "glibc.cpu.hwcaps=-AVX2",
     "LD_PRELOAD": "libm.so.6",
     "PYTHONHASHSEED": "7",
 }
@@ -56,6 +57,8 @@ LEFT = {
     "ATEN_CPU_CAPABILITY": "avx2",
     "CUDA_VISIBLE_DEVICES": "1",
     "LD_LIBRARY_PATH": "/opt/lib",
+    "MALLOC_ARENA_MAX": "2",
+    "USE_TF": "0",
     "KMP_DUPLICATE_LIB_OK": "True",
     "OMP_NUM_THREADS": "3",
     "OMP_PROC_BIND": "close",
@@ -201,6 +204,43 @@ def test_they_do_move_bits_of_a_worker_that_is_given_them(
     label: str, trained: Callable[..., Record], clean: dict[str, Record]
 ) -> None:
     assert not same_bits(trained(label, pinned=False, **MOVING), clean[label])
+
+
+COMPUTED = """
+import hashlib, math, numpy as np
+x = np.arange(50_000) / 7_000
+print(hashlib.sha256(repr([math.cos(value) for value in x]).encode() + np.exp(-x).tobytes()).hexdigest())
+"""
+
+
+@pytest.mark.parametrize("name", ["GLIBC_TUNABLES", "NPY_DISABLE_CPU_FEATURES"])
+def test_nor_does_one_by_which_rates_and_scores_are_computed(name: str) -> None:
+    """The rate of a step is a cosine of the C library's, a prediction's probability an exponential of numpy's."""
+    kept = {key: value for key, value in os.environ.items() if not environment.concerns_numbers(key)}
+
+    def said(code: str, **variables: str) -> str:
+        return subprocess.check_output([sys.executable, "-c", code], env=kept | variables, text=True)
+
+    pin = "from kdbench.environment import pin; pin()\n"
+    assert said(pin + COMPUTED, **{name: MOVING[name]}) == said(COMPUTED)
+    if platform.libc_ver()[0] == "glibc" and "fma" in Path("/proc/cpuinfo").read_text():
+        assert said(COMPUTED, **{name: MOVING[name]}) != said(COMPUTED)
+
+
+@pytest.mark.parametrize("name", ["OMP_DYNAMIC", "OMP_MAX_ACTIVE_LEVELS", "OMP_THREAD_LIMIT"])
+def test_a_training_on_two_threads_waits_for_no_thread_that_may_not_be_there(name: str) -> None:
+    """oneDNN counts on as many as torch has asked for: without the pin, its first convolution never ends."""
+    code = """
+from kdbench.environment import pin; pin()
+from kdbench.train.device import set_up; set_up("cpu", 2)
+import torch
+x = torch.rand(64, 16, 16, 16).to(memory_format=torch.channels_last)
+print(torch.nn.Conv2d(16, 32, 3)(x).shape)
+"""
+    kept = {key: value for key, value in os.environ.items() if not environment.concerns_numbers(key)}
+    variables = {name: SUSPECT[name], "OMP_NUM_THREADS": "2"}
+    said = subprocess.check_output([sys.executable, "-c", code], env=kept | variables, text=True, timeout=300)
+    assert said.strip() == "torch.Size([64, 32, 14, 14])"
 
 
 # kdbench's own.

@@ -70,8 +70,11 @@ def _bytes(images: Images) -> Iterator[memoryview]:
         yield np.ascontiguousarray(images[start : start + rows]).data
 
 
-def look(spec: DatasetSpec, source: Source, parts: tuple[Part, Part], known: Known | None) -> Known:
-    """What there is to know of ``parts``, which ``source`` gave; remembered where it is news beside ``known``."""
+def look(spec: DatasetSpec, source: Source, parts: tuple[Part, Part], known: Known | None, now: str) -> Known:
+    """What there is to know of ``parts``, which ``source`` gave; remembered where it is news beside ``known``.
+
+    ``now`` is the stamp of the files from before they were read: who changes them meanwhile makes it an old one.
+    """
     times = hashlib.sha256()
     digest = content_digest(*parts, times)
     same = known is not None and known.digest == digest
@@ -80,7 +83,7 @@ def look(spec: DatasetSpec, source: Source, parts: tuple[Part, Part], known: Kno
     if known and same and known.modified != modified:
         warnings = tuple(dict.fromkeys((*warnings, MODIFIED.format(spec.title, _entry(spec, source)))))
         modified = known.modified  # the first look's, so that every record says so
-    found = Known(digest, warnings, stamp(source), modified)
+    found = Known(digest, warnings, now, modified)
     if found != known:
         remember(spec, source, found)
     return found

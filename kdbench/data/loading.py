@@ -48,13 +48,13 @@ def load(name: str, root: Path | None = None, download: bool = False) -> Dataset
     """
     spec = DATASETS.get(name)
     source = _find(spec, root or data_root(None), download)
-    known = recall(spec, source)
-    holds = known is not None and known.stamp == stamp(source) != ""
+    known, now = recall(spec, source), stamp(source)
+    holds = known is not None and known.stamp == now != ""
     parts = mapped.opened(spec, known.digest) if known and holds else None
     if known is None or parts is None:
         parts = _read(spec, source)
         if known is None or not holds or (spec.nbytes <= HASHED and not known.modified):
-            known = _look(spec, source, parts, known)
+            known = _look(spec, source, parts, known, now)
         parts = mapped.keep(spec, known.digest, parts)
     train, test = parts
     return Dataset(spec, *train, *test, known.digest, known.warnings)
@@ -68,10 +68,10 @@ def identify(name: str, root: Path | None = None, download: bool = False) -> tup
     """
     spec = DATASETS.get(name)
     source = _find(spec, root or data_root(None), download)
-    known = recall(spec, source)
-    holds = known is not None and known.stamp == stamp(source) != ""
+    known, now = recall(spec, source), stamp(source)
+    holds = known is not None and known.stamp == now != ""
     if known is None or not holds or spec.nbytes <= HASHED or known.modified:
-        known = _look(spec, source, _read(spec, source), known)
+        known = _look(spec, source, _read(spec, source), known, now)
     return known.digest, known.warnings
 
 
@@ -133,6 +133,6 @@ def _check(spec: DatasetSpec, parts: mapped.Parts) -> mapped.Parts:
     return parts
 
 
-def _look(spec: DatasetSpec, source: Source, parts: mapped.Parts, known: Known | None) -> Known:
+def _look(spec: DatasetSpec, source: Source, parts: mapped.Parts, known: Known | None, now: str) -> Known:
     with _unreadable(spec):
-        return look(spec, source, parts, known)
+        return look(spec, source, parts, known, now)
