@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -116,3 +117,28 @@ def test_nothing_in_a_file_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(CheckpointError, match="cannot be read"):
         read_weights(tmp_path / "w.pt")
     assert not (tmp_path / "harmed").exists()
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: {"w": torch.eye(3).to_sparse()}, "'w' is a sparse or nested tensor"),
+        (lambda: {"w": torch.eye(3).to_sparse_csr()}, "'w' is a sparse or nested tensor"),
+        (lambda: {"w": torch.empty(3, device="meta")}, "'w' is a tensor without values"),
+        (lambda: {"w": torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8)}, "'w' is a tensor of qint8"),
+        (lambda: {"w": torch.ones(3, dtype=torch.complex64)}, "'w' is a tensor of complex64"),
+        (lambda: {"w": torch.ones(3).to(torch.float8_e4m3fn)}, "'w' is a tensor of float8_e4m3fn"),
+        (lambda: {1: torch.ones(3)}, "1 is no name"),
+        (lambda: {("a", "b"): torch.ones(3)}, "is no name"),
+        (lambda: {"module.w": torch.ones(3), "w": torch.zeros(3)}, "under one name with and without 'module.'"),
+    ],
+)
+def test_weights_that_are_not_plain_are_refused_in_one_sentence(
+    tmp_path: Path, make: Callable[[], dict[object, torch.Tensor]], words: str
+) -> None:
+    torch.save(make(), tmp_path / "w.pt")
+    with pytest.raises(CheckpointError) as caught:
+        read_weights(tmp_path / "w.pt")
+    assert words in str(caught.value) or "cannot be read" in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -12,10 +12,17 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from kdbench.errors import CheckpointError, reason
+from kdbench.errors import CheckpointError, reason, shown
 
 #: Under one of these a published checkpoint keeps its state_dict beside epoch and accuracy.
 WRAPPERS = ("model", "state_dict", "net")
+#: What weights may be made of.
+DTYPES = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.bool, torch.uint8}) | {
+    torch.int8,
+    torch.int16,
+    torch.int32,
+    torch.int64,
+}
 #: Under this name a file that is kept says the digest of its weights.
 DIGEST = "kdbench weights"
 
@@ -59,7 +66,26 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             raw = raw[wrapper]
     if not isinstance(raw, dict) or not raw or not all(isinstance(v, Tensor) for v in raw.values()):
         raise CheckpointError(f"{path} holds no state_dict of tensors; kdbench imports plain weights only.")
-    return {name.removeprefix("module."): value for name, value in raw.items()}
+    for name, value in raw.items():
+        if what := _odd(name, value):
+            raise CheckpointError(f"{path}: {shown(name)} is {what}; kdbench imports plain weights only.")
+    state = {name.removeprefix("module."): value for name, value in raw.items()}
+    if len(state) < len(raw):
+        raise CheckpointError(f"{path} has weights under one name with and without 'module.'; keep one of them.")
+    return state
+
+
+def _odd(name: object, value: Tensor) -> str:
+    """What of a tensor is not plain, in words; empty where it is."""
+    if not isinstance(name, str):
+        return "no name"
+    if value.is_meta:
+        return "a tensor without values"
+    if value.layout != torch.strided or value.is_nested:
+        return "a sparse or nested tensor"
+    if value.is_quantized or value.dtype not in DTYPES:
+        return f"a tensor of {str(value.dtype).removeprefix('torch.')}"
+    return ""
 
 
 def write_weights(state: Mapping[str, Tensor], path: Path) -> None:
