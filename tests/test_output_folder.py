@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import render_records as rr
-from bench import Bench, suite_text
+from bench import ROOT, Bench, suite_text
 from test_cli import BUILD_AND_SAY, RUN, Cli, Ended, cli  # noqa: F401
 
 from kdbench.cli import site
+from kdbench.paths import CACHE_FOLDERS
 from kdbench.records import Store
 from kdbench.render import build
 from kdbench.render.output import MARKER
@@ -281,3 +283,8 @@ def test_a_folder_without_permission_is_said_before_the_training(cli: Cli, bench
 
 def test_a_dry_run_asks_for_no_folder(cli: Cli) -> None:  # noqa: F811
     assert cli(*RUN, "--dry-run", "--out", "/proc/kdbench").code == 0
+
+
+def test_the_folders_of_the_cache_are_those_that_are_documented() -> None:
+    page = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8").split("| in the cache folder |")[1]
+    assert set(re.findall(r"^\| `(\w+)/` \|", page, re.MULTILINE)) == {"data", *CACHE_FOLDERS}
