@@ -239,7 +239,7 @@ def test_doctor_names_a_cache_folder_that_cannot_be_written(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     (bench.folder / "file").touch()
-    monkeypatch.setenv("KDBENCH_CACHE", str(bench.folder / "file"))
+    monkeypatch.setenv("KDBENCH_CACHE", str(bench.folder / "file" / "cache"))
     ended = cli("doctor")
     assert ended.code == 0
     assert rows_of(ended.out, "Folders")["cache"][0] == "broken"

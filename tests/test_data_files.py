@@ -184,7 +184,8 @@ def test_a_copy_that_is_not_the_official_one_is_used_and_the_file_named(
     monkeypatch.setattr(loading, "DATASETS", registry)
     (warning,) = data.load("cifar10", tmp_path).warnings
     assert warning == (
-        f"CIFAR-10: test_batch.bin has sha1 {hashlib.sha1(raw).hexdigest()}, the official file has {official}."
+        "CIFAR-10: test_batch.bin differs from the official file; it has sha1 "
+        f"{hashlib.sha1(raw).hexdigest()} and should have {official}."
     )
     raw[100] ^= 1
     (folder / "test_batch.bin").write_bytes(raw)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,6 +21,7 @@ from kdbench.methods.zoo.ce import CE
 from kdbench.methods.zoo.kd import kd_loss
 from kdbench.models.factory import create
 from kdbench.plan.cost import measured_rate
+from kdbench.plan.expand import Selection, inapplicable
 from kdbench.records import Record
 from kdbench.render.speeds import speeds
 from kdbench.stats.scores import score_predictions
@@ -56,7 +58,13 @@ def test_a_training_whose_every_step_compiled_has_no_speed(
 
 
 def test_a_method_that_no_batch_is_large_enough_for_is_not_applicable(bench: Bench, make_suite: MakeSuite) -> None:
-    (record,) = together(bench, make_suite(suite_text(["semckd"], batch=1400, epochs=1))).values()
+    """Said by the plan already; and by the engine, should nobody have planned it."""
+    suite = make_suite(suite_text(["semckd"], batch=1400, epochs=1))
+    ((_, _, reason),) = inapplicable(suite, Selection())
+    assert "1400" in reason
+    (trial,) = bench.trials(make_suite(suite_text(["semckd"], name="planned", epochs=1)))
+    trial = dataclasses.replace(trial, protocol=dataclasses.replace(trial.protocol, batch=1400))
+    record = bench.train([trial])["semckd"]
     assert record["status"] == "inapplicable"
     assert "batches of 1400 images or more, and there are 1200 training images" in record["detail"]
 

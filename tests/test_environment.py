@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bench import PACKAGE, Bench, same_bits, suite_text
+from bench import ROOT, Bench, same_bits, suite_text
 
 from kdbench import cli, environment
 from kdbench.environment import FIXED, pinned
@@ -117,7 +117,7 @@ def test_a_process_pins_its_own_environment_and_stays_the_same_process() -> None
 
 def test_the_worker_pins_first() -> None:
     """Before it has loaded anything of kdbench that could load a library which computes."""
-    source = (PACKAGE / "kdbench" / "worker.py").read_text(encoding="utf-8")
+    source = (ROOT / "kdbench" / "worker.py").read_text(encoding="utf-8")
     body = [node for node in ast.parse(source).body if not isinstance(node, ast.Expr)]
     assert [ast.unparse(node) for node in body[:-1]] == [
         "from __future__ import annotations",

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from bench import PACKAGE, suite_text
+from bench import ROOT, suite_text
 from hypothesis import given
 from hypothesis import strategies as st
 from test_cli import RUN, Cli, cli  # noqa: F401
@@ -228,7 +228,7 @@ for work in (
 
 
 def test_refusing_takes_neither_memory_nor_time(tmp_path: Path) -> None:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(PACKAGE)}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     run = subprocess.run(
         [sys.executable, "-c", GREEDY, str(tmp_path)], capture_output=True, text=True, timeout=300, env=environment
     )

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bench import PACKAGE, Bench, plugin_text, suite_text
+from bench import ROOT, Bench, plugin_text, suite_text
 from hypothesis import given
 from hypothesis import strategies as st
 from test_cli import BUILD_AND_SAY, LOCAL, RUN, Cli, Fake, cli  # noqa: F401
@@ -145,7 +145,7 @@ SENTENCES = {"UserError", "UnknownName", "DataError", "MissingData", "Checkpoint
 
 def test_no_message_holds_an_exception_as_it_is() -> None:
     """``reason`` and ``described`` make it fit. What a check of a method found is a line of its own."""
-    paths = [path for path in (PACKAGE / "kdbench").rglob("*.py") if path.name != "conformance.py"]
+    paths = [path for path in (ROOT / "kdbench").rglob("*.py") if path.name != "conformance.py"]
     assert len(paths) > 100
     assert [place for path in paths for place in raw_errors(path)] == []
 

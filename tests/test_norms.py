@@ -283,7 +283,7 @@ def test_a_compiler_that_does_not_compile(not_built: None, monkeypatch: pytest.M
 def test_a_cache_folder_that_cannot_be_written(
     not_built: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("KDBENCH_CACHE", str(tmp_path / "file"))
+    monkeypatch.setenv("KDBENCH_CACHE", str(tmp_path / "file" / "cache"))
     (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(UserError, match=r"kdbench cannot build its C code \(.*\); look at .*kernels, or set KDBENCH"):
         kernels.library()

@@ -20,6 +20,8 @@ from kdbench.plugins import load_plugins
 from kdbench.suites import Suite
 from kdbench.train import lockstep
 
+pytestmark = pytest.mark.usefixtures("plugins_in_company")
+
 MakeSuite = Callable[[str], Suite]
 
 

@@ -43,12 +43,12 @@ def test_an_unknown_name_lists_the_nearest(fruits: Registry[int], call: str) -> 
         ("logit-mse", "logit_mse"),
         ("LOGIT_MSE", "logit_mse"),
         ("cifar100_short", "cifar100-short"),
-        ("at", "AT, At"),
+        ("at", "At"),
     ],
 )
 def test_neither_case_nor_hyphens_hide_the_nearest(name: str, nearest: str) -> None:
     registry: Registry[None] = Registry("thing")
-    for known in ("kd", "nkd", "resnet8x4", "logit_mse", "cifar100-short", "At", "AT"):
+    for known in ("kd", "nkd", "resnet8x4", "logit_mse", "cifar100-short", "At"):
         registry.add(known, None, "here")
     with pytest.raises(UnknownName, match=f"no thing named '{name}'; the nearest are {nearest}[,.]"):
         registry.get(name)

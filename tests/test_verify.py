@@ -79,4 +79,4 @@ def test_other_test_labels_than_the_suites_are_refused():
 
 
 def test_the_records_of_this_checkout_are_borne_out(tmp_path: Path) -> None:
-    assert build(ROOT / "results", tmp_path).problems == []
+    assert build(ROOT / "results", tmp_path / "site").problems == []

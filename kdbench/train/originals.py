@@ -117,9 +117,15 @@ def _mended(place: _Place) -> Iterator[str]:
             yield f"{place.name}.{name}"
     if len(held) != len(place.names):
         for name in (held.keys() - place.names) & place.inherited:
-            if _counts(held[name]):
+            if _counts(held[name]) and not _wrapped_by_torch(held[name], _inherited(place.holder, name)):
                 delattr(place.holder, name)
                 yield f"{place.name}.{name}"
+
+
+def _inherited(holder: Any, name: str) -> Any:
+    """What is found as ``name`` by way of the bases of a class, or of Python's own names for a module."""
+    bases = holder.__mro__[1:] if isinstance(holder, type) else (builtins,)
+    return next((vars(base)[name] for base in bases if name in vars(base)), None)
 
 
 #: The first optimiser of a class has its step hooked; the compiler, once it is loaded, leaves out what sets seeds.
@@ -129,4 +135,4 @@ _WRAPPERS = ("torch.optim.optimizer", "torch._compile")
 def _wrapped_by_torch(now: Any, before: Any) -> bool:
     """Whether ``now`` is ``before`` in a wrapper that torch itself puts around it."""
     wrapper = isinstance(now, FunctionType) and now.__globals__["__name__"] in _WRAPPERS
-    return wrapper and getattr(now, "__wrapped__", None) is before
+    return wrapper and getattr(now, "__wrapped__", None) in (before, getattr(before, "__wrapped__", before))
