@@ -262,7 +262,10 @@ def test_a_results_folder_that_cannot_be_made_is_said_before_the_training(
     bench: Bench,
     kind: str,
 ) -> None:
-    results, words = UNMAKEABLE.get(kind, ("file", "file is a file"))
+    if kind == "a file":
+        refused(bench, lambda: cli(*RUN, "--results", "file"), "--results file is no folder")
+        return
+    results, words = UNMAKEABLE[kind]
     refused(bench, lambda: cli(*RUN, "--results", results), f"The results folder {results} cannot be ", words)
 
 

@@ -83,10 +83,8 @@ def test_a_suite_says_what_is_unusual_of_it(
     assert field(out, "trials") == "4 of students, 2 of teachers"
     assert "  long: kd, epochs = 9\n" in out
     assert "\nnot applicable\n  ofd to mlp_800_800:mlp_800_800: " in out
-    assert (
-        "  tutor: mlp_800_800, an earlier generation, trained here; seed 8; epochs = 3; generation 2, trained by kd"
-        in out
-    )
+    (tutor,) = (line for line in out.splitlines() if line.startswith("  tutor: "))
+    assert tutor.startswith("  tutor: mlp_800_800, an earlier generation, trained here; seed 8; epochs = 3"), tutor
     assert "weights" not in out
 
 

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -195,9 +196,10 @@ def main() -> int:
     end = time.monotonic() + options.minutes * 60
     with TemporaryDirectory() as folder:
         attack = Attack(Path(folder), options.seed)
-        while time.monotonic() < end:
-            attack.round(options.faults)
-            print(json.dumps({"rounds": attack.report.rounds, "failures": len(attack.report.failures)}), flush=True)
+        with suppress(KeyboardInterrupt):
+            while time.monotonic() < end:
+                attack.round(options.faults)
+                print(json.dumps({"rounds": attack.report.rounds, "failures": len(attack.report.failures)}), flush=True)
         print("\n".join(attack.report.lines()))
         if options.keep and attack.report.failures:
             shutil.copytree(folder, options.keep, dirs_exist_ok=True)
