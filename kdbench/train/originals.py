@@ -134,5 +134,9 @@ _WRAPPERS = ("torch.optim.optimizer", "torch._compile")
 
 def _wrapped_by_torch(now: Any, before: Any) -> bool:
     """Whether ``now`` is ``before`` in a wrapper that torch itself puts around it."""
-    wrapper = isinstance(now, FunctionType) and now.__globals__["__name__"] in _WRAPPERS
-    return wrapper and getattr(now, "__wrapped__", None) in (before, getattr(before, "__wrapped__", before))
+    if not isinstance(now, FunctionType):
+        return False
+    home = now.__globals__["__name__"]
+    if home.startswith("torch._dynamo."):  # the compiler's own patches of modules and optimisers, once it is used
+        return True
+    return home in _WRAPPERS and getattr(now, "__wrapped__", None) in (before, getattr(before, "__wrapped__", before))
