@@ -18,7 +18,7 @@ from kdbench.errors import UserError, described, reason
 from kdbench.methods import METHODS, MethodSpec
 from kdbench.models import MODELS, ModelSpec
 from kdbench.registry import OURS, Registry
-from kdbench.suites import SUITES, TEACHERS
+from kdbench.suites import PAIRS, SUITES, TEACHERS
 
 #: Method name -> sha256 of the plugin file it came from. A method of a released package is known by its version
 #: instead.
@@ -60,6 +60,7 @@ def load_plugins(files: Iterable[str] = ()) -> None:
         _loaded.add("entry points")
         _load_specs()
         _load_texts("kdbench.teachers", TEACHERS)
+        _load_texts("kdbench.pairs", PAIRS)
         _load_texts("kdbench.suites", SUITES)
     for file in files:
         try:

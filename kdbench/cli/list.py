@@ -84,7 +84,7 @@ def _pairs() -> Rows:
             yield name, "", "", suite
             continue
         for pair in suite.pairs:
-            teacher = suite.teachers[pair.teacher]
+            teacher = suite.teacher_of(pair)
             yield suite.id, pair.name, f"teacher {teacher.name} ({teacher.kind})", f"student {pair.student}"
 
 

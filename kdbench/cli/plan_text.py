@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from kdbench.cli.durations import duration
 from kdbench.cli.say import many, say
-from kdbench.plan.cohorts import Cohort, cohorts
+from kdbench.plan.cohorts import Cohort
 from kdbench.plan.cost import makespan
 from kdbench.plan.plan import Plan
 from kdbench.plan.tasks import longest_chain
@@ -17,13 +17,15 @@ def say_plan(plan: Plan, store: Store, verbose: bool) -> None:
     """Print what will be trained and what was found done."""
     done = len(plan.trials) - len(plan.missing)
     trials = many(len(plan.trials), "trial")
-    say(f"{plan.suite.id}: {trials}, {done} recorded in {store.root}, {len(plan.missing)} to train.")
-    if plan.taken_over:
-        say(f"  {plan.taken_over} of the recorded ones are trials of another version of the suite as well.")
-    for note in plan.suite.notes:
+    say(f"{plan.title}: {trials}, {done} recorded in {store.root}, {len(plan.missing)} to train.")
+    if plan.listed:
+        say(f"  {plan.listed} of the recorded ones were trained for another suite, and are shown in this one as well.")
+    if plan.adopted:
+        say(f"  {plan.adopted} of the recorded ones come from a baseline.")
+    for note in dict.fromkeys(note for suite in plan.suites for note in suite.notes):
         say(f"  {note}")
     for name in plan.added:
-        say(f"  {name} is not in {plan.suite.id}; it was added because --method names it exactly.")
+        say(f"  {name} is not in {plan.title}; it was added because it was named exactly.")
     for label, pair, reason in plan.inapplicable:
         say(f"  {label} is not applicable to {pair}: {reason}.")
     for warning in plan.warnings:
@@ -32,7 +34,7 @@ def say_plan(plan: Plan, store: Store, verbose: bool) -> None:
         say("  Nothing to do: every trial of the selection is recorded.")
         return
     total = max(makespan([task.cost for task in plan.tasks], plan.machine.slots), longest_chain(plan.tasks))
-    groups = cohorts(plan.missing)
+    groups = plan.cohorts
     slots = many(plan.machine.slots, f"{plan.machine.device} slot")
     say(f"  {many(len(groups), 'cohort')} on {slots}, about {duration(total)}.")
     if len(groups) < len(plan.missing):

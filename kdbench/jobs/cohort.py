@@ -68,7 +68,7 @@ def train_cohort(
     ``on_finish`` sees each member that finished before it is let go: a teacher's training keeps its weights that way.
     """
     store = Store(task.results)
-    done = store.done((trial.key for trial in planned), task.suite) if on_finish is None else set()
+    done = store.done(trial.key for trial in planned) if on_finish is None else set()
     trials = [trial for trial in planned if trial.key not in done]
     if not trials:
         return

@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from kdbench.canonical import digest
-from kdbench.data import DATASETS
+from kdbench.data import DATASETS, DatasetSpec
 from kdbench.errors import UnknownName, UserError, shown
 from kdbench.methods import METHODS, MethodSpec
 from kdbench.methods.applicability import not_applicable
 from kdbench.methods.expression import is_expression
 from kdbench.names import check_name
-from kdbench.suites import Pair, Row, Suite, check_seeds
+from kdbench.suites import PAIRS, Pair, Row, Suite, added_pair, check_seeds
 from kdbench.trials.teacher import Normalisation, Teacher
 from kdbench.trials.trial import Trial
 
@@ -34,17 +34,27 @@ class Selection:
     train_teachers: bool = False
 
 
+def with_pairs(suites: Sequence[Suite], globs: Sequence[str]) -> tuple[list[Suite], list[str]]:
+    """``suites`` with the registered pairs that an exact name among ``globs`` adds to each, and the names of those.
+
+    UnknownName where a glob matches no pair of any suite and is none that is registered.
+    """
+    names = [pair.name for suite in suites for pair in suite.pairs]
+    added = [glob for glob, found in _matches(names, globs).items() if not found]
+    for glob in added:
+        if glob not in PAIRS:
+            raise UnknownName(f"pair in {' or '.join(suite.id for suite in suites)}", glob, {*names, *PAIRS.names()})
+    for name in added:
+        suites = [added_pair(suite, name) for suite in suites]
+    return list(suites), added
+
+
 def chosen_pairs(suite: Suite, globs: Sequence[str]) -> list[Pair]:
-    """The pairs that match any of ``globs``; UnknownName where a glob matches none."""
+    """The pairs that match any of ``globs``, and those that one of them has added."""
     if not globs:
         return list(suite.pairs)
-    names = [pair.name for pair in suite.pairs]
-    matched = _matches(names, globs)
-    for glob, found in matched.items():
-        if not found:
-            raise UnknownName(f"pair in suite {suite.id}", glob, names)
-    wanted = set().union(*matched.values())
-    return [pair for pair in suite.pairs if pair.name in wanted]
+    wanted = set().union(*_matches([pair.name for pair in suite.pairs], globs).values())
+    return [pair for pair in suite.pairs if pair.name in wanted or pair.added in globs]
 
 
 def chosen_rows(suite: Suite, globs: Sequence[str]) -> tuple[list[Row], list[str]]:
@@ -96,26 +106,26 @@ def inapplicable(suite: Suite, selection: Selection) -> list[tuple[str, str, str
 
 def _reason(suite: Suite, pair: Pair, row: Row) -> str:
     method = METHODS.get(row.method)
-    teacher = suite.teachers[pair.teacher].model if method.needs_teacher else None
-    return not_applicable(method, pair.student, teacher, suite.dataset, row.protocol_for(pair))
+    teacher = suite.teacher_of(pair).model if method.needs_teacher else None
+    return not_applicable(method, pair.student, teacher, pair.dataset, row.protocol_for(pair))
 
 
 def expand(
     suite: Suite,
     selection: Selection,
-    data_digest: str,
+    data: str | Mapping[str, str],
     pins: Mapping[str, str] | None = None,
     plugin_sources: Mapping[str, str] | None = None,
 ) -> list[Trial]:
     """Every trial asked for and possible, each once.
 
-    A method that needs no teacher is one trial for all pairs with its student.
+    A method that needs no teacher is one trial for all pairs with its student. ``data`` is the digest of the suite's
+    data set, or of each that its pairs have, by name.
 
     ``pins`` maps a checkpoint teacher without a pinned digest to the one recorded at its first use; ``plugin_sources``
     maps a method that is not a released package's to the sha256 of its source.
     """
-    spec = DATASETS.get(suite.dataset)
-    own = Normalisation(tuple(spec.mean), tuple(spec.std))
+    digests = {suite.dataset: data} if isinstance(data, str) else data
     rows, _ = chosen_rows(suite, selection.methods)
     pairs = chosen_pairs(suite, selection.pairs)
     seeds = chosen_seeds(suite, selection.seeds)
@@ -127,8 +137,10 @@ def expand(
         )
     trials: dict[str, Trial] = {}
     for pair in pairs:
-        teacher = suite.teachers[pair.teacher]
-        teacher = trained_instead(teacher, suite) if selection.train_teachers else pinned(teacher, pins or {})
+        spec = DATASETS.get(pair.dataset)
+        own = Normalisation(tuple(spec.mean), tuple(spec.std))
+        teacher = suite.teacher_of(pair)
+        teacher = trained_instead(teacher, suite, spec) if selection.train_teachers else pinned(teacher, pins or {})
         teacher = _with_sources(teacher, plugin_sources or {})
         check_seeds(teacher, seeds, suite.id)
         student = pair.name.partition(":")[2]
@@ -138,8 +150,8 @@ def expand(
             method = METHODS.get(row.method)
             first = Trial(
                 suite=suite.id,
-                dataset=suite.dataset,
-                data_digest=data_digest,
+                dataset=pair.dataset,
+                data_digest=digests[pair.dataset],
                 protocol=row.protocol_for(pair),
                 student=pair.student,
                 normalisation=own,
@@ -166,19 +178,18 @@ def pinned(teacher: Teacher, pins: Mapping[str, str]) -> Teacher:
     return replace(teacher, weights_sha256=pins[teacher.name])
 
 
-def trained_instead(teacher: Teacher, suite: Suite) -> Teacher:
-    """``teacher`` trained under the suite's own protocol where the suite would import it.
+def trained_instead(teacher: Teacher, suite: Suite, data: DatasetSpec) -> Teacher:
+    """``teacher`` trained on ``data`` under the suite's own protocol where the suite would import it.
 
     Another teacher, by another name.
     """
     if teacher.kind != "checkpoint":
         return teacher
-    own = DATASETS.get(suite.dataset)
     return Teacher(
         name=check_name("teacher", f"{teacher.name}-trained", "--train-teachers"),
         kind="trained",
         model=teacher.model,
-        normalisation=Normalisation(tuple(own.mean), tuple(own.std)),
+        normalisation=Normalisation(tuple(data.mean), tuple(data.std)),
         protocol=suite.protocol,
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,13 +11,14 @@ from kdbench.errors import DataError, UserError
 from kdbench.methods import METHODS, leaves, load_class
 from kdbench.models import MODELS
 from kdbench.paths import cache_dir
-from kdbench.plan.cohorts import cohorts
-from kdbench.plan.cost import RATES, measured_rate
-from kdbench.plan.expand import Selection, chosen_pairs, chosen_rows, expand, inapplicable
+from kdbench.plan.cohorts import Cohort, cohorts
+from kdbench.plan.cost import RATES, landing, measured_rate
+from kdbench.plan.expand import Selection, chosen_pairs, chosen_rows, expand, inapplicable, with_pairs
 from kdbench.plan.task import Task
 from kdbench.plan.tasks import make_tasks
 from kdbench.plugins import SOURCES
-from kdbench.records import Store, every_version
+from kdbench.records import Store
+from kdbench.records.listings import Place
 from kdbench.records.pins import bring_over_pins
 from kdbench.records.provenance import source_digest
 from kdbench.registry import OURS
@@ -36,47 +37,77 @@ class Machine:
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked for: a selection of a suite on data under ``data_root``. ``dry``: nothing is fetched or written."""
+    """What is asked for: a selection of ``suites`` on data under ``data_root``. ``dry``: nothing is fetched or written.
 
-    suite: Suite
+    ``baselines``: stores whose records count as if they had been made here. ``within``: seconds in which each cohort is
+    to land its records, so that a machine may go afterwards.
+    """
+
+    suites: tuple[Suite, ...]
     selection: Selection
     data_root: Path
     download: bool = False
     dry: bool = False
+    baselines: tuple[Store, ...] = ()
+    within: float | None = None
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The trials a request asks for, those still missing, and the tasks that train them."""
+    """The trials a request asks for, those still missing, each once, and the tasks that train them."""
 
-    suite: Suite
+    suites: tuple[Suite, ...]
     trials: list[Trial]
     missing: list[Trial]
-    #: How many trials another version of the suite has recorded.
-    taken_over: int
+    #: How many recorded trials a suite shows that were recorded under another one.
+    listed: int
+    #: How many trials came from a baseline.
+    adopted: int
+    #: Names of rows and pairs that were added to the suites.
     added: list[str]
     inapplicable: list[tuple[str, str, str]]
     warnings: tuple[str, ...]
     machine: Machine
+    cohorts: list[Cohort]
     tasks: list[Task]
+
+    @property
+    def title(self) -> str:
+        """The suites in a sentence."""
+        return ", ".join(suite.id for suite in self.suites)
 
 
 def make_plan(request: Request, store: Store, machine: Machine) -> Plan:
     """The plan that does what is asked for and not recorded; UserError for anything that cannot be."""
-    suite, selection = request.suite, request.selection
-    digest, warnings = _identify(request)
-    trials = expand(suite, selection, digest, _pins(request, store), SOURCES)
-    left_out = inapplicable(suite, selection)
+    selection = request.selection
+    suites, added = with_pairs(request.suites, selection.pairs)
+    store.check_current()
+    data = {name: _identify(name, request) for suite in suites for name in suite.datasets}
+    digests = {name: digest for name, (digest, _) in data.items()}
+    trials = [
+        trial for suite in suites for trial in expand(suite, selection, digests, _pins(suite, request, store), SOURCES)
+    ]
+    left_out = [found for suite in suites for found in inapplicable(suite, selection)]
     if not trials:
         label, pair, reason = left_out[0]
-        raise UserError(f"{suite.id}: nothing of the selection can be trained; {label} on {pair}, say: {reason}.")
+        names = " and ".join(suite.id for suite in suites)
+        raise UserError(f"{names}: nothing of the selection can be trained; {label} on {pair}, say: {reason}.")
     missing = missing_trials(trials, store)
-    taken = _taken_over(missing, store, request.dry)
-    missing = [trial for trial in missing if trial.key not in taken]
+    adopted = _adopted(missing, store, request)
+    missing = [trial for trial in missing if trial.key not in adopted]
     _check_code(missing)
-    tasks = _tasks(missing, request, store, warnings, machine) if missing else []
-    added = chosen_rows(suite, selection.methods)[1]
-    return Plan(suite, trials, missing, len(taken), added, left_out, warnings, machine, tasks)
+    warnings = {name: said for name, (_, said) in data.items()}
+    made, tasks = _tasks(missing, request, store, warnings, machine) if missing else ([], [])
+    added += dict.fromkeys(name for suite in suites for name in chosen_rows(suite, selection.methods)[1])
+    listed = list_trials(trials, store, request.dry)
+    said = tuple(dict.fromkeys(text for texts in warnings.values() for text in texts))
+    return Plan(tuple(suites), trials, missing, listed, len(adopted), added, left_out, said, machine, made, tasks)
+
+
+def list_trials(trials: Sequence[Trial], store: Store, dry: bool = False) -> int:
+    """Show the recorded ones of ``trials`` under their own suites, whichever suite recorded them; how many are new there."""
+    places = ((trial.key, Place(trial.suite, trial.label, trial.pair)) for trial in trials)
+    return store.list_under(places, dry)
 
 
 def _check_code(trials: Sequence[Trial]) -> None:
@@ -93,31 +124,36 @@ def _check_code(trials: Sequence[Trial]) -> None:
 
 
 def missing_trials(trials: Sequence[Trial], store: Store) -> list[Trial]:
-    """The trials that no record in the store has finished."""
-    done = store.done((trial.key for trial in trials), trials[0].suite) if trials else set()
-    return [trial for trial in trials if trial.key not in done]
+    """The trials, each once, that no record in the store has finished, whatever suite it was made for."""
+    once: dict[str, Trial] = {}
+    for trial in trials:
+        once.setdefault(trial.key, trial)
+    done = store.done(once)
+    return [trial for key, trial in once.items() if key not in done]
 
 
-def _taken_over(missing: Sequence[Trial], store: Store, dry: bool) -> set[str]:
-    """Keys of the ``missing`` that another version of the suite has recorded; unless ``dry``, it has them now, too."""
-    if not missing:
-        return set()
-    suite = missing[0].suite
-    if dry:
-        return store.done((trial.key for trial in missing), every_version(suite))
-    places = {trial.key: {"suite": suite, "label": trial.label, "pair": trial.pair} for trial in missing}
-    return store.take_over(places, suite)
+def _adopted(missing: Sequence[Trial], store: Store, request: Request) -> set[str]:
+    """Keys of the ``missing`` that a baseline has recorded; unless it is dry, their records are in the ``store`` now."""
+    found: set[str] = set()
+    for baseline in request.baselines:
+        baseline.check_current()
+        done = baseline.done(trial.key for trial in missing if trial.key not in found)
+        for key, paths in baseline.paths(done).items() if not request.dry else ():
+            adopted = [store.adopt_quietly(path, baseline) for path in paths]
+            if not any(adopted):
+                done.discard(key)
+        found |= done
+    return found
 
 
 def diverged_trials(trials: Sequence[Trial], store: Store) -> list[Trial]:
     """The trials whose record says that they diverged."""
-    statuses = store.statuses((trial.key for trial in trials), trials[0].suite) if trials else {}
+    statuses = store.statuses(trial.key for trial in trials)
     return [trial for trial in trials if statuses.get(trial.key) == "diverged"]
 
 
-def _identify(request: Request) -> tuple[str, tuple[str, ...]]:
+def _identify(dataset: str, request: Request) -> tuple[str, tuple[str, ...]]:
     """The data set's digest and warnings; a dry run without the data plans with the official digest."""
-    dataset = request.suite.dataset
     try:
         return identify(dataset, request.data_root, request.download and not request.dry)
     except DataError as error:
@@ -127,9 +163,9 @@ def _identify(request: Request) -> tuple[str, tuple[str, ...]]:
         raise
 
 
-def _pins(request: Request, store: Store) -> dict[str, str]:
+def _pins(suite: Suite, request: Request, store: Store) -> dict[str, str]:
     """The recorded digests of the suite's checkpoint teachers that it does not pin; a first use is recorded here."""
-    suite, selection = request.suite, request.selection
+    selection = request.selection
     rows, _ = chosen_rows(suite, selection.methods)
     if selection.train_teachers or not any(METHODS.get(row.method).needs_teacher for row in rows):
         return {}
@@ -137,7 +173,7 @@ def _pins(request: Request, store: Store) -> dict[str, str]:
         bring_over_pins(store.root)
     pins = store.pins(suite.name)
     for pair in chosen_pairs(suite, selection.pairs):
-        teacher = suite.teachers[pair.teacher]
+        teacher = suite.teacher_of(pair)
         if teacher.kind != "checkpoint" or teacher.weights_sha256 or teacher.name in pins:
             continue
         if request.dry:
@@ -153,8 +189,8 @@ def _pins(request: Request, store: Store) -> dict[str, str]:
 
 
 def _tasks(
-    missing: Sequence[Trial], request: Request, store: Store, warnings: tuple[str, ...], machine: Machine
-) -> list[Task]:
+    missing: Sequence[Trial], request: Request, store: Store, warnings: Mapping[str, tuple[str, ...]], machine: Machine
+) -> tuple[list[Cohort], list[Task]]:
     first = missing[0]
     template = Task(
         id="",
@@ -168,8 +204,9 @@ def _tasks(
         data_root=request.data_root.absolute(),
         cache=cache_dir(),
         device=machine.device,
-        warnings=warnings,
         source=source_digest(),
+        within=request.within,
     )
     rate = measured_rate(store.read()[0], missing, machine.device) or RATES[machine.device]
-    return make_tasks(cohorts(missing), template, rate, machine.slots, max(len(machine.gpus), 1))
+    made = landing(cohorts(missing), rate, request.within)
+    return made, make_tasks(made, template, rate, machine.slots, max(len(machine.gpus), 1), warnings)

@@ -7,8 +7,8 @@ from typing import Any
 
 from kdbench.canonical import canonical, digest
 
-#: The folder of the records of the trainings that made teachers, beside those of suites.
-TEACHERS = "teachers"
+#: The label of the trainings that made teachers, and the folder of their records, beside those of suites.
+TEACHER, TEACHERS = "teacher", "teachers"
 #: A field, and the part of the identity that it repeats.
 COPIES = {
     "dataset": "data/name",
@@ -29,13 +29,13 @@ RESULTS = ("scores/last", "scores/best_test", "cost", "weights_sha256", "predict
 Record = Mapping[str, Any]
 
 
-def disagreement(record: Record, folder: str, stem: str) -> str:
+def disagreement(record: Record, folder: str) -> str:
     """The first two things that do not agree, with what they say; empty where all do.
 
-    ``record`` is valid by its schema and lies in the file ``stem`` of ``folder``.
+    ``record`` is valid by its schema and lies in ``folder``.
     """
     parts = (
-        _place(record, folder, stem),
+        _place(record, folder),
         _plan(record),
         _teacher(record),
         _ending(record),
@@ -47,25 +47,14 @@ def disagreement(record: Record, folder: str, stem: str) -> str:
 
 def home(record: Record) -> str:
     """The name of the folder that ``record`` belongs in."""
-    return TEACHERS if record["label"] == "teacher" else str(record["suite"])
+    return TEACHERS if record["label"] == TEACHER else str(record["suite"])
 
 
-def origin(record: Record) -> str:
-    """What tells a replicate from another result of its key."""
-    return digest([record["numerics"], record["weights_sha256"]])[:12]
-
-
-def _place(record: Record, folder: str, stem: str) -> Iterator[str]:
-    key, dot, replicate = stem.partition(".")
-    if not key == record["key"] == digest(record["identity"]):
-        yield "its name, key and identity do not agree"
-    if dot:
-        yield from _same("its name's end", replicate, "the digest of numerics and weights_sha256", origin(record))
+def _place(record: Record, folder: str) -> Iterator[str]:
+    yield from _same("key", record["key"], "the digest of identity", digest(record["identity"]))
     if folder != home(record):
-        field = "label" if record["label"] == "teacher" else "suite"
+        field = "label" if record["label"] == TEACHER else "suite"
         yield _text("its folder", folder, field, record[field])
-    if record["predictions"] is not None:
-        yield from _same("predictions/file", record["predictions"]["file"], "its own name", f"{stem}.npz")
 
 
 def _plan(record: Record) -> Iterator[str]:

@@ -49,8 +49,13 @@ def read_json(path: Path) -> Any:
 
     Numbers are finite, texts are Unicode, no object has a field twice, and nothing is nested more than DEEPEST deep.
     """
+    return parse_json(read_file(path, LARGEST_JSON))
+
+
+def parse_json(data: bytes) -> Any:
+    """What ``data`` says, by the rules of read_json()."""
     try:
-        text = read_file(path, LARGEST_JSON).decode("utf-8")
+        text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(f"byte {error.start + 1} of it is not UTF-8") from None
     if not text.strip():

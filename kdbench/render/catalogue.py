@@ -15,7 +15,7 @@ from kdbench.records.literature import Literature, Reported
 from kdbench.render import measured
 from kdbench.render.cards import Card, card, newest
 from kdbench.render.measured import Table
-from kdbench.render.verify import Problem, Record
+from kdbench.records.verify import Problem, Record
 from kdbench.stats.aggregate import Cell, cells
 from kdbench.suites import SUITES, Suite, get_suite
 

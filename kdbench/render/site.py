@@ -13,14 +13,18 @@ import jinja2
 from kdbench import __version__
 from kdbench.errors import UserError
 from kdbench.folders import resolved
+from kdbench.paths import cache_dir
 from kdbench.records.literature import Literature, load
+from kdbench.records.agreement import TEACHER
+from kdbench.records.results import fold, placed
+from kdbench.records.scored import Scorer
 from kdbench.records.store import Store
+from kdbench.records.verify import Problem, name, verify
 from kdbench.render import pages
 from kdbench.render.address import root_of
 from kdbench.render.catalogue import Catalogue
 from kdbench.render.content import load_content
 from kdbench.render.output import MARKER, replacing
-from kdbench.render.verify import Problem, verify
 from kdbench.shipped import shipped
 
 CSP = (
@@ -65,15 +69,20 @@ def gather(store: Store) -> Catalogue:
     What is damaged is a problem, and the rest is used.
     """
     records, unreadable = store.read()
+    listings, damaged = store.listings()
+    unreadable += damaged
     literature = Literature((), {})
     try:
         literature = load()
     except UserError as error:
         unreadable.append(f"The literature is left out: {error}")
-    students = [record for record in records if record["label"] != "teacher"]
-    kept, problems = verify(students, store.predictions)
+    with Scorer(store, cache_dir() / "scored.sqlite") as scorer:
+        kept, problems = verify(records, scorer)
+    results, contradictions = fold(kept)
+    problems += [Problem(f"{name(record)}: {text}; it is left out.", record["suite"]) for record, text in contradictions]
+    students = [record for record in placed(results, listings) if record["label"] != TEACHER]
     return Catalogue(
-        records=kept,
+        records=students,
         problems=[*(Problem(text) for text in unreadable), *problems],
         literature=literature,
         count=len(records),

@@ -147,9 +147,27 @@ def mean_cost(cell: Cell, name: str) -> float | None:
 
 
 def differences(cell: Cell, other: Cell, metric: str = "top1", selection: str = "last") -> dict[int, float]:
-    """``cell`` minus ``other`` for every seed both finished."""
+    """``cell`` minus ``other`` for every seed both finished.
+
+    A seed that was run on several machines is compared on those that both ran on, where there are any: what one machine
+    rounds differently from another must not count as a difference of methods.
+    """
     mine, theirs = by_seed(cell, metric, selection), by_seed(other, metric, selection)
-    return {seed: mine[seed] - theirs[seed] for seed in mine if seed in theirs}
+    found = {seed: mine[seed] - theirs[seed] for seed in mine if seed in theirs}
+    for seed in {*cell.replicated, *other.replicated} & found.keys():
+        here, there = (_by_numerics(each, seed, metric, selection) for each in (cell, other))
+        if common := here.keys() & there.keys():
+            found[seed] = sum(here[machine] - there[machine] for machine in common) / len(common)
+    return found
+
+
+def _by_numerics(cell: Cell, seed: int, metric: str, selection: str) -> dict[str, float]:
+    found: dict[str, list[float]] = defaultdict(list)
+    for record in cell.finished:
+        score = (record["scores"].get(selection) or {}).get(metric)
+        if record["seed"] == seed and score is not None:
+            found[_canonical(record["numerics"])].append(score)
+    return {machine: sum(values) / len(values) for machine, values in found.items()}
 
 
 def difference(cell: Cell, other: Cell, metric: str = "top1", selection: str = "last") -> Interval | None:

@@ -8,10 +8,22 @@ from importlib import resources
 
 from kdbench.errors import UserError
 from kdbench.registry import Registry
-from kdbench.suites.suite import Pair, Row, Suite, parse_suite
+from kdbench.suites.suite import PAIRS, Pair, Row, Suite, added_pair, parse_suite
 from kdbench.suites.teacher import TEACHERS, check_seeds
 
-__all__ = ["SUITES", "TEACHERS", "Pair", "Row", "Suite", "check_seeds", "get_suite", "parse_suite", "parsed_suites"]
+__all__ = [
+    "PAIRS",
+    "SUITES",
+    "TEACHERS",
+    "Pair",
+    "Row",
+    "Suite",
+    "added_pair",
+    "check_seeds",
+    "get_suite",
+    "parse_suite",
+    "parsed_suites",
+]
 
 #: Suite name -> (TOML text, where it lies); parsed when asked for, so that one broken file does not hide the others.
 SUITES: Registry[tuple[str, str]] = Registry("suite")
