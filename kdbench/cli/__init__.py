@@ -16,6 +16,7 @@ from kdbench.errors import EXIT_INCOMPLETE, EXIT_INTERRUPTED, EXIT_OK, UserError
 COMMANDS = {
     "run": "train what a suite asks for and is not recorded yet, then build the site",
     "site": "build the leaderboard from results files",
+    "results": "check results folders, put them together, take them away",
     "list": "list suites, methods, models, data sets or pairs",
     "show": "show what is known of a method, a suite, a data set, a model or a pair",
     "check-method": "say whether a method keeps the contract, and what it costs",

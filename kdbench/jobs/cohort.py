@@ -31,6 +31,7 @@ from kdbench.train.crew import Crew
 from kdbench.train.device import NOBODYS, numerics, set_up
 from kdbench.train.file_batches import make_batches
 from kdbench.train.global_state import PastMending, left_alone
+from kdbench.train.landing import Landing
 from kdbench.train.lockstep import Emit, Lockstep, Saver
 from kdbench.train.member import Member, frozen_spec
 from kdbench.train.pace import Pace
@@ -143,10 +144,14 @@ def _train_some(task: Task, waiting: Sequence[Trial], common: _Common, clerk: Cl
         Crew(common.cores, common.batches.protocol.threads),
         common.remembered,
         None if plain else Pace(members[0].trial, common.dataset, common.batches, common.device),
+        None if task.within is None else Landing(task.within),
     )
     account = Account(lockstep, common.dataset)
     lockstep.run()
-    return rest
+    later = [member.trial for member in lockstep.put_off]
+    if later:
+        _note(clerk.emit, f"{len(later)} students would land too late beside the others, and follow them")
+    return [*later, *rest]
 
 
 def _admitted(

@@ -54,7 +54,7 @@ class Store:
 
     def check_current(self) -> None:
         """UserError where an earlier version has named the records, which are not found by those names any more."""
-        if any(_EARLIER.fullmatch(path.name) for path in self._files()):
+        if any(_EARLIER.fullmatch(path.name) for path in self.files()):
             raise UserError(
                 f"The results folder {self.root} was written by an earlier version of kdbench; "
                 f"kdbench results migrate {self.root} brings its records over and loses none."
@@ -122,7 +122,7 @@ class Store:
         """The files of each of ``keys`` that has any, whatever suite asked for them."""
         wanted = set(keys)
         found: dict[str, list[Path]] = {}
-        for path in self._files():
+        for path in self.files():
             if (key := path.name.partition(".")[0]) in wanted:
                 found.setdefault(key, []).append(path)
         return found
@@ -178,7 +178,7 @@ class Store:
         """Every valid record, one a file, and a sentence for each file that is not one: damage stays where it is."""
         records: list[Record] = []
         problems: list[str] = []
-        for path in self._files():
+        for path in self.files():
             try:
                 records.append(self.load(path))
             except UserError as error:
@@ -237,7 +237,8 @@ class Store:
         """Record the weights a teacher of ``suite`` had at its first use."""
         write_pin(self.root, suite, teacher, weights_sha256)
 
-    def _files(self) -> Iterator[Path]:
+    def files(self) -> Iterator[Path]:
+        """The files of all records, sorted; whether they are sound is not looked at."""
         for path in sorted((self.root / "v1").glob("*/*.json")):
             if path.parent.name != LISTINGS:
                 yield path

@@ -60,7 +60,7 @@ def build(results: Path | None, out: Path, data: Path | None = None) -> BuildRep
         shared = {"site": load_content(shipped("site")), "results_name": results.resolve().name}
         count = _write(folder, catalogue, shared)
     problems = [problem.text for problem in catalogue.problems]
-    return BuildReport(len(catalogue.records), count, problems, resolved(out) / "index.html")
+    return BuildReport(catalogue.count, count, problems, resolved(out) / "index.html")
 
 
 def gather(store: Store) -> Catalogue:

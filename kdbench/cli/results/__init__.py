@@ -1,0 +1,40 @@
+"""``kdbench results VERB``: results folders checked, put together, brought over and taken away; one module a verb."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from pathlib import Path
+from types import ModuleType
+
+from kdbench.errors import UserError
+
+#: Verb -> one line for ``kdbench results --help``.
+VERBS = {
+    "merge": "copy the records of other results folders into one, losing none",
+    "migrate": "bring over the records that an earlier version wrote, losing none",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    for name, line in VERBS.items():
+        verb = verbs.add_parser(name, help=line, description=f"{line[0].upper()}{line[1:]}.", allow_abbrev=False)
+        module_of(name).add_arguments(verb)
+
+
+def main(options: argparse.Namespace) -> int:
+    return int(module_of(options.verb).main(options))
+
+
+def module_of(verb: str) -> ModuleType:
+    """The module of a verb: it has ``add_arguments(parser)`` and ``main(options) -> exit code``."""
+    return importlib.import_module(f"{__name__}.{verb}")
+
+
+def results_folder(text: str) -> Path:
+    """The results folder ``text``; UserError where it is none."""
+    folder = Path(text)
+    if not (folder / "v1").is_dir():
+        raise UserError(f"{text} is no results folder, which has a folder v1; name one that kdbench run has written.")
+    return folder
