@@ -27,7 +27,7 @@ from kdbench.plan.task import Task
 from kdbench.plugins import SOURCES, Plugin
 from kdbench.records import Record, Store
 from kdbench.schedule import Report, Watch
-from kdbench.suites import SUITES, TEACHERS, Suite
+from kdbench.suites import PAIRS, SUITES, TEACHERS, Suite
 from kdbench.trials.trial import Trial
 
 #: The checkout that these tests belong to, whose kdbench they test.
@@ -157,7 +157,7 @@ PHASED: dict[str, Any] = {
 @contextmanager
 def registries_kept() -> Iterator[None]:
     """Whatever a block registers is forgotten at its end."""
-    registries = (METHODS, MODELS, DATASETS, SUITES, TEACHERS)
+    registries = (METHODS, MODELS, DATASETS, SUITES, TEACHERS, PAIRS)
     tables = [table for registry in registries for table in (registry._items, registry._origins)]
     tables += [SOURCES, plugins._files]
     before = [dict(table) for table in tables]

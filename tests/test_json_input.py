@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import resource
@@ -16,15 +15,15 @@ import pytest
 import render_records as rr
 from bench import Bench, suite_text
 from test_cli import BUILD_AND_SAY, RUN, Cli, cli  # noqa: F401
-from test_store import predictions, record
+from test_store import predicted, predictions, record
 from test_trial import TRIAL
 
 from kdbench.cli import site
 from kdbench.errors import UserError
 from kdbench.records import Store, literature
 from kdbench.records.build import build_record
+from kdbench.records.predictions import pack
 from kdbench.records.reading import DEEPEST, LARGEST, LARGEST_JSON, read_json
-from kdbench.records.store import npz
 from kdbench.render import build
 from kdbench.suites import Suite
 
@@ -123,7 +122,8 @@ def test_a_record_is_named_and_the_rest_is_read(tmp_path: Path, kind: str | Call
     assert said in problem
     assert "\n" not in problem
     assert len(problem) < 500
-    assert box.done([path.stem, sound.stem], "s@1") == {sound.stem}
+    keys = [path.name.partition(".")[0] for path in (path, sound)]
+    assert box.done(keys) == {keys[1]}
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=name_of)
@@ -147,20 +147,20 @@ def test_a_pin_is_named_and_other_suites_are_read(
 def test_predictions_that_are_no_file_cost_their_record_only(tmp_path: Path, kind: Callable[[Path], None]) -> None:
     box = Store(tmp_path / "results")
     found = box.load(box.put(record(), predictions()))
-    said = lay(box.root / "v1" / "s@1" / f"{found['key']}.npz", kind)
-    with pytest.raises(UserError, match=rf"{found['key']}\.npz cannot be used \({said}\)"):
+    name = f"{found['predictions']['sha256']}.npz"
+    said = lay(box.root / "v1" / "predictions" / name, kind)
+    with pytest.raises(UserError, match=rf"{name} cannot be used \({said}\)"):
         box.predictions(found)
 
 
 def test_predictions_that_unpack_without_end_cost_their_record_only(tmp_path: Path) -> None:
     box = Store(tmp_path / "results")
     path = box.put(record(), predictions())
-    bomb = npz({"labels": np.zeros(LARGEST + 1, np.int8)})
+    sha256, bomb = pack({"labels": np.zeros(LARGEST + 1, np.int8)})
     assert len(bomb) < 1 << 20
-    path.with_suffix(".npz").write_bytes(bomb)
-    sha256 = hashlib.sha256(bomb).hexdigest()
-    with pytest.raises(UserError, match=r"cannot be used \(it unpacks to more than 64 MiB\)"):
-        box.predictions({**record(), "predictions": {"file": f"{path.stem}.npz", "sha256": sha256}})
+    predicted(box, path).with_name(f"{sha256}.npz").write_bytes(bomb)
+    with pytest.raises(UserError, match=r"cannot be used \('labels' unpacks to 67,108,993 bytes"):
+        box.predictions({**record(), "predictions": {"sha256": sha256}})
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read anything")
