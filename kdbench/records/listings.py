@@ -1,8 +1,8 @@
 """Listings: the trials that a suite asked for and that lie under another one.
 
-A trial has one record, whichever suite asked first. Each further suite leaves a listing, which says by what label and on
-what pair it shows the trial. A listing is named by its suite and its content, so writers do not meet and folders are
-merged by copying.
+A trial has one record, whichever suite asked first. Each further suite leaves a listing, which says by what label and
+on what pair it shows the trial. A listing is named by its suite and its content, so writers do not meet and folders
+are merged by copying.
 """
 
 from __future__ import annotations

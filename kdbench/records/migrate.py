@@ -40,7 +40,9 @@ def migrate(store: Store) -> Migrated:
         try:
             predictions = _predictions(path, record)
         except ValueError as error:
-            problems.append(f"{_shown(store, path)}: its predictions cannot be used ({reason(error)}); it stays as it is.")
+            problems.append(
+                f"{_shown(store, path)}: its predictions cannot be used ({reason(error)}); it stays as it is."
+            )
             continue
         record["predictions"] = None if predictions is None else {"sha256": digest_of(predictions)}
         if content in kept:

@@ -49,7 +49,9 @@ def unpack(data: bytes, images: int) -> dict[str, NDArray[Any]]:
         for member in members:
             name = member.filename.removesuffix(".npy")
             if member.file_size > most:
-                raise ValueError(f"{name[:40]!r} unpacks to {member.file_size:,} bytes, and {images:,} images have {most:,}")
+                raise ValueError(
+                    f"{name[:40]!r} unpacks to {member.file_size:,} bytes, and {images:,} images have {most:,}"
+                )
             with archive.open(member) as stream:
                 found[name] = _array(stream, member.file_size)
     return found

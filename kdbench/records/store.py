@@ -1,4 +1,4 @@
-"""The results folder: every file named by its content, written once and never changed, so that folders merge by copying."""
+"""The results folder: files are named by their content and never changed, so that folders merge by copying."""
 
 from __future__ import annotations
 
@@ -83,11 +83,6 @@ class Store:
         path = self.folder(record) / file_name(record["key"], data)
         _check(record, path.parent.name, str(path))
         where = None if packed is None else self._predictions(packed[0])
-        for place in filter(None, (path, where)):
-            if place.is_dir():
-                raise UserError(
-                    f"{place} is a folder where a file belongs; move it away, and the same command goes on."
-                )
         if packed is not None and where is not None:
             write_atomically(where, packed[1])
         write_atomically(path, data)
@@ -133,7 +128,7 @@ class Store:
         return [record for record in found if record is not None]
 
     def statuses(self, keys: Iterable[str]) -> dict[str, str]:
-        """The status of each of ``keys`` that has a record: how it ended, if one of them says so, else how it failed."""
+        """The status of each of ``keys`` that has records: how it ended, where one says so, else how it failed."""
         found: dict[str, str] = {}
         for key, paths in self.paths(keys).items():
             for path in paths:
@@ -274,4 +269,3 @@ def _check(record: Record, folder: str, where: str) -> None:
     reason = disagreement(record, folder)
     if reason:
         raise UserError(f"{where}: {reason}.")
-

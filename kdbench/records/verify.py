@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from numpy.typing import NDArray
 import numpy as np
+from numpy.typing import NDArray
 
 from kdbench.data import DATASETS
 from kdbench.data.spec import labels_digest
@@ -142,7 +142,7 @@ def _true_labels(kept: list[tuple[Record, str | None]], problems: list[Problem])
             text = f"its test labels are not those of {record['dataset']}; it is left out."
             problems.append(Problem(f"{name(record)}: {text}", record["suite"]))
         else:
-            text = f"records of its data disagree on the test labels, and no digest of {record['dataset']} decides; it is left out."
+            text = "records of its data disagree on the test labels, and no digest of its data set decides; it is left out."
             problems.append(Problem(f"{name(record)}: {text}", record["suite"]))
     return out
 

@@ -12,10 +12,10 @@ from functools import cached_property
 from kdbench.errors import UserError
 from kdbench.methods import METHODS
 from kdbench.records.literature import Literature, Reported
+from kdbench.records.verify import Problem, Record
 from kdbench.render import measured
 from kdbench.render.cards import Card, card, newest
 from kdbench.render.measured import Table
-from kdbench.records.verify import Problem, Record
 from kdbench.stats.aggregate import Cell, cells
 from kdbench.suites import SUITES, Suite, get_suite
 

@@ -14,8 +14,8 @@ from kdbench import __version__
 from kdbench.errors import UserError
 from kdbench.folders import resolved
 from kdbench.paths import cache_dir
-from kdbench.records.literature import Literature, load
 from kdbench.records.agreement import TEACHER
+from kdbench.records.literature import Literature, load
 from kdbench.records.results import fold, placed
 from kdbench.records.scored import Scorer
 from kdbench.records.store import Store
@@ -79,7 +79,9 @@ def gather(store: Store) -> Catalogue:
     with Scorer(store, cache_dir() / "scored.sqlite") as scorer:
         kept, problems = verify(records, scorer)
     results, contradictions = fold(kept)
-    problems += [Problem(f"{name(record)}: {text}; it is left out.", record["suite"]) for record, text in contradictions]
+    problems += [
+        Problem(f"{name(record)}: {text}; it is left out.", record["suite"]) for record, text in contradictions
+    ]
     students = [record for record in placed(results, listings) if record["label"] != TEACHER]
     return Catalogue(
         records=students,
