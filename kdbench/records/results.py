@@ -74,7 +74,7 @@ def _age(record: Record) -> tuple[str, str]:
 
 
 def _contradiction(group: Sequence[Record]) -> str:
-    """What the first two of ``group`` that score differently say; empty where equal weights score alike, as they must."""
+    """What two of ``group`` that score differently say; empty where equal weights score alike, as they must."""
     first = group[0]
     for other in group[1:]:
         for selection, score in first["scores"].items():

@@ -142,7 +142,7 @@ def _true_labels(kept: list[tuple[Record, str | None]], problems: list[Problem])
             text = f"its test labels are not those of {record['dataset']}; it is left out."
             problems.append(Problem(f"{name(record)}: {text}", record["suite"]))
         else:
-            text = "records of its data disagree on the test labels, and no digest of its data set decides; it is left out."
+            text = "records of its data disagree on the test labels, and no digest of them decides; it is left out."
             problems.append(Problem(f"{name(record)}: {text}", record["suite"]))
     return out
 

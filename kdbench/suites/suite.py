@@ -196,7 +196,7 @@ def _seeds(raw: list[Any], where: str) -> tuple[int, ...]:
 
 
 def added_pair(suite: Suite, name: str) -> Suite:
-    """``suite`` with the registered pair ``name``: on the suite's data set and under its protocol unless it says more."""
+    """``suite`` with the registered pair ``name``, on its data set and under its protocol unless that says more."""
     text, where = PAIRS.get(name)
     raw = Table(parse_toml(text, where), where)
     dataset, key = raw.take("dataset", str, suite.dataset), raw.take("teacher", str)
