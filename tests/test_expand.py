@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from bench import suite_text
+from bench import made_foreign, suite_text
 
 from kdbench.errors import UnknownName, UserError
 from kdbench.methods import METHODS
@@ -103,7 +103,8 @@ def test_a_digest_that_the_suite_pins_is_not_overruled(make_suite: Callable[[str
 
 def test_a_plugins_source_is_in_the_keys_of_its_method_only(suite: Suite) -> None:
     plain = {t.label: t for t in expand(suite, Selection(seeds=1), "0" * 64)}
-    edited = {t.label: t for t in expand(suite, Selection(seeds=1), "0" * 64, None, {"fitnet": "f" * 64})}
+    made_foreign(METHODS, "fitnet", "f" * 64)
+    edited = {t.label: t for t in expand(suite, Selection(seeds=1), "0" * 64)}
     assert {label for label in plain if plain[label].key != edited[label].key} == {"fitnet"}
 
 

@@ -153,5 +153,12 @@ def _record_failures(plan: Plan, store: Store, progress: Progress) -> None:
     for task, event in progress.lost:
         status = "timed_out" if event.get("timed_out") else "crashed"
         for trial in (trial for trial in task.trials if trial.key not in recorded):
-            record = build_record(trial, status, detail=event["text"], warnings=plan.warnings, attempts=task.attempt)
+            record = build_record(
+                trial,
+                status,
+                detail=event["text"],
+                plugins=task.plugins,
+                warnings=plan.warnings,
+                attempts=task.attempt,
+            )
             store.put(record)

@@ -16,7 +16,6 @@ from kdbench.plan.cost import RATES, measured_rate
 from kdbench.plan.expand import Selection, chosen_pairs, chosen_rows, expand, inapplicable
 from kdbench.plan.task import Task
 from kdbench.plan.tasks import make_tasks
-from kdbench.plugins import SOURCES
 from kdbench.records import Store, every_version
 from kdbench.records.pins import bring_over_pins
 from kdbench.records.provenance import source_digest
@@ -65,7 +64,7 @@ def make_plan(request: Request, store: Store, machine: Machine) -> Plan:
     """The plan that does what is asked for and not recorded; UserError for anything that cannot be."""
     suite, selection = request.suite, request.selection
     digest, warnings = _identify(request)
-    trials = expand(suite, selection, digest, _pins(request, store), SOURCES)
+    trials = expand(suite, selection, digest, _pins(request, store))
     left_out = inapplicable(suite, selection)
     if not trials:
         label, pair, reason = left_out[0]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from kdbench.canonical import plain
 from kdbench.errors import UserError, shown
-from kdbench.plugins import Plugin
+from kdbench.trials.origins import Plugin
 from kdbench.trials.teacher import Teacher, teacher_from_json
 from kdbench.trials.trial import Trial
 
