@@ -6,12 +6,14 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 from bench import TRAINED, Bench, plugin_text, suite_text
 from test_cli import RUN, Cli, cli  # noqa: F401
+from test_planned_code import forget
+from test_self_teachers import SELF
 
 from kdbench import distributions, plugins
 from kdbench.cli.new_method import write_package
@@ -21,7 +23,10 @@ from kdbench.methods import METHODS
 from kdbench.models import MODELS
 from kdbench.plugins import load_plugins, planned
 from kdbench.records import Record
+from kdbench.records.build import build_record
 from kdbench.suites import SUITES, get_suite
+from kdbench.trials.origins import foreign
+from kdbench.trials.trial import teacher_trial
 
 NETWORK = """
 from torch import nn
@@ -35,6 +40,7 @@ from kdbench.plugin import ModelSpec
 
 SPEC = ModelSpec("own_net", "own", "For tests.", "own.network:build", 8)
 """
+OTHER_CODE = "was recorded with other code of plugin kdbench-own (version 0.1.0, as now)"
 
 
 class Package:
@@ -119,13 +125,15 @@ def test_an_architecture_edited_from_width_8_to_24_is_trained_anew(
     assert cli(*RUN).code == 0
     assert "Nothing to do" in cli(*RUN).out
     package.edit("own/network.py", "width=8", "width=24")
-    assert cli(*RUN).code == 0
+    said = cli(*RUN)
+    assert said.code == 0
+    assert f"  1 trial of ce {OTHER_CODE}; it is trained again, the older records stay.\n" in said.out
     narrow, wide = sorted(every(bench, "ce"), key=lambda record: record["cost"]["parameters"])
     assert narrow["cost"]["parameters"] < wide["cost"]["parameters"]
     assert narrow["key"] != wide["key"]
     assert narrow["identity"]["student"]["source"] != wide["identity"]["student"]["source"] == package.digest
-    (said,) = wide["provenance"]["plugins"]
-    assert said == {"name": "kdbench-own", "version": "0.1.0", "sha256": package.digest}
+    (plugin,) = wide["provenance"]["plugins"]
+    assert plugin == {"name": "kdbench-own", "version": "0.1.0", "sha256": package.digest}
 
 
 def test_a_teacher_whose_activation_was_edited_is_trained_anew(
@@ -137,7 +145,7 @@ def test_a_teacher_whose_activation_was_edited_is_trained_anew(
     add_suite(suite_text(["kd"], epochs=1, teacher=TRAINED.replace("tiny_cnn_s", "own_net")))
     assert cli(*RUN).code == 0
     package.edit("own/network.py", "ReLU()", "Hardshrink(9.0)")  # nothing passes it: everything is of one class
-    assert cli(*RUN).code == 0
+    assert f"  1 trial of kd {OTHER_CODE}; it is trained again" in cli(*RUN).out
     taught = {record["teacher"]["top1"]: record for record in every(bench, "kd")}
     trained = {record["scores"]["last"]["top1"]: record for record in every(bench, "teacher")}
     assert taught.keys() == trained.keys()
@@ -158,7 +166,11 @@ def test_a_loss_edited_in_an_editable_install_is_trained_anew(
     assert cli(*RUN).code == 0
     assert "Nothing to do" in cli(*RUN).out
     package.edit("own/__init__.py", "F.cross_entropy(", "0.5 * F.cross_entropy(")
-    assert "2 trials, 1 recorded in results, 1 to train." in cli(*RUN).out
+    for flags in (["--dry-run"], []):
+        said = cli(*RUN, *flags).out
+        assert "2 trials, 1 recorded in results, 1 to train." in said
+        assert f"  1 trial of own {OTHER_CODE}; it is trained again" in said
+    assert OTHER_CODE not in cli(*RUN).out
     before, after = every(bench, "own")
     assert before["weights_sha256"] != after["weights_sha256"]
     assert after["identity"]["method"]["source"] == after["provenance"]["plugin_sha256"] == package.digest
@@ -300,3 +312,71 @@ def test_a_wheel_and_an_editable_install_of_the_same_sources_have_one_digest(
     assert known(wheel, project) == known(editable, project), "a copy that comes first is what runs"
     (wheel / "kdbench_mine" / "method.py").write_text("x = 1")
     assert known(wheel) == known(editable, project), "what it is now, not what its RECORD says"
+
+
+def note(bench: Bench, *, by_earlier_version: bool = False) -> None:
+    """Leave records of the suite's trials and of their teachers' trainings, as if each had been tried."""
+    load_plugins()
+    for trial in bench.trials(get_suite("tiny")):
+        generations = trial.teacher.lineage if trial.teacher else ()
+        trainings = [teacher_trial(each, trial.dataset, trial.data_digest, trial.suite) for each in generations]
+        for each in (trial, *trainings):
+            if by_earlier_version:  # which knew a package by its version alone
+                each = replace(each, plugin_sha256=None, student_code={})
+            record = build_record(each, "inapplicable", detail="For tests.", plugins=planned(foreign(each)))
+            if by_earlier_version:
+                del record["provenance"]["plugins"]
+            bench.store.put(record)
+
+
+def test_what_was_recorded_with_other_code_is_said_of_each_row(cli: Cli, bench: Bench, package: Package) -> None:  # noqa: F811
+    warm = {"name": "kd", "label": "kd-warm", "config": {"temperature": 8.0}}
+    add_suite(suite_text(["ce", "kd", warm], seeds=[0, 1], student="own_net"))
+    note(bench)
+    package.edit("own/network.py", "width=8", "width=24")
+    metadata = package.info / "METADATA"
+    metadata.write_text(metadata.read_text().replace("0.1.0", "0.2.0"))
+    said = cli(*RUN, "--dry-run").out
+    for label in ("ce", "kd", "kd-warm"):
+        assert (
+            f"  2 trials of {label} were recorded with other code of plugin kdbench-own (version 0.1.0, now 0.2.0); "
+            "they are trained again, the older records stay.\n"
+        ) in said
+
+
+def test_so_it_is_said_of_what_an_earlier_version_recorded(cli: Cli, bench: Bench, package: Package) -> None:  # noqa: F811
+    add_suite(suite_text(["ce"], student="own_net"))
+    note(bench, by_earlier_version=True)
+    assert (
+        "1 trial of ce was recorded with other code of plugin kdbench-own; it is trained again"
+        in cli(*RUN, "--dry-run").out
+    )
+
+
+def test_so_it_is_said_of_a_later_generations_students(cli: Cli, bench: Bench, package: Package) -> None:  # noqa: F811
+    generations = SELF.replace("tiny_cnn_s", "own_net")
+    add_suite(suite_text(["kd"], student="own_net", teacher=f"{generations}\ngenerations = 3"))
+    note(bench)
+    package.edit("own/network.py", "width=8", "width=24")
+    assert f"1 trial of kd {OTHER_CODE}" in cli(*RUN, "--dry-run").out
+
+
+def test_so_it_is_said_of_a_plugin_file(cli: Cli, bench: Bench) -> None:  # noqa: F811
+    path = Path(bench.plugin("own"))
+    add_suite(suite_text(["own"], epochs=1))
+    assert cli(*RUN, "--plugin", str(path)).code == 0
+    path.write_text(path.read_text().replace("F.cross_entropy(", "0.5 * F.cross_entropy("))
+    forget(str(path))
+    said = cli(*RUN, "--plugin", str(path), "--dry-run").out
+    assert "1 trial of own was recorded with other code of plugin own_plugin.py; it is trained again" in said
+
+
+def test_nothing_is_said_of_other_trials(cli: Cli, bench: Bench, package: Package) -> None:  # noqa: F811
+    add_suite(suite_text(["kd"], student="own_net"))
+    note(bench)
+    package.edit("own/network.py", "width=8", "width=24")
+    SUITES._items["tiny"] = (
+        suite_text([{"name": "kd", "config": {"temperature": 8.0}}], student="own_net"),
+        "tiny.toml",
+    )
+    assert "other code" not in cli(*RUN, "--dry-run").out

@@ -8,6 +8,7 @@ from kdbench.cli.durations import duration
 from kdbench.cli.say import many, say
 from kdbench.plan.cohorts import Cohort, cohorts
 from kdbench.plan.cost import makespan
+from kdbench.plan.outdated import Outdated
 from kdbench.plan.plan import Plan
 from kdbench.plan.tasks import longest_chain
 from kdbench.records import Store
@@ -26,6 +27,8 @@ def say_plan(plan: Plan, store: Store, verbose: bool) -> None:
         say(f"  {name} is not in {plan.suite.id}; it was added because --method names it exactly.")
     for label, pair, reason in plan.inapplicable:
         say(f"  {label} is not applicable to {pair}: {reason}.")
+    for older in plan.outdated:
+        say(f"  {_outdated(older)}")
     for warning in plan.warnings:
         say(f"  warning: {warning}")
     if not plan.missing:
@@ -41,6 +44,16 @@ def say_plan(plan: Plan, store: Store, verbose: bool) -> None:
         for task in plan.tasks:
             labels = ", ".join(dict.fromkeys(trial.label for trial in task.trials))
             say(f"  {task.title:<40} about {duration(task.cost):>9}  {labels}".rstrip())
+
+
+def _outdated(older: Outdated) -> str:
+    """That trials of a row are recorded with other code of a plugin, and with which version where it is a package."""
+    then, now, one = ", ".join(older.versions), older.plugin.version, older.trials == 1
+    version = f" (version {then}, {'as now' if then == now else f'now {now}'})" if then else ""
+    return (
+        f"{many(older.trials, 'trial')} of {older.label} {'was' if one else 'were'} recorded with other code of plugin "
+        f"{older.plugin.name}{version}; {'it is' if one else 'they are'} trained again, the older records stay."
+    )
 
 
 def _shared(groups: Sequence[Cohort]) -> str:

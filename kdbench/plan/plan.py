@@ -14,6 +14,7 @@ from kdbench.paths import cache_dir
 from kdbench.plan.cohorts import cohorts
 from kdbench.plan.cost import RATES, measured_rate
 from kdbench.plan.expand import Selection, chosen_pairs, chosen_rows, expand, inapplicable
+from kdbench.plan.outdated import Outdated, outdated
 from kdbench.plan.task import Task
 from kdbench.plan.tasks import make_tasks
 from kdbench.records import Store, every_version
@@ -21,6 +22,7 @@ from kdbench.records.pins import bring_over_pins
 from kdbench.records.provenance import source_digest
 from kdbench.registry import OURS
 from kdbench.suites import Suite
+from kdbench.trials.origins import foreign
 from kdbench.trials.trial import Trial
 
 
@@ -58,6 +60,8 @@ class Plan:
     warnings: tuple[str, ...]
     machine: Machine
     tasks: list[Task]
+    #: Those of the missing that are recorded with other code of a plugin.
+    outdated: list[Outdated]
 
 
 def make_plan(request: Request, store: Store, machine: Machine) -> Plan:
@@ -75,7 +79,8 @@ def make_plan(request: Request, store: Store, machine: Machine) -> Plan:
     _check_code(missing)
     tasks = _tasks(missing, request, store, warnings, machine) if missing else []
     added = chosen_rows(suite, selection.methods)[1]
-    return Plan(suite, trials, missing, len(taken), added, left_out, warnings, machine, tasks)
+    older = outdated(missing, store.read()[0]) if any(map(foreign, missing)) else []
+    return Plan(suite, trials, missing, len(taken), added, left_out, warnings, machine, tasks, older)
 
 
 def _check_code(trials: Sequence[Trial]) -> None:
