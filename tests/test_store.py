@@ -99,12 +99,15 @@ def test_equal_predictions_have_equal_bytes() -> None:
     assert store.npz(arrays) == store.npz(dict(reversed(list(arrays.items()))))
 
 
-def test_equal_key_and_equal_result_change_nothing(box: Store) -> None:
+def test_the_same_record_changes_nothing_and_an_equal_result_stays_beside_it(box: Store) -> None:
     path = box.put(record(), predictions())
     before = path.read_bytes(), path.stat().st_mtime_ns
-    assert box.put(record(attempts=9), predictions()) == path
+    assert box.put(record(), predictions()) == path
+    again = box.put(record(attempts=9), predictions())
+    assert box.put(record(attempts=9), predictions()) == again != path
     assert (path.read_bytes(), path.stat().st_mtime_ns) == before
-    assert len(files(box)) == 2
+    assert len(files(box)) == 4
+    assert box.endings([record()["key"]], "s@1") == {record()["key"]: 2}
 
 
 def test_equal_key_and_another_result_become_a_replicate(box: Store) -> None:

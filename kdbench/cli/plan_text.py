@@ -16,11 +16,13 @@ from kdbench.records import Store
 
 def say_plan(plan: Plan, store: Store, verbose: bool) -> None:
     """Print what will be trained and what was found done."""
-    done = len(plan.trials) - len(plan.missing)
+    done = len(plan.trials) - len(plan.missing) + len(plan.again)
     trials = many(len(plan.trials), "trial")
     say(f"{plan.suite.id}: {trials}, {done} recorded in {store.root}, {len(plan.missing)} to train.")
     if plan.taken_over:
         say(f"  {plan.taken_over} of the recorded ones are trials of another version of the suite as well.")
+    if plan.again:
+        say(f"  Of the recorded ones, {len(plan.again)} to train again, as --again asks; the older records stay.")
     for note in plan.suite.notes:
         say(f"  {note}")
     for name in plan.added:

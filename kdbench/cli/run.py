@@ -36,6 +36,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="GLOB",
         help="only rows that match; the exact name of a registered method outside it adds that; may be given again",
     )
+    parser.add_argument(
+        "--again",
+        action="append",
+        default=[],
+        metavar="GLOB",
+        help="train the rows of the selection that match though they are recorded; may be given again",
+    )
     parser.add_argument("--seeds", type=int, metavar="N", help="the first N seeds instead of the suite's")
     parser.add_argument(
         "--train-teachers",
@@ -114,6 +121,7 @@ def _request(options: argparse.Namespace, suite: Suite) -> Request:
         data_root(options.data_root),
         download=download_allowed(options.download),
         dry=options.dry_run,
+        again=tuple(options.again),
     )
 
 
@@ -131,7 +139,7 @@ def _train(plan: Plan, store: Store) -> int:
         report = executor.run(plan.tasks, progress.watch)
     if not report.interrupted:
         _record_failures(plan, store, progress)
-    left = missing_trials(plan.missing, store)
+    left = missing_trials(plan.missing, store, plan.again)
     finish_run(store.root, manifest, plan.missing, left, report.interrupted)
     done = f"{plan.suite.id}: {many(len(plan.missing) - len(left), 'trial')} recorded"
     if report.interrupted:

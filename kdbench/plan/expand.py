@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -43,12 +43,7 @@ def chosen_pairs(suite: Suite, globs: Sequence[str]) -> list[Pair]:
     """The pairs that match any of ``globs``; UnknownName where a glob matches none."""
     if not globs:
         return list(suite.pairs)
-    names = [pair.name for pair in suite.pairs]
-    matched = _matches(names, globs)
-    for glob, found in matched.items():
-        if not found:
-            raise UnknownName(f"pair in suite {suite.id}", glob, names)
-    wanted = set().union(*matched.values())
+    wanted = matched([pair.name for pair in suite.pairs], globs, f"pair in suite {suite.id}")
     return [pair for pair in suite.pairs if pair.name in wanted]
 
 
@@ -69,7 +64,16 @@ def chosen_rows(suite: Suite, globs: Sequence[str]) -> tuple[list[Row], list[str
     return rows, added
 
 
-def _matches(names: Sequence[str], globs: Sequence[str]) -> dict[str, set[str]]:
+def matched(names: Collection[str], globs: Sequence[str], noun: str) -> set[str]:
+    """Those of ``names``, each of a ``noun``, that any of ``globs`` matches; UnknownName where a glob matches none."""
+    by_glob = _matches(names, globs)
+    for glob, found in by_glob.items():
+        if not found:
+            raise UnknownName(noun, glob, names)
+    return set().union(*by_glob.values())
+
+
+def _matches(names: Collection[str], globs: Sequence[str]) -> dict[str, set[str]]:
     """Each of ``globs``, and those of ``names`` that it matches; one without a wildcard is only looked up."""
     known = set(names)
     if long := next((glob for glob in globs if len(glob) > LONGEST_GLOB), None):

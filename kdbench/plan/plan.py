@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kdbench.data import DATASETS, identify
@@ -13,7 +13,7 @@ from kdbench.models import MODELS
 from kdbench.paths import cache_dir
 from kdbench.plan.cohorts import cohorts
 from kdbench.plan.cost import RATES, measured_rate
-from kdbench.plan.expand import Selection, chosen_pairs, chosen_rows, expand, inapplicable
+from kdbench.plan.expand import Selection, chosen_pairs, chosen_rows, expand, inapplicable, matched
 from kdbench.plan.outdated import Outdated, outdated
 from kdbench.plan.task import Task
 from kdbench.plan.tasks import make_tasks
@@ -37,13 +37,17 @@ class Machine:
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked for: a selection of a suite on data under ``data_root``. ``dry``: nothing is fetched or written."""
+    """What is asked for: a selection of a suite on data under ``data_root``. ``dry``: nothing is fetched or written.
+
+    ``again``: globs of labels whose rows are trained though they are recorded.
+    """
 
     suite: Suite
     selection: Selection
     data_root: Path
     download: bool = False
     dry: bool = False
+    again: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,8 @@ class Plan:
     tasks: list[Task]
     #: Those of the missing that are recorded with other code of a plugin.
     outdated: list[Outdated]
+    #: Keys of the missing that are recorded and trained again, with how many endings are on record.
+    again: Mapping[str, int]
 
 
 def make_plan(request: Request, store: Store, machine: Machine) -> Plan:
@@ -76,11 +82,14 @@ def make_plan(request: Request, store: Store, machine: Machine) -> Plan:
     missing = missing_trials(trials, store)
     taken = _taken_over(missing, store, request.dry)
     missing = [trial for trial in missing if trial.key not in taken]
+    older = outdated(missing, store.read()[0]) if any(map(foreign, missing)) else []
+    again = _again(trials, missing, store, request.again)
+    missing += {trial.key: trial for trial in trials if trial.key in again}.values()
     _check_code(missing)
     tasks = _tasks(missing, request, store, warnings, machine) if missing else []
+    tasks = [replace(task, again={t.key: again[t.key] for t in task.trials if t.key in again}) for task in tasks]
     added = chosen_rows(suite, selection.methods)[1]
-    older = outdated(missing, store.read()[0]) if any(map(foreign, missing)) else []
-    return Plan(suite, trials, missing, len(taken), added, left_out, warnings, machine, tasks, older)
+    return Plan(suite, trials, missing, len(taken), added, left_out, warnings, machine, tasks, older, again)
 
 
 def _check_code(trials: Sequence[Trial]) -> None:
@@ -96,10 +105,19 @@ def _check_code(trials: Sequence[Trial]) -> None:
         check_available(name)
 
 
-def missing_trials(trials: Sequence[Trial], store: Store) -> list[Trial]:
-    """The trials that no record in the store has finished."""
-    done = store.done((trial.key for trial in trials), trials[0].suite) if trials else set()
+def missing_trials(trials: Sequence[Trial], store: Store, again: Mapping[str, int] | None = None) -> list[Trial]:
+    """The trials that no record in the store has finished, or not ``again``."""
+    done = store.done((trial.key for trial in trials), trials[0].suite, again) if trials else set()
     return [trial for trial in trials if trial.key not in done]
+
+
+def _again(trials: Sequence[Trial], missing: Sequence[Trial], store: Store, globs: Sequence[str]) -> dict[str, int]:
+    """Keys of the recorded ``trials`` whose label any of ``globs`` matches, with how many endings are on record."""
+    if not globs:
+        return {}
+    labels = matched({trial.label for trial in trials}, globs, f"row in what is asked of {trials[0].suite}")
+    keys = {trial.key for trial in trials if trial.label in labels} - {trial.key for trial in missing}
+    return store.endings(keys, trials[0].suite)
 
 
 def _taken_over(missing: Sequence[Trial], store: Store, dry: bool) -> set[str]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from kdbench.canonical import plain
@@ -24,7 +25,8 @@ class Task:
 
     ``teacher`` alone: make it ready; with ``trials``: train them under it. ``cores``: slots of a CPU it fills, stepping
     the students of a cohort side by side; ``share``: what of the device's free memory it may plan with; ``plugins``:
-    those whose code it runs, as the plan saw them; ``source``: the digest of kdbench's own, empty where nobody asks.
+    those whose code it runs, as the plan saw them; ``source``: the digest of kdbench's own, empty where nobody asks;
+    ``again``: the keys of trials that are trained though they are recorded, with how many endings are.
     """
 
     id: str
@@ -46,6 +48,7 @@ class Task:
     cores: int = 1
     share: float = 1.0
     source: str = ""
+    again: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def threads(self) -> int:

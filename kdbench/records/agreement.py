@@ -57,11 +57,16 @@ def origin(record: Record) -> str:
     return digest([record["numerics"], record["weights_sha256"]])[:12]
 
 
+def measurement(record: Record) -> str:
+    """What tells a repeated measurement, which has the same numerics and weights, from the first."""
+    return digest({**record, "predictions": None})[:12]
+
+
 def _place(record: Record, folder: str, stem: str) -> Iterator[str]:
     key, dot, replicate = stem.partition(".")
     if not key == record["key"] == digest(record["identity"]):
         yield "its name, key and identity do not agree"
-    if dot:
+    if dot and replicate != measurement(record):
         yield from _same("its name's end", replicate, "the digest of numerics and weights_sha256", origin(record))
     if folder != home(record):
         field = "label" if record["label"] == "teacher" else "suite"

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from kdbench.errors import UserError, reason
 from kdbench.folders import check_writable, leftovers, write_atomically
-from kdbench.records.agreement import disagreement, home, origin
+from kdbench.records.agreement import disagreement, home, measurement, origin
 from kdbench.records.pins import read_pins, write_pin
 from kdbench.records.reading import LARGEST, printable, read_file, read_json
 from kdbench.records.validate import check
@@ -54,17 +54,18 @@ class Store:
     def put(self, record: Record, predictions: Mapping[str, NDArray[Any]] | None = None) -> Path:
         """Write ``record`` and its predictions, and say where.
 
-        An equal key with an equal result changes nothing; with another result, both stay: the newcomer becomes the
-        replicate ``<key>.<origin>.json``, origin being the digest of its numerics and weights. A failed attempt is
-        replaced.
+        The same record changes nothing. Another one of its trial stays beside the first: as the replicate
+        ``<key>.<origin>.json`` where its result is another, origin being the digest of its numerics and weights, and as
+        a repeated measurement where it is equal. A failed attempt is replaced.
         """
         folder = self.folder(record)
         stem = record["key"]
         earlier = self._load_quietly(folder / f"{stem}.json")
         if earlier is not None and earlier["status"] in DONE:
-            if record["status"] not in DONE or earlier["weights_sha256"] == record["weights_sha256"]:
+            if record["status"] not in DONE or measurement(record) == measurement(earlier):
                 return folder / f"{stem}.json"
-            stem = f"{stem}.{origin(record)}"
+            equal = earlier["weights_sha256"] == record["weights_sha256"]
+            stem = f"{stem}.{measurement(record) if equal else origin(record)}"
         if predictions is not None:
             data = npz(predictions)
             record = {**record, "predictions": {"file": f"{stem}.npz", "sha256": hashlib.sha256(data).hexdigest()}}
@@ -109,9 +110,23 @@ class Store:
         for path in (self.root / "v1" / suite).glob(f"{key}*"):
             path.unlink(missing_ok=True)
 
-    def done(self, keys: Iterable[str], suite: str) -> set[str]:
-        """Those of ``keys`` whose trial ``suite`` need not run again."""
-        return {key for key, status in self.statuses(keys, suite).items() if status in DONE}
+    def done(self, keys: Iterable[str], suite: str, again: Mapping[str, int] | None = None) -> set[str]:
+        """Those of ``keys`` whose trial ``suite`` need not run again.
+
+        ``again``: trials that are trained until they have more endings than they had.
+        """
+        found = {key for key, status in self.statuses(keys, suite).items() if status in DONE}
+        now = self.endings(found & (again or {}).keys(), suite)
+        return {key for key in found if again is None or key not in again or now[key] > again[key]}
+
+    def endings(self, keys: Iterable[str], suite: str) -> dict[str, int]:
+        """How many records of each of ``keys`` say how its trial ended."""
+        found = dict.fromkeys(keys, 0)
+        for path in self._files(suite) if found else ():
+            if (key := path.name.partition(".")[0]) in found:
+                record = self._load_quietly(path)
+                found[key] += record is not None and record["status"] in DONE
+        return found
 
     def take_over(self, places: Mapping[str, Mapping[str, str]], suite: str) -> set[str]:
         """Keep under ``suite`` what other versions of it have recorded of trials that it has not; their keys.
