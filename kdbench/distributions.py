@@ -52,10 +52,16 @@ def own_files(package: metadata.Distribution, implementations: Iterable[str] = (
     roots = {_root(name, place) for name, place in places.items()}
     found = {name: place for name, place in filter(None, map(_place, implementations)) if _root(name, place) in roots}
     lying = {name: path for module, place in {**places, **found}.items() for name, path in _below(module, place)}
-    listed = {file.as_posix(): Path(str(file.locate())) for file in package.files or () if _counts(file.parts)}
-    recorded = {name: path for name, path in listed.items() if path.is_file()}
+    recorded = _recorded(package)
     imported = any(name in recorded and recorded[name].samefile(path) for name, path in lying.items())
     return recorded if imported else lying
+
+
+def _recorded(package: metadata.Distribution) -> dict[str, Path]:
+    """What the RECORD of ``package`` lists and is there; without one, what else may list files is out of date."""
+    listed = (package.files or ()) if package.read_text("RECORD") else ()
+    files = {file.as_posix(): Path(str(file.locate())) for file in listed if _counts(file.parts)}
+    return {name: path for name, path in files.items() if path.is_file()}
 
 
 def _modules(package: metadata.Distribution) -> set[str]:
