@@ -24,10 +24,11 @@ from kdbench.models.kernels import COMPILERS
 from kdbench.plan.cohorts import cohorts
 from kdbench.plan.expand import Selection, expand
 from kdbench.plan.task import Task
-from kdbench.plugins import SOURCES, Plugin
 from kdbench.records import Record, Store
+from kdbench.registry import Registry
 from kdbench.schedule import Report, Watch
 from kdbench.suites import PAIRS, SUITES, TEACHERS, Suite
+from kdbench.trials.origins import Plugin
 from kdbench.trials.trial import Trial
 
 #: The checkout that these tests belong to, whose kdbench they test.
@@ -159,7 +160,7 @@ def registries_kept() -> Iterator[None]:
     """Whatever a block registers is forgotten at its end."""
     registries = (METHODS, MODELS, DATASETS, SUITES, TEACHERS, PAIRS)
     tables = [table for registry in registries for table in (registry._items, registry._origins)]
-    tables += [SOURCES, plugins._files]
+    tables += [plugins._files, plugins._packages]
     before = [dict(table) for table in tables]
     loaded, modules = set(plugins._loaded), set(sys.modules)
     try:
@@ -174,6 +175,12 @@ def registries_kept() -> Iterator[None]:
         for name in set(sys.modules) - modules:
             if str(getattr(sys.modules[name], "__file__", "")).endswith("_plugin.py"):
                 del sys.modules[name]
+
+
+def made_foreign(registry: Registry[Any], name: str, sha256: str) -> None:
+    """From now on ``name`` is of a plugin whose file has this digest."""
+    registry._origins[name] = f"plugin {name}_plugin.py"
+    plugins._files[f"{name}_plugin.py"] = Plugin(f"{name}_plugin.py", sha256, path=f"/{name}_plugin.py")
 
 
 @dataclass
@@ -199,7 +206,7 @@ class Bench:
 
     def trials(self, suite: Suite, *methods: str, seeds: int | None = None) -> list[Trial]:
         data_digest, _ = identify(suite.dataset, self.folder / "data")
-        return expand(suite, Selection((), methods, seeds), data_digest, self.store.pins(suite.name), SOURCES)
+        return expand(suite, Selection((), methods, seeds), data_digest, self.store.pins(suite.name))
 
     def template(self, trial: Trial, plugins: Sequence[str] = ()) -> Task:
         return Task(
@@ -215,7 +222,7 @@ class Bench:
             cache=self.folder / "cache",
             device="cpu",
             plugins=tuple(
-                Plugin(Path(file).name, sha256(Path(file).read_bytes()).hexdigest(), file) for file in plugins
+                Plugin(Path(file).name, sha256(Path(file).read_bytes()).hexdigest(), path=file) for file in plugins
             ),
             cores=self.cores,
         )

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from bench import suite_text
+from bench import made_foreign, suite_text
 
 from kdbench.errors import UnknownName, UserError
 from kdbench.methods import METHODS
@@ -148,9 +148,11 @@ def test_a_digest_that_the_suite_pins_is_not_overruled(make_suite: Callable[[str
 
 
 def test_a_plugins_source_is_in_the_keys_of_its_method_only(suite: Suite) -> None:
-    plain = {t.label: t for t in expand(suite, Selection(seeds=1), "0" * 64)}
-    edited = {t.label: t for t in expand(suite, Selection(seeds=1), "0" * 64, None, {"fitnet": "f" * 64})}
-    assert {label for label in plain if plain[label].key != edited[label].key} == {"fitnet"}
+    chosen = Selection(methods=("*", "dkd+fitnet", "dkd+rkd"), seeds=1)
+    plain = {t.label: t for t in expand(suite, chosen, "0" * 64)}
+    made_foreign(METHODS, "fitnet", "f" * 64)
+    edited = {t.label: t for t in expand(suite, chosen, "0" * 64)}
+    assert {label for label in plain if plain[label].key != edited[label].key} == {"fitnet", "dkd+fitnet"}
 
 
 def test_hyper_parameters_printed_for_a_pair_are_used_for_it(make_suite: Callable[[str], Suite]) -> None:

@@ -12,7 +12,7 @@ from bench import ROOT
 FLOORS = (
     ("errors", "canonical"),
     ("names", "toml", "environment"),
-    ("paths", "folders", "registry", "shipped", "protocol"),
+    ("paths", "folders", "registry", "distributions", "shipped", "protocol"),
     ("stats", "data", "models"),
     ("methods",),
     ("methods.zoo", "trials"),

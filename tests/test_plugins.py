@@ -9,13 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from bench import Bench, plugin_text, suite_text
+from bench import Bench, made_foreign, plugin_text, suite_text
 
 from kdbench import plugins
 from kdbench.errors import UserError
 from kdbench.methods import METHODS, load_class
-from kdbench.plugins import SOURCES, load_plugins
+from kdbench.plugins import load_plugins, source_of
 from kdbench.suites import SUITES, get_suite
+from kdbench.trials.origins import Plugin
 
 
 @pytest.fixture
@@ -38,7 +39,8 @@ def test_a_file_adds_its_method(bench: Bench) -> None:
     load_plugins([path])
     assert METHODS.get("mine").title == "mine"
     assert METHODS.origin("mine") == "plugin mine_plugin.py"
-    assert SOURCES["mine"] == hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    sha256 = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    assert source_of("plugin mine_plugin.py") == Plugin("mine_plugin.py", sha256, path=path)
     assert load_class(METHODS.get("mine")).__name__ == "Own"
 
 
@@ -53,7 +55,7 @@ def test_an_edited_plugin_makes_other_trials(bench: Bench, make_suite: Callable[
     load_plugins([bench.plugin("mine")])
     suite = get_suite(make_suite(suite_text(["ce", "mine"])).name)  # type: ignore[attr-defined]
     ce, mine = bench.trials(suite)
-    SOURCES["mine"] = "0" * 64
+    made_foreign(METHODS, "mine", "0" * 64)
     other_ce, other_mine = bench.trials(suite)
     assert ce.key == other_ce.key
     assert mine.key != other_mine.key
@@ -109,7 +111,6 @@ def test_an_installed_package_adds_methods_and_suites(offer: Callable[..., Path]
     )
     load_plugins()
     assert METHODS.origin("packaged") == "plugin kdbench-test"
-    assert "packaged" not in SOURCES, "a released package is known by its version"
     assert [row.method for row in get_suite("tiny").rows] == ["packaged"]
 
 

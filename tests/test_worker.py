@@ -17,8 +17,9 @@ from bench import PATIENCE, Bench, suite_text, wait_until
 
 from kdbench.jobs.worker import locked, run
 from kdbench.plan.task import EXIT_DEVICE, EXIT_REFUSED, Task
-from kdbench.plugins import Plugin, load_plugins
+from kdbench.plugins import load_plugins
 from kdbench.suites import Suite
+from kdbench.trials.origins import Plugin
 
 MakeSuite = Callable[[str], Suite]
 
@@ -42,7 +43,7 @@ def with_plugin(bench: Bench, task: Task, source: str) -> Task:
 
     path = bench.folder / "early_plugin.py"
     path.write_text(source)
-    return replace(task, plugins=(Plugin(path.name, sha256(path.read_bytes()).hexdigest(), str(path)),))
+    return replace(task, plugins=(Plugin(path.name, sha256(path.read_bytes()).hexdigest(), path=str(path)),))
 
 
 def test_a_gpu_that_fails_has_an_exit_code_of_its_own(bench: Bench, make_suite: MakeSuite) -> None:

@@ -8,6 +8,7 @@ from kdbench.cli.durations import duration
 from kdbench.cli.say import many, say
 from kdbench.plan.cohorts import Cohort
 from kdbench.plan.cost import makespan
+from kdbench.plan.outdated import Outdated
 from kdbench.plan.plan import Plan
 from kdbench.plan.tasks import longest_chain
 from kdbench.records import Store
@@ -15,19 +16,23 @@ from kdbench.records import Store
 
 def say_plan(plan: Plan, store: Store, verbose: bool) -> None:
     """Print what will be trained and what was found done."""
-    done = len(plan.trials) - len(plan.missing)
+    done = len(plan.trials) - len(plan.missing) + len(plan.again)
     trials = many(len(plan.trials), "trial")
     say(f"{plan.title}: {trials}, {done} recorded in {store.root}, {len(plan.missing)} to train.")
     if plan.listed:
         say(f"  {plan.listed} of the recorded ones were trained for another suite, and are shown in this one as well.")
     if plan.adopted:
         say(f"  {plan.adopted} of the recorded ones come from a baseline.")
+    if plan.again:
+        say(f"  Of the recorded ones, {len(plan.again)} to train again, as --again asks; the older records stay.")
     for note in dict.fromkeys(note for suite in plan.suites for note in suite.notes):
         say(f"  {note}")
     for name in plan.added:
         say(f"  {name} is not in {plan.title}; it was added because it was named exactly.")
     for label, pair, reason in plan.inapplicable:
         say(f"  {label} is not applicable to {pair}: {reason}.")
+    for older in plan.outdated:
+        say(f"  {_outdated(older)}")
     for warning in plan.warnings:
         say(f"  warning: {warning}")
     if not plan.missing:
@@ -43,6 +48,16 @@ def say_plan(plan: Plan, store: Store, verbose: bool) -> None:
         for task in plan.tasks:
             labels = ", ".join(dict.fromkeys(trial.label for trial in task.trials))
             say(f"  {task.title:<40} about {duration(task.cost):>9}  {labels}".rstrip())
+
+
+def _outdated(older: Outdated) -> str:
+    """That trials of a row are recorded with other code of a plugin, and with which version where it is a package."""
+    then, now, one = ", ".join(older.versions), older.plugin.version, older.trials == 1
+    version = f" (version {then}, {'as now' if then == now else f'now {now}'})" if then else ""
+    return (
+        f"{many(older.trials, 'trial')} of {older.label} {'was' if one else 'were'} recorded with other code of plugin "
+        f"{older.plugin.name}{version}; {'it is' if one else 'they are'} trained again, the older records stay."
+    )
 
 
 def _shared(groups: Sequence[Cohort]) -> str:

@@ -48,6 +48,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="GLOB",
         help="only rows that match; the exact name of a registered method outside it adds that; may be given again",
     )
+    parser.add_argument(
+        "--again",
+        action="append",
+        default=[],
+        metavar="GLOB",
+        help="train the rows of the selection that match though they are recorded; may be given again",
+    )
     parser.add_argument("--seeds", type=int, metavar="N", help="the first N seeds instead of the suite's")
     parser.add_argument(
         "--train-teachers",
@@ -143,6 +150,7 @@ def _request(options: argparse.Namespace, suites: tuple[Suite, ...]) -> Request:
         dry=options.dry_run,
         baselines=tuple(Store(_baseline(name)) for name in options.baseline),
         within=None if options.land_within is None else seconds(options.land_within, "--land-within"),
+        again=tuple(options.again),
     )
 
 
@@ -167,7 +175,7 @@ def _train(plan: Plan, store: Store) -> int:
         report = executor.run(plan.tasks, progress.watch)
     if not report.interrupted:
         _record_failures(plan, store, progress)
-    left = missing_trials(plan.missing, store)
+    left = missing_trials(plan.missing, store, plan.again)
     finish_run(store.root, manifest, plan.missing, left, report.interrupted)
     done = f"{plan.title}: {many(len(plan.missing) - len(left), 'trial')} recorded"
     if report.interrupted:
@@ -189,5 +197,12 @@ def _record_failures(plan: Plan, store: Store, progress: Progress) -> None:
     for task, event in progress.lost:
         status = "timed_out" if event.get("timed_out") else "crashed"
         for trial in (trial for trial in task.trials if trial.key not in recorded):
-            record = build_record(trial, status, detail=event["text"], warnings=task.warnings, attempts=task.attempt)
+            record = build_record(
+                trial,
+                status,
+                detail=event["text"],
+                plugins=task.plugins,
+                warnings=task.warnings,
+                attempts=task.attempt,
+            )
             store.put(record)

@@ -46,10 +46,11 @@ class Clerk:
     def failed(self, trial: Trial, error: BaseException) -> None:
         """Record a trial that could not even be built."""
         if isinstance(error, NotApplicable):
-            record = build_record(trial, "inapplicable", detail=str(error), numerics=self.machine)
+            status, detail = "inapplicable", str(error)
         else:
-            record = build_record(trial, "crashed", detail=described(error), numerics=self.machine)
-        self._put(trial, record)
+            status, detail = "crashed", described(error)
+        plugins = self.task.plugins
+        self._put(trial, build_record(trial, status, detail=detail, numerics=self.machine, plugins=plugins))
 
     def ended(self, member: Member, outcome: Outcome, account: Account) -> None:
         """Record how ``member`` ended; a finished one of whose network no account can be given has crashed."""
@@ -73,6 +74,7 @@ class Clerk:
             curve=member.scoring.curve,
             teacher=None if taught is None else taught.facts.section(taught.teacher),
             warnings=self._warnings(member, taught),
+            plugins=self.task.plugins,
             attempts=self.task.attempt,
             resumed=member.resumed,
             **found,

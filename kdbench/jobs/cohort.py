@@ -62,14 +62,14 @@ class _Common:
 def train_cohort(
     task: Task, planned: Sequence[Trial], emit: Emit, on_finish: Callable[[Member], None] | None = None
 ) -> None:
-    """Train those of the ``planned`` trials of ``task`` that have no record yet, in lockstep.
+    """Train those of the ``planned`` trials of ``task`` that have no record yet, or are to have another, in lockstep.
 
     Each one leaves a record, however it ends.
 
     ``on_finish`` sees each member that finished before it is let go: a teacher's training keeps its weights that way.
     """
     store = Store(task.results)
-    done = store.done(trial.key for trial in planned) if on_finish is None else set()
+    done = store.done((trial.key for trial in planned), task.again) if on_finish is None else set()
     trials = [trial for trial in planned if trial.key not in done]
     if not trials:
         return

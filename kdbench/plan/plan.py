@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kdbench.data import DATASETS, identify
@@ -13,16 +13,17 @@ from kdbench.models import MODELS
 from kdbench.paths import cache_dir
 from kdbench.plan.cohorts import Cohort, cohorts
 from kdbench.plan.cost import RATES, landing, measured_rate
-from kdbench.plan.expand import Selection, chosen_pairs, chosen_rows, expand, inapplicable, with_pairs
+from kdbench.plan.expand import Selection, chosen_pairs, chosen_rows, expand, inapplicable, matched, with_pairs
+from kdbench.plan.outdated import Outdated, outdated
 from kdbench.plan.task import Task
 from kdbench.plan.tasks import make_tasks
-from kdbench.plugins import SOURCES
 from kdbench.records import Store
 from kdbench.records.listings import Place
 from kdbench.records.pins import bring_over_pins
 from kdbench.records.provenance import source_digest
 from kdbench.registry import OURS
 from kdbench.suites import Suite
+from kdbench.trials.origins import foreign
 from kdbench.trials.trial import Trial
 
 
@@ -40,7 +41,8 @@ class Request:
     """What is asked for: a selection of ``suites`` on data under ``data_root``. ``dry``: nothing is fetched or written.
 
     ``baselines``: stores whose records count as if they had been made here. ``within``: seconds in which each cohort is
-    to land its records, so that a machine may go afterwards.
+    to land its records, so that a machine may go afterwards. ``again``: globs of labels whose rows are trained though
+    they are recorded.
     """
 
     suites: tuple[Suite, ...]
@@ -50,6 +52,7 @@ class Request:
     dry: bool = False
     baselines: tuple[Store, ...] = ()
     within: float | None = None
+    again: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,10 @@ class Plan:
     machine: Machine
     cohorts: list[Cohort]
     tasks: list[Task]
+    #: Those of the missing that are recorded with other code of a plugin.
+    outdated: list[Outdated]
+    #: Keys of the missing that are recorded and trained again, with how many endings are on record.
+    again: Mapping[str, int]
 
     @property
     def title(self) -> str:
@@ -84,9 +91,7 @@ def make_plan(request: Request, store: Store, machine: Machine) -> Plan:
     store.check_current()
     data = {name: _identify(name, request) for suite in suites for name in suite.datasets}
     digests = {name: digest for name, (digest, _) in data.items()}
-    trials = [
-        trial for suite in suites for trial in expand(suite, selection, digests, _pins(suite, request, store), SOURCES)
-    ]
+    trials = [trial for suite in suites for trial in expand(suite, selection, digests, _pins(suite, request, store))]
     left_out = [found for suite in suites for found in inapplicable(suite, selection)]
     if not trials:
         label, pair, reason = left_out[0]
@@ -95,13 +100,31 @@ def make_plan(request: Request, store: Store, machine: Machine) -> Plan:
     missing = missing_trials(trials, store)
     adopted = _adopted(missing, store, request)
     missing = [trial for trial in missing if trial.key not in adopted]
+    older = outdated(missing, store.read()[0]) if any(map(foreign, missing)) else []
+    again = _again(trials, missing, store, request.again)
+    missing += {trial.key: trial for trial in trials if trial.key in again}.values()
     _check_code(missing)
     warnings = {name: said for name, (_, said) in data.items()}
     made, tasks = _tasks(missing, request, store, warnings, machine) if missing else ([], [])
+    tasks = [replace(task, again={t.key: again[t.key] for t in task.trials if t.key in again}) for task in tasks]
     added += dict.fromkeys(name for suite in suites for name in chosen_rows(suite, selection.methods)[1])
     listed = list_trials(trials, store, request.dry)
     said = tuple(dict.fromkeys(text for texts in warnings.values() for text in texts))
-    return Plan(tuple(suites), trials, missing, listed, len(adopted), added, left_out, said, machine, made, tasks)
+    return Plan(
+        suites=tuple(suites),
+        trials=trials,
+        missing=missing,
+        listed=listed,
+        adopted=len(adopted),
+        added=added,
+        inapplicable=left_out,
+        warnings=said,
+        machine=machine,
+        cohorts=made,
+        tasks=tasks,
+        outdated=older,
+        again=again,
+    )
 
 
 def list_trials(trials: Sequence[Trial], store: Store, dry: bool = False) -> int:
@@ -123,13 +146,22 @@ def _check_code(trials: Sequence[Trial]) -> None:
         check_available(name)
 
 
-def missing_trials(trials: Sequence[Trial], store: Store) -> list[Trial]:
-    """The trials, each once, that no record in the store has finished, whatever suite it was made for."""
+def missing_trials(trials: Sequence[Trial], store: Store, again: Mapping[str, int] | None = None) -> list[Trial]:
+    """The trials, each once, that no record has finished, whatever suite it was made for, or not ``again``."""
     once: dict[str, Trial] = {}
     for trial in trials:
         once.setdefault(trial.key, trial)
-    done = store.done(once)
+    done = store.done(once, again)
     return [trial for key, trial in once.items() if key not in done]
+
+
+def _again(trials: Sequence[Trial], missing: Sequence[Trial], store: Store, globs: Sequence[str]) -> dict[str, int]:
+    """Keys of the recorded ``trials`` whose label any of ``globs`` matches, with how many endings are on record."""
+    if not globs:
+        return {}
+    labels = matched({trial.label for trial in trials}, globs, "row in what is asked for")
+    keys = {trial.key for trial in trials if trial.label in labels} - {trial.key for trial in missing}
+    return store.endings(keys)
 
 
 def _adopted(missing: Sequence[Trial], store: Store, request: Request) -> set[str]:

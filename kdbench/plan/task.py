@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from kdbench.canonical import plain
 from kdbench.errors import UserError, shown
-from kdbench.plugins import Plugin
+from kdbench.trials.origins import Plugin
 from kdbench.trials.teacher import Teacher, teacher_from_json
 from kdbench.trials.trial import Trial
 
@@ -26,6 +27,7 @@ class Task:
     the students of a cohort side by side; ``share``: what of the device's free memory it may plan with; ``plugins``:
     those whose code it runs, as the plan saw them; ``source``: the digest of kdbench's own, empty where nobody asks;
     ``within``: seconds in which a cohort is to leave its records.
+    ``again``: the keys of trials that are trained though they are recorded, with how many endings are.
     """
 
     id: str
@@ -48,6 +50,7 @@ class Task:
     share: float = 1.0
     source: str = ""
     within: float | None = None
+    again: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def threads(self) -> int:

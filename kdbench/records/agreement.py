@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from kdbench.canonical import canonical, digest
+from kdbench.names import OPERATORS
 
 #: The label of the trainings that made teachers, and the folder of their records, beside those of suites.
 TEACHER, TEACHERS = "teacher", "teachers"
@@ -37,6 +38,7 @@ def disagreement(record: Record, folder: str) -> str:
     parts = (
         _place(record, folder),
         _plan(record),
+        _code(record),
         _teacher(record),
         _ending(record),
         _curve(record),
@@ -62,6 +64,16 @@ def _plan(record: Record) -> Iterator[str]:
         if field == "method_card/version" and "version" not in record["method_card"]:
             continue  # the card of a method that is not registered where the record was made
         yield from _same(field, _at(record, field), f"identity/{part}", _at(record["identity"], part))
+
+
+def _code(record: Record) -> Iterator[str]:
+    """A composition's digest is of several plugins, and older records do not name them."""
+    plugins = record["provenance"].get("plugins")
+    named = [None, *(plugin["sha256"] for plugin in plugins or ())]
+    parts = ("student", "teacher") if OPERATORS & set(record["method"]) else ("student", "teacher", "method")
+    for part in parts if plugins is not None else ():
+        if (source := _at(record, f"identity/{part}/source")) not in named:
+            yield _text("provenance/plugins", plugins, f"identity/{part}/source", source)
 
 
 def _teacher(record: Record) -> Iterator[str]:

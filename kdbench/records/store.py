@@ -141,9 +141,20 @@ class Store:
         """The status of the trial ``key``, as ``statuses`` has it; None where it has no record."""
         return self.statuses([key]).get(key)
 
-    def done(self, keys: Iterable[str]) -> set[str]:
-        """Those of ``keys`` whose trial need not run again."""
-        return {key for key, status in self.statuses(keys).items() if status in DONE}
+    def done(self, keys: Iterable[str], again: Mapping[str, int] | None = None) -> set[str]:
+        """Those of ``keys`` whose trial need not run again.
+
+        ``again``: trials that are trained until they have more endings than they had.
+        """
+        found = {key for key, status in self.statuses(keys).items() if status in DONE}
+        now = self.endings(found & (again or {}).keys())
+        return {key for key in found if again is None or key not in again or now[key] > again[key]}
+
+    def endings(self, keys: Iterable[str]) -> dict[str, int]:
+        """How many records of each of ``keys`` say how its trial ended."""
+        wanted = list(keys)
+        found = self.paths(wanted) if wanted else {}
+        return {key: sum(_ended(self._load_quietly(path)) for path in found.get(key, ())) for key in wanted}
 
     def clear(self) -> None:
         """Remove everything: of what can be made again."""
@@ -246,6 +257,10 @@ class Store:
             return self.load(path)
         except UserError:
             return None
+
+
+def _ended(record: Record | None) -> bool:
+    return record is not None and record["status"] in DONE
 
 
 def _unusable(record: Mapping[str, Any], why: object) -> UserError:
