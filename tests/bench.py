@@ -25,6 +25,7 @@ from kdbench.plan.cohorts import cohorts
 from kdbench.plan.expand import Selection, expand
 from kdbench.plan.task import Task
 from kdbench.records import Record, Store
+from kdbench.records.results import fold
 from kdbench.registry import Registry
 from kdbench.schedule import Report, Watch
 from kdbench.suites import PAIRS, SUITES, TEACHERS, Suite
@@ -250,9 +251,11 @@ class Bench:
         return self.records()
 
     def records(self) -> dict[str, Record]:
-        """The students' records by label; every file must be sound."""
+        """The students' records by label, each the result of its trial; every file must be sound."""
         records, problems = self.store.read()
         assert not problems
+        records, refused = fold(records)
+        assert not refused
         return {record["label"]: record for record in records if record["label"] != "teacher"}
 
     def install(self, **entry_points: dict[str, str]) -> Path:

@@ -16,8 +16,9 @@ from kdbench.records import Store
 
 def say_plan(plan: Plan, store: Store, verbose: bool) -> None:
     """Print what will be trained and what was found done."""
-    done = len(plan.trials) - len(plan.missing) + len(plan.again)
-    trials = many(len(plan.trials), "trial")
+    asked = len({trial.key for trial in plan.trials})
+    done = asked - len(plan.missing) + len(plan.again)
+    trials = many(asked, "trial")
     say(f"{plan.title}: {trials}, {done} recorded in {store.root}, {len(plan.missing)} to train.")
     if plan.listed:
         say(f"  {plan.listed} of the recorded ones were trained for another suite, and are shown in this one as well.")

@@ -38,7 +38,7 @@ def migrate(store: Store) -> Migrated:
         place = Place(record["suite"], record["label"], record["pair"])
         content = digest({**record, **place._asdict(), "suite": "", "label": "", "pair": ""})
         try:
-            predictions = _predictions(path, record)
+            predictions = _predictions(store, path, record)
         except ValueError as error:
             problems.append(
                 f"{_shown(store, path)}: its predictions cannot be used ({reason(error)}); it stays as it is."
@@ -77,11 +77,16 @@ def _earlier(store: Store, problems: list[str]) -> Iterator[tuple[Path, dict[str
             yield path, record
 
 
-def _predictions(path: Path, record: Mapping[str, Any]) -> bytes | None:
-    """The bytes of the prediction file beside an earlier record; ValueError where they are not the recorded ones."""
+def _predictions(store: Store, path: Path, record: Mapping[str, Any]) -> bytes | None:
+    """The bytes of an earlier record's prediction file, which lies beside it unless its name alone is an earlier one.
+
+    ValueError where they are not the recorded ones.
+    """
     if record["predictions"] is None:
         return None
-    data = read_file(path.with_suffix(".npz"))
+    beside = "file" in record["predictions"]
+    name = f"{record['predictions']['sha256']}.npz"
+    data = read_file(path.with_suffix(".npz") if beside else store.root / "v1" / PREDICTIONS / name)
     if digest_of(data) != record["predictions"]["sha256"]:
         raise ValueError("the sha256 is not the recorded one")
     return data
