@@ -63,7 +63,7 @@ def test_a_registered_method_outside_the_suite_is_added_by_its_exact_name(suite:
     [
         (
             Selection(methods=("fitnt",)),
-            "no method in suite tiny@1 .* 'fitnt'; the nearest are fitnet",
+            "no method or row of suite tiny@1 named 'fitnt'; the nearest are fitnet",
         ),
         (Selection(methods=("kd", "dis*")), "no method .* named 'dis"),
     ],

@@ -162,6 +162,7 @@ def test_a_broken_suite_hides_nothing_but_itself(capsys: pytest.CaptureFixture[s
         (["ResNet20"], "the nearest are resnet20,"),
         (["resnet56:resnet21"], "the nearest are resnet56:resnet20,"),
         (["dataset", "cifar"], "There is no data set named 'cifar'; the nearest are cifar10"),
+        (["foobar"], "pair named 'foobar'; known are"),
         (["pair", "kd"], "There is no pair named 'kd'"),
         (["digits@7"], "Suite 'digits' is at version 1 here, not 7; ask for digits@1."),
         (["kd@nope"], "method 'kd' has no preset 'nope'"),

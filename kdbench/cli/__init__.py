@@ -32,21 +32,8 @@ def module_of(command: str) -> ModuleType:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit code; a user's mistake is one sentence on standard error."""
-    arguments = sys.argv[1:] if arguments is None else arguments
     prepare_streams()
-    parser = argparse.ArgumentParser(
-        prog="kdbench", description="A benchmark suite and leaderboard for knowledge distillation.", allow_abbrev=False
-    )
-    parser.add_argument("--version", action="version", version=f"kdbench {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    chosen = next((word for word in arguments if word in COMMANDS), None)
-    for name, line in COMMANDS.items():
-        command = commands.add_parser(name, help=line, description=f"{line[0].upper()}{line[1:]}.", allow_abbrev=False)
-        if name == chosen:
-            module = module_of(name)
-            module.add_arguments(command)
-            command.set_defaults(main=module.main)
-    options = parser.parse_args(arguments)
+    options = _parsed(sys.argv[1:] if arguments is None else arguments)
     try:
         return int(options.main(options))
     except UserError as error:
@@ -61,3 +48,19 @@ def main(arguments: list[str] | None = None) -> int:
     except OSError as error:
         complain(f"the system refused: {reason(error)}; mend that and give the same command again, nothing is lost")
         return EXIT_INCOMPLETE
+
+
+def _parsed(arguments: list[str]) -> argparse.Namespace:
+    """The options of a command, whose ``main`` is among them; a command's flags may stand between its words."""
+    parser = argparse.ArgumentParser(
+        prog="kdbench", description="A benchmark suite and leaderboard for knowledge distillation.", allow_abbrev=False
+    )
+    parser.add_argument("--version", action="version", version=f"kdbench {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, line in COMMANDS.items():
+        commands.add_parser(name, help=line, description=f"{line[0].upper()}{line[1:]}.", allow_abbrev=False)
+    command = parser.parse_args(arguments[:1]).command
+    chosen, module = commands.choices[command], module_of(command)
+    module.add_arguments(chosen)
+    chosen.set_defaults(main=module.main)
+    return chosen.parse_intermixed_args(arguments[1:])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from kdbench.cli.say import say
+from kdbench.cli.say import many, say
 from kdbench.errors import EXIT_OK, EXIT_USAGE, UserError
 from kdbench.methods import METHODS
 
@@ -49,13 +49,12 @@ def _check(name: str) -> int:
     for check in check_method(name):
         failed += not check.passed
         detail = f": {check.detail}" if check.detail else ""
-        print(f"{name}: {'passed' if check.passed else 'FAILED'}: {check.what}{detail}")
+        say(f"{name}: {'passed' if check.passed else 'FAILED'}: {check.what}{detail}")
     if failed:
-        checks = "check" if failed == 1 else "checks"
-        print(f"{name}: {failed} {checks} failed; docs/plugins.md says what each asks.")
+        say(f"{name}: {many(failed, 'check')} failed; docs/plugins.md says what each asks.")
         return EXIT_USAGE
     found = cost(name)
-    print(
+    say(
         f"{name}: a step takes {found.time_ratio:.2f} x the time and {found.memory_ratio:.2f} x the memory of plain kd."
     )
     return EXIT_OK

@@ -188,7 +188,8 @@ def _datasets(root: Path) -> Iterator[Row]:
             yield name, "broken", f"Its loader raised {described(error)}."
         else:
             unofficial: State = "differs" if spec.digest or spec.sha1 else "found"
-            yield name, unofficial if warnings else "ok", " ".join(warnings) or "the official one"
+            sound = "the official one" if spec.needs_files else f"needs {spec.files}"
+            yield name, unofficial if warnings else "ok", " ".join(warnings) or sound
 
 
 def _weights(root: Path, usable: bool) -> Iterator[Row]:

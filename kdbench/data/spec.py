@@ -25,9 +25,9 @@ class DatasetSpec:
     ``image_shape`` is (C, H, W); ``mean`` and ``std`` are per channel of the training images scaled to [0,1].
     ``loader`` is ``module:function``, a function ``(spec, root) -> Source``, DataError when files are missing.
     ``digest`` is the official content digest (``identity.content_digest``) or None when unknown; ``sha1`` holds the
-    published checksums of files, by name; ``files`` says to a person which files are wanted where, below the data root;
-    ``torchvision`` names the class of ``torchvision.datasets`` that can download it; ``test_labels`` is the
-    ``labels_digest`` of the official test labels, by which anybody's predictions are checked.
+    published checksums of files, by name; ``files`` says to a person which files are wanted where, below the data root,
+    or that it is nothing, and why; ``torchvision`` names the class of ``torchvision.datasets`` that can download it;
+    ``test_labels`` is the ``labels_digest`` of the official test labels, by which anybody's predictions are checked.
     """
 
     name: str
@@ -52,6 +52,11 @@ class DatasetSpec:
     def nbytes(self) -> int:
         """Bytes of all its images, as arrays."""
         return (self.train_size + self.test_size) * math.prod(self.image_shape)
+
+    @property
+    def needs_files(self) -> bool:
+        """Whether files are wanted below the data root."""
+        return not self.files.startswith("nothing")
 
     @property
     def downloadable(self) -> bool:

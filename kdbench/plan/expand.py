@@ -73,7 +73,7 @@ def chosen_rows(suite: Suite, globs: Sequence[str]) -> tuple[list[Row], list[str
     added = [glob for glob, found in matched.items() if not found]
     for glob in added:
         if glob not in METHODS and not is_expression(glob):
-            raise UnknownName(f"method in suite {suite.id} or registered", glob, {*labels, *METHODS.names()})
+            raise UnknownName(f"method or row of suite {suite.id}", glob, {*labels, *METHODS.names()})
         method, fixed = METHODS.resolve(glob)
         rows.append(Row(label=check_name("label", glob, "--method"), method=method.name, config=fixed))
     return rows, added

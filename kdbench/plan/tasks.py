@@ -11,6 +11,7 @@ from kdbench.plan.cohorts import Cohort
 from kdbench.plan.cost import cohort_seconds, teacher_seconds
 from kdbench.plan.task import Task
 from kdbench.plugins import planned
+from kdbench.teachers.facts import made_ready
 from kdbench.trials.origins import foreign, foreign_teacher
 from kdbench.trials.teacher import Teacher
 from kdbench.trials.trial import Trial, teacher_key
@@ -97,13 +98,15 @@ def _teacher_id(teacher: Teacher, student: Trial) -> str:
 
 
 def _teacher_task(teacher: Teacher, student: Trial, template: Task, rate: float, after: str) -> Task:
+    key = teacher_key(teacher, student.dataset, student.data_digest)
+    ready = made_ready(template.cache, key, template.device)
     return replace(
         template,
         id=_teacher_id(teacher, student),
         title=f"teacher {teacher.name}",
         teacher=teacher,
         after=(after,) if after else (),
-        cost=teacher_seconds(teacher, student.dataset, student.data_digest, rate),
+        cost=0.0 if ready else teacher_seconds(teacher, student.dataset, student.data_digest, rate),
         plugins=planned(foreign_teacher(teacher, student.dataset)),
     )
 

@@ -41,7 +41,9 @@ PAIRS = (
     ("wrn_16_1", "wrn_16_2"),
     ("resnet8", "vgg8"),
 )
-BATCH, CLASSES, SIDE, IMAGES = 16, 10, 32, 48
+BATCH, CLASSES, SIDE = 16, 10, 32
+#: Batches of an epoch.
+STEPS = 3
 NORM = Normalisation((0.5,) * 3, (0.25,) * 3)
 SATURATED = 1e4
 SURE = 20.0
@@ -131,12 +133,13 @@ def make_bench(name: str) -> Bench:
     """A bench the method applies to; UserError with its reason when it applies to none."""
     method = METHODS.resolve(name)[0]
     load_class(method)
-    dataset = random_images(IMAGES, CLASSES)
+    batch = max(BATCH, method.applies.min_batch)
+    dataset = random_images(STEPS * batch, CLASSES)
     reason = ""
     for student, teacher in PAIRS:
-        reason = _planned(method, student, teacher)
+        reason = _planned(method, student, teacher, batch)
         if not reason:
-            bench = Bench(name, student, teacher, dataset, set_up("cpu", 1))
+            bench = Bench(name, student, teacher, dataset, set_up("cpu", 1), batch)
             try:
                 bench.member()
             except UserError as error:
@@ -146,8 +149,8 @@ def make_bench(name: str) -> Bench:
     raise UserError(f"method {name!r} applies to none of the pairs it was tried on; the last one's reason: {reason}")
 
 
-def _planned(method: MethodSpec, student: str, teacher: str) -> str:
-    protocol = Protocol(epochs=2, batch=BATCH, lr=0.01)
+def _planned(method: MethodSpec, student: str, teacher: str, batch: int) -> str:
+    protocol = Protocol(epochs=2, batch=batch, lr=0.01)
     return not_applicable(method, student, teacher if method.needs_teacher else None, "cifar10", protocol)
 
 
@@ -288,7 +291,7 @@ def _deploys(bench: Bench) -> str:
         outputs = network(bench.batch(0, member).x)
     if not isinstance(outputs, Outputs):
         return f"what deployed(student) returns must map images to Outputs, not to {type(outputs).__name__}"
-    if outputs.logits.shape != (BATCH, CLASSES):
+    if outputs.logits.shape != (bench.batch_size, CLASSES):
         return f"what deployed(student) returns gives logits of shape {tuple(outputs.logits.shape)}, not [N, classes]"
     flops(network, bench.dataset.spec.image_shape)
     return ""
@@ -394,7 +397,7 @@ def _deterministic(bench: Bench) -> str:
 
 
 def _short_batches(bench: Bench) -> str:
-    for size in (BATCH - 5, 1):
+    for size in (bench.batch_size - 5, 1):
         member = bench.member()
         whole = bench.batch(0, member)
         views = {name: x[:size] for name, x in whole.views.items()}
