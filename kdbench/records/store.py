@@ -133,12 +133,15 @@ class Store:
         return [record for record in found if record is not None]
 
     def statuses(self, keys: Iterable[str]) -> dict[str, str]:
-        """The status of each of ``keys`` that has a record: how it ended, if one of them says so, else how it failed."""
+        """The status of each of ``keys`` that was measured: how it ended, if a record says so, else how it failed.
+
+        What somebody contributed saves nobody the measurement.
+        """
         found: dict[str, str] = {}
         for key, paths in self.paths(keys).items():
             for path in paths:
                 record = None if found.get(key) in DONE else self._load_quietly(path)
-                if record is not None:
+                if record is not None and record["evidence"] == "measured":
                     found[key] = str(record["status"])
         return found
 
@@ -187,12 +190,22 @@ class Store:
 
     def load(self, path: Path) -> Record:
         """The record at ``path``; UserError says what is wrong with it."""
-        where = printable(path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else str(path))
+        return self.judged(path, self.content(path))
+
+    def content(self, path: Path) -> bytes:
+        """The bytes of the record at ``path``."""
         try:
-            data = read_file(path, LARGEST_JSON)
+            return read_file(path, LARGEST_JSON)
+        except ValueError as error:
+            raise self._unreadable(path, error) from None
+
+    def judged(self, path: Path, data: bytes) -> Record:
+        """The record that ``data`` is, which lies at ``path``; UserError where it is none, or does not belong there."""
+        try:
             record = parse_json(data)
         except ValueError as error:
-            raise UserError(f"The record {where} cannot be read ({reason(error)}); restore it or delete it.") from None
+            raise self._unreadable(path, error) from None
+        where = self.place(path)
         if _EARLIER.fullmatch(path.name):
             raise UserError(
                 f"The record {where} is named as by an earlier version; kdbench results migrate renames it."
@@ -203,6 +216,13 @@ class Store:
                 f"The record {where} is damaged: its name is not that of its key and its content, which is {name}."
             )
         return record  # type: ignore[no-any-return]
+
+    def place(self, path: Path) -> str:
+        """What a sentence calls ``path``: its place in the results folder."""
+        return printable(path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else str(path))
+
+    def _unreadable(self, path: Path, error: ValueError) -> UserError:
+        return UserError(f"The record {self.place(path)} cannot be read ({reason(error)}); restore it or delete it.")
 
     def predictions(self, record: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
         """The arrays of a record's prediction file; UserError when it is missing or not the file that was recorded."""
@@ -274,4 +294,3 @@ def _check(record: Record, folder: str, where: str) -> None:
     reason = disagreement(record, folder)
     if reason:
         raise UserError(f"{where}: {reason}.")
-

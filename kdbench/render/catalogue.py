@@ -9,15 +9,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from kdbench.errors import UserError
 from kdbench.methods import METHODS
 from kdbench.records.literature import Literature, Reported
+from kdbench.records.verify import Problem, Record
 from kdbench.render import measured
 from kdbench.render.cards import Card, card, newest
 from kdbench.render.measured import Table
-from kdbench.records.verify import Problem, Record
 from kdbench.stats.aggregate import Cell, cells
-from kdbench.suites import SUITES, Suite, get_suite
 
 #: data set, teacher, student
 PairName = tuple[str, str, str]
@@ -116,18 +114,6 @@ def split(pair: str) -> tuple[str, str]:
 def components(name: str) -> list[str]:
     """The methods that a combined name such as ``kd+lskd(T=2,w_kd=9.0)`` is made of."""
     return [re.sub(r"\(.*", "", part, flags=re.DOTALL) for part in re.split(r"\+(?![^(]*\))", name)]
-
-
-def installed_suite(name: str) -> Suite | None:
-    """The suite of exactly this name and version if this copy of kdbench has it."""
-    bare = name.partition("@")[0]
-    if bare not in SUITES:
-        return None
-    try:
-        suite = get_suite(bare)
-    except UserError:
-        return None
-    return suite if suite.id == name else None
 
 
 def spread(values: Iterable[tuple[str, str]]) -> list[tuple[str, list[str]]]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from kdbench.plan.expand import Selection, inapplicable
 from kdbench.render import measured
-from kdbench.render.catalogue import Catalogue, installed_suite, spread
+from kdbench.render.catalogue import Catalogue, spread
 from kdbench.render.content import outline
 from kdbench.render.measured import Line, Table, Yardstick
 from kdbench.render.plot import Axis, Dot, axis
@@ -17,7 +17,7 @@ from kdbench.render.speeds import Speed, speeds
 from kdbench.stats import aggregate
 from kdbench.stats.aggregate import Record
 from kdbench.stats.intervals import Interval
-from kdbench.suites import Suite
+from kdbench.suites import Suite, installed_suite
 
 Column = tuple[str, str]
 
