@@ -15,17 +15,7 @@ from kdbench.records import agreement, predictions, reading, store, validate, ve
 #: The file in the cache folder.
 FILE = "records.sqlite"
 #: What decides whether a record is sound, and what its predictions score.
-JUDGES = (
-    kdbench.canonical,
-    kdbench.data.spec,
-    kdbench.stats.scores,
-    agreement,
-    predictions,
-    reading,
-    store,
-    validate,
-    verify,
-)
+JUDGES = (canonical, spec, scores, agreement, predictions, reading, store, validate, verify)
 
 
 class Memory:
