@@ -9,8 +9,11 @@ from functools import cache
 from pathlib import Path
 from types import TracebackType
 
+from kdbench import canonical
+from kdbench.data import spec
 from kdbench.paths import cache_dir
 from kdbench.records import agreement, predictions, reading, store, validate, verify
+from kdbench.stats import scores
 
 #: The file in the cache folder.
 FILE = "records.sqlite"
