@@ -26,12 +26,14 @@ _COMMON = ("config", "method_card", "numerics", "teacher")
 
 @dataclass(frozen=True)
 class Inventory:
-    """``count`` records were read. ``results`` are what is left of them, ``rows`` the same wherever a suite shows them.
+    """What is left of the ``count`` records that were read; ``problems`` name each record and file that is left out.
 
-    ``problems`` name each record and file that is left out. A result has no curve, and ``file`` says where it lies.
+    ``records`` are those that their predictions bear out, without their curves and with the ``file`` they lie in;
+    ``results`` what they fold to, and ``rows`` these wherever a suite shows them.
     """
 
     count: int
+    records: list[Record]
     results: list[Record]
     rows: list[Record]
     problems: list[Problem]
@@ -51,7 +53,7 @@ def take_inventory(store: Store) -> Inventory:
         *problems,
         *(problem(record, f"{text}; it is left out.") for record, text in (*contradictions, *strangers)),
     ]
-    return Inventory(reader.count, results, rows, problems)
+    return Inventory(reader.count, kept, results, rows, problems)
 
 
 class _Reader:

@@ -263,6 +263,10 @@ class Store:
             if path.parent.name != LISTINGS:
                 yield path
 
+    def predictions_path(self, record: Mapping[str, Any]) -> Path:
+        """Where the predictions of ``record``, which has some, belong."""
+        return self._predictions(record["predictions"]["sha256"])
+
     def _predictions(self, sha256: str) -> Path:
         return self.root / "v1" / PREDICTIONS / f"{sha256}.npz"
 

@@ -142,7 +142,7 @@ def _true_labels(kept: list[tuple[Record, str | None]], problems: list[Problem])
             said[_data(record)][record["evidence"]].add(labels)
     out = []
     for record, labels in kept:
-        official = _official(record)
+        official = official_labels(record)
         theirs = said[_data(record)]
         wanted = {official} if official else theirs["measured"] or theirs["contributed"]
         if labels is None or wanted == {labels}:
@@ -160,7 +160,7 @@ def _data(record: Record) -> tuple[str, str]:
     return record["dataset"], str(data.get("sha256")) if isinstance(data, Mapping) else ""
 
 
-def _official(record: Record) -> str | None:
+def official_labels(record: Record) -> str | None:
     """The digest of the test labels that predictions on the record's data have, where that is known."""
     dataset, content = _data(record)
     spec = DATASETS.get(dataset) if dataset in DATASETS else None

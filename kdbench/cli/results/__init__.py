@@ -11,6 +11,7 @@ from kdbench.errors import UserError
 
 #: Verb -> one line for ``kdbench results --help``.
 VERBS = {
+    "validate": "check every file, recompute every score, and name what does not hold",
     "merge": "copy the records of other results folders into one, losing none",
     "migrate": "bring over the records that an earlier version wrote, losing none",
 }
