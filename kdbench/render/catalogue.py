@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -23,12 +23,19 @@ PairName = tuple[str, str, str]
 
 @dataclass(frozen=True)
 class Catalogue:
-    """``records`` are the students' verified ones; ``count`` is how many were read, teachers' own included."""
+    """``records`` are the students' verified ones; ``count`` is how many were read, teachers' own included.
+
+    ``measured`` are those that were made here; contributed ones count nowhere but in rows of their own.
+    """
 
     records: Sequence[Record]
     problems: Sequence[Problem]
     literature: Literature
     count: int
+
+    @cached_property
+    def measured(self) -> list[Record]:
+        return [record for record in self.records if record["evidence"] == "measured"]
 
     @cached_property
     def tables(self) -> dict[tuple[str, str, str], Table]:
@@ -53,11 +60,17 @@ class Catalogue:
 
     @cached_property
     def cards(self) -> dict[str, Card]:
-        """The installed card of every registered method; for others, the newest that a record brought along."""
-        brought: dict[str, list[Mapping[str, object]]] = defaultdict(list)
+        """The installed card of every registered method; for others, the newest that a record brought along.
+
+        A measured one, where there is any.
+        """
+        brought: dict[str, list[Record]] = defaultdict(list)
         for record in self.records:
-            brought[record["method"]].append(record["method_card"])
-        found = {name: card(name, newest(raws)) for name, raws in brought.items() if name not in METHODS}
+            brought[record["method"]].append(record)
+        found = {}
+        for name in brought.keys() - set(METHODS):
+            ours = [record for record in brought[name] if record["evidence"] == "measured"] or brought[name]
+            found[name] = card(name, newest(record["method_card"] for record in ours))
         found.update({name: card(name, METHODS.get(name).describe()) for name in METHODS})
         return dict(sorted(found.items()))
 
