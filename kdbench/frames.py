@@ -84,7 +84,7 @@ def _columns() -> Iterator[Column]:
     yield from map(at, ("suite", "dataset", "pair", "teacher_name", "student_name", "label", "method"))
     yield at("identity/method/version", dtype=COUNT, name="method_version")
     yield from map(at, ("config", "student_model"))
-    yield from (at("seed", dtype=COUNT), at("stream", dtype=COUNT), at("identity/protocol", name="protocol"))
+    yield from (at("seed", dtype=COUNT), at("stream", dtype=COUNT), at("protocol"))
     yield at("identity/protocol/epochs", "epochs", COUNT)
     yield at("identity/protocol/precision")
     yield from map(at, ("status", "detail", "evidence"))
@@ -151,6 +151,11 @@ def load_reported(folder: str | Path | None = None) -> pd.DataFrame:
     return _frame(REPORTED, [{**sources[row.source], **asdict(row)} for row in literature.rows])
 
 
+def frame_of(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """``rows`` of plain values, which all have the same columns."""
+    return pd.DataFrame.from_records(rows)
+
+
 def _order(row: Record) -> tuple[Any, ...]:
     return tuple(row[name] for name in ("suite", "dataset", "pair", "label", "evidence", "seed", "stream", "file"))
 
@@ -163,6 +168,7 @@ def _flat(row: Record) -> Record:
         "teacher_name": None if teacher == NO_TEACHER else teacher,
         "student_name": student,
         "config": canonical(row["config"]).decode(),
+        "protocol": canonical(row["identity"].get("protocol")).decode(),
         "recomputed": row["predictions"] is not None,
         "measurements": len(row.get("costs", (row,))),
         "warnings": "\n".join(row["warnings"]),
@@ -170,12 +176,11 @@ def _flat(row: Record) -> Record:
 
 
 def _frame(columns: Sequence[Column], rows: Sequence[Record]) -> pd.DataFrame:
-    made = {column.name: _series(column, rows) for column in columns}
-    return pd.DataFrame(made)
+    return pd.DataFrame({column.name: _series(column, rows) for column in columns})
 
 
 def _series(column: Column, rows: Sequence[Record]) -> pd.Series[Any]:
-    values = [_at(row, column.path) for row in rows]
+    values = [_typed(_at(row, column.path), column.dtype) for row in rows]
     if column.dtype == TIME:
         return pd.to_datetime(pd.Series(values, dtype=TEXT), utc=True, format="ISO8601", errors="coerce").astype(TIME)
     return pd.Series(values, dtype=column.dtype)
@@ -183,7 +188,18 @@ def _series(column: Column, rows: Sequence[Record]) -> pd.Series[Any]:
 
 def _at(record: Any, path: Sequence[str]) -> Any:
     for name in path:
-        if record is None:
+        if not isinstance(record, Mapping):
             return None
         record = record.get(name)
     return record
+
+
+def _typed(value: Any, dtype: str) -> Any:
+    """``value`` if a column can hold it: the identity of a record may be anybody's."""
+    if dtype in (TEXT, TIME):
+        return value if isinstance(value, str) else None
+    if dtype == TRUTH:
+        return value if isinstance(value, bool) else None
+    if isinstance(value, bool) or not isinstance(value, int if dtype == COUNT else int | float):
+        return None
+    return value if abs(value) < 2**63 else None
