@@ -12,13 +12,13 @@ from kdbench.records.inventory import take_inventory
 from kdbench.records.literature import load
 from kdbench.records.pins import read_pins
 from kdbench.records.reading import read_json
-from kdbench.records.store import LISTINGS, PREDICTIONS, Store
+from kdbench.records.store import LISTINGS, METHODS_FOLDER, PREDICTIONS, Store
 from kdbench.records.verify import Problem, official_labels, problem
 
 Record = Mapping[str, Any]
 
 #: What lies in a results folder beside records and their predictions.
-_OTHERS = (f"v1/{LISTINGS}/*.json", "pins/*/*.json", "runs/*.json", "reported/*.csv", "pins.json")
+_OTHERS = (f"v1/{LISTINGS}/*.json", "pins/*/*.json", "runs/*.json", "reported/*.csv", "pins.json", f"{METHODS_FOLDER}/**/*")
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,9 @@ from kdbench.records.validate import check
 Record = dict[str, Any]
 
 #: The folders of a results folder that are filled here and by runs.
-FOLDERS = ("v1", "runs", "pins")
+FOLDERS = ("v1", "runs", "pins", "methods")
+#: Card, source and check of the methods of plugins that contributed records are of, each in a folder of its own.
+METHODS_FOLDER = "methods"
 #: Folders beside those of suites that hold no records.
 PREDICTIONS, LISTINGS = "predictions", "listings"
 #: Test images that a data set may have of which nothing is known here.
@@ -76,20 +78,23 @@ class Store:
         Nothing is replaced: another record of the trial lies beside it under another name (results.fold), and the same
         one is there once.
         """
-        packed = None if predictions is None else pack(predictions)
+        return self.put_packed(record, None if predictions is None else pack(predictions)[1])
+
+    def put_packed(self, record: Record, packed: bytes | None) -> Path:
+        """Write ``record`` and its prediction file ``packed``, and say where."""
         if packed is not None:
-            record = {**record, "predictions": {"sha256": packed[0]}}
+            record = {**record, "predictions": {"sha256": digest_of(packed)}}
         data = written(record)
         path = self.folder(record) / file_name(record["key"], data)
         _check(record, path.parent.name, str(path))
-        where = None if packed is None else self._predictions(packed[0])
+        where = None if packed is None else self.predictions_path(record)
         for place in filter(None, (path, where)):
             if place.is_dir():
                 raise UserError(
                     f"{place} is a folder where a file belongs; move it away, and the same command goes on."
                 )
         if packed is not None and where is not None:
-            write_atomically(where, packed[1])
+            write_atomically(where, packed)
         write_atomically(path, data)
         return path
 

@@ -15,6 +15,7 @@ VERBS = {
     "export": "write tables of results, scores for model hubs, or what to cite",
     "merge": "copy the records of other results folders into one, losing none",
     "prune": "remove what kdbench wrote and nobody needs: caches, and failed attempts that count no more",
+    "submit": "bundle results for others, with the methods that they are of, and write the pull request",
     "migrate": "bring over the records that an earlier version wrote, losing none",
 }
 
