@@ -34,7 +34,7 @@ def _hostile_record(seed, text):
     identity["student"] = identity["teacher"] = {**identity["teacher"], "model": text}
     identity["method"]["version"] = {text: 1}
     return {
-        "label": "kd",
+        "label": f"kd-{seed}",  # rows of one label have one protocol
         "identity": identity,
         "warnings": [text],
         "student_model": text,

@@ -38,6 +38,7 @@ MNIST = DatasetSpec(
     url="https://ossci-datasets.s3.amazonaws.com/mnist/",
     licence="CC BY-SA 3.0",
     test_labels="2fd8de6bdb8d11780b4b96dc57847bcfe6953f7c32aa48bfcd8237c3b7847243",
+    hub="ylecun/mnist",
     torchvision="MNIST",
 )
 
@@ -57,6 +58,7 @@ FASHION_MNIST = DatasetSpec(
     url="https://github.com/zalandoresearch/fashion-mnist",
     licence="MIT",
     test_labels="d51d859896c55775b9e9e219b77ff03bcec1b6ac322f313544dc3f9e7bc94fae",
+    hub="zalando-datasets/fashion_mnist",
     torchvision="FashionMNIST",
 )
 
@@ -77,6 +79,7 @@ CIFAR10 = DatasetSpec(
     url="https://www.cs.toronto.edu/~kriz/cifar.html",
     licence="none stated; the authors ask to cite the report",
     test_labels="cbb7365de8ed11f05cc4c3a1e7f78144127c5e851efd83762fb18202461230bb",
+    hub="uoft-cs/cifar10",
     torchvision="CIFAR10",
     # As Apache MXNet's gluon data sets pin them (python/mxnet/gluon/data/vision/datasets.py).
     sha1={
@@ -106,6 +109,7 @@ CIFAR100 = DatasetSpec(
     url="https://www.cs.toronto.edu/~kriz/cifar.html",
     licence="none stated; the authors ask to cite the report",
     test_labels="80031c23f8300724c6fbc588e4bccbe41c6392041782148727bb497b0132c4ad",
+    hub="uoft-cs/cifar100",
     torchvision="CIFAR100",
     sha1={
         "train.bin": "e207cd2e05b73b1393c74c7f5e7bea451d63e08e",
@@ -130,6 +134,7 @@ IMAGENET = DatasetSpec(
     licence="ImageNet terms of access (non-commercial research and education)",
     # The classes in the order of their folders, 50 images each: what the validation part is.
     test_labels="df23e096aa01cb33685cc6ad69da23706e1c44c923773e009e01b41929f30652",
+    hub="ILSVRC/imagenet-1k",
 )
 
 BUILTIN = (DIGITS, MNIST, FASHION_MNIST, CIFAR10, CIFAR100, IMAGENET)

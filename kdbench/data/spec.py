@@ -27,7 +27,8 @@ class DatasetSpec:
     ``digest`` is the official content digest (``identity.content_digest``) or None when unknown; ``sha1`` holds the
     published checksums of files, by name; ``files`` says to a person which files are wanted where, below the data root,
     or that it is nothing, and why; ``torchvision`` names the class of ``torchvision.datasets`` that can download it;
-    ``test_labels`` is the ``labels_digest`` of the official test labels, by which anybody's predictions are checked.
+    ``test_labels`` is the ``labels_digest`` of the official test labels, by which anybody's predictions are checked;
+    ``hub`` is what Hugging Face's hub calls the data set.
     """
 
     name: str
@@ -46,6 +47,7 @@ class DatasetSpec:
     licence: str
     torchvision: str | None = None
     test_labels: str | None = None
+    hub: str | None = None
     sha1: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     @property

@@ -51,17 +51,19 @@ def fold(records: Iterable[Record]) -> tuple[list[Record], list[tuple[Record, st
 def placed(results: Iterable[Record], listings: Mapping[str, Iterable[Place]]) -> Iterator[Record]:
     """Each of ``results`` wherever its trial is shown: at its own place, at those of others of its key, as listed.
 
-    Whichever suite trained a trial first, and on whichever machine, it is the same trial.
+    Whichever suite trained a trial first, and on whichever machine, it is the same trial. What is contributed shows
+    nothing that was measured anywhere else.
     """
     results = list(results)
-    places = {key: set(listed) for key, listed in listings.items()}
+    places: dict[tuple[str, str], set[Place]] = defaultdict(set)
     for record in results:
-        places.setdefault(record["key"], set()).update(_places(record))
+        places[record["key"], record["evidence"]].update(_places(record), listings.get(record["key"], ()))
     for record in results:
         if record["label"] == TEACHER:
             yield record
-        for place in sorted(place for place in places[record["key"]] if place.label != TEACHER):
-            yield {**record, **place._asdict()}
+        for place in sorted(places[record["key"], record["evidence"]]):
+            if place.label != TEACHER:
+                yield {**record, **place._asdict()}
 
 
 def _places(record: Record) -> Iterable[Place]:

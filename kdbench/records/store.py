@@ -27,7 +27,9 @@ from kdbench.records.validate import check
 Record = dict[str, Any]
 
 #: The folders of a results folder that are filled here and by runs.
-FOLDERS = ("v1", "runs", "pins")
+FOLDERS = ("v1", "runs", "pins", "methods")
+#: Card, source and check of the methods of plugins that contributed records are of, each in a folder of its own.
+METHODS_FOLDER = "methods"
 #: Folders beside those of suites that hold no records.
 PREDICTIONS, LISTINGS = "predictions", "listings"
 #: Test images that a data set may have of which nothing is known here.
@@ -76,15 +78,18 @@ class Store:
         Nothing is replaced: another record of the trial lies beside it under another name (results.fold), and the same
         one is there once.
         """
-        packed = None if predictions is None else pack(predictions)
+        return self.put_packed(record, None if predictions is None else pack(predictions)[1])
+
+    def put_packed(self, record: Record, packed: bytes | None) -> Path:
+        """Write ``record`` and its prediction file ``packed``, and say where."""
         if packed is not None:
-            record = {**record, "predictions": {"sha256": packed[0]}}
+            record = {**record, "predictions": {"sha256": digest_of(packed)}}
         data = written(record)
         path = self.folder(record) / file_name(record["key"], data)
         _check(record, path.parent.name, str(path))
-        where = None if packed is None else self._predictions(packed[0])
+        where = None if packed is None else self.predictions_path(record)
         if packed is not None and where is not None:
-            write_atomically(where, packed[1])
+            write_atomically(where, packed)
         write_atomically(path, data)
         return path
 
@@ -128,12 +133,15 @@ class Store:
         return [record for record in found if record is not None]
 
     def statuses(self, keys: Iterable[str]) -> dict[str, str]:
-        """The status of each of ``keys`` that has records: how it ended, where one says so, else how it failed."""
+        """The status of each of ``keys`` that was measured: how it ended, if a record says so, else how it failed.
+
+        What somebody contributed saves nobody the measurement.
+        """
         found: dict[str, str] = {}
         for key, paths in self.paths(keys).items():
             for path in paths:
                 record = None if found.get(key) in DONE else self._load_quietly(path)
-                if record is not None:
+                if record is not None and record["evidence"] == "measured":
                     found[key] = str(record["status"])
         return found
 
@@ -193,12 +201,22 @@ class Store:
 
     def load(self, path: Path) -> Record:
         """The record at ``path``; UserError says what is wrong with it."""
-        where = printable(path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else str(path))
+        return self.judged(path, self.content(path))
+
+    def content(self, path: Path) -> bytes:
+        """The bytes of the record at ``path``."""
         try:
-            data = read_file(path, LARGEST_JSON)
+            return read_file(path, LARGEST_JSON)
+        except ValueError as error:
+            raise self._unreadable(path, error) from None
+
+    def judged(self, path: Path, data: bytes) -> Record:
+        """The record that ``data`` is, which lies at ``path``; UserError where it is none, or does not belong there."""
+        try:
             record = parse_json(data)
         except ValueError as error:
-            raise UserError(f"The record {where} cannot be read ({reason(error)}); restore it or delete it.") from None
+            raise self._unreadable(path, error) from None
+        where = self.place(path)
         if _EARLIER.fullmatch(path.name):
             raise UserError(
                 f"The record {where} is named as by an earlier version; kdbench results migrate renames it."
@@ -209,6 +227,13 @@ class Store:
                 f"The record {where} is damaged: its name is not that of its key and its content, which is {name}."
             )
         return record  # type: ignore[no-any-return]
+
+    def place(self, path: Path) -> str:
+        """What a sentence calls ``path``: its place in the results folder."""
+        return printable(path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else str(path))
+
+    def _unreadable(self, path: Path, error: ValueError) -> UserError:
+        return UserError(f"The record {self.place(path)} cannot be read ({reason(error)}); restore it or delete it.")
 
     def predictions(self, record: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
         """The arrays of a record's prediction file; UserError when it is missing or not the file that was recorded."""
@@ -248,6 +273,10 @@ class Store:
         for path in sorted((self.root / "v1").glob("*/*.json")):
             if path.parent.name != LISTINGS:
                 yield path
+
+    def predictions_path(self, record: Mapping[str, Any]) -> Path:
+        """Where the predictions of ``record``, which has some, belong."""
+        return self._predictions(record["predictions"]["sha256"])
 
     def _predictions(self, sha256: str) -> Path:
         return self.root / "v1" / PREDICTIONS / f"{sha256}.npz"

@@ -26,10 +26,14 @@ TOLERANCE = {"top1": 1e-3, "top5": 1e-3, "nll": 5e-3, "ece": 2e-2}
 
 @dataclass(frozen=True)
 class Problem:
-    """A record that is not shown, and why. ``suite`` is None for a file that could not be read at all."""
+    """A record that is not shown, and why; ``file`` is its place in the results folder.
+
+    ``suite`` is None for a file that could not be read at all.
+    """
 
     text: str
     suite: str | None = None
+    file: str | None = None
 
 
 @dataclass(frozen=True)
@@ -68,8 +72,13 @@ def verify(records: Iterable[Record], scored: Callable[[Record], Scored]) -> tup
                 found = scored(record)
                 kept.append((_recomputed(record, found), found.labels))
         except UserError as error:
-            problems.append(Problem(f"{name(record)}: {error}", record["suite"]))
+            problems.append(problem(record, error))
     return _true_labels(kept, problems), problems
+
+
+def problem(record: Record, text: object) -> Problem:
+    """What is wrong with ``record``, which says ``file`` where it was read from one."""
+    return Problem(f"{name(record)}: {text}", record["suite"], record.get("file"))
 
 
 def name(record: Record) -> str:
@@ -133,17 +142,16 @@ def _true_labels(kept: list[tuple[Record, str | None]], problems: list[Problem])
             said[_data(record)][record["evidence"]].add(labels)
     out = []
     for record, labels in kept:
-        official = _official(record)
+        official = official_labels(record)
         theirs = said[_data(record)]
         wanted = {official} if official else theirs["measured"] or theirs["contributed"]
         if labels is None or wanted == {labels}:
             out.append(record)
         elif official:
-            text = f"its test labels are not those of {record['dataset']}; it is left out."
-            problems.append(Problem(f"{name(record)}: {text}", record["suite"]))
+            problems.append(problem(record, f"its test labels are not those of {record['dataset']}; it is left out."))
         else:
-            text = "records of its data disagree on the test labels, and no digest of them decides; it is left out."
-            problems.append(Problem(f"{name(record)}: {text}", record["suite"]))
+            text = f"records of its data disagree on the test labels, and no digest of {record['dataset']} decides"
+            problems.append(problem(record, f"{text}; it is left out."))
     return out
 
 
@@ -152,7 +160,7 @@ def _data(record: Record) -> tuple[str, str]:
     return record["dataset"], str(data.get("sha256")) if isinstance(data, Mapping) else ""
 
 
-def _official(record: Record) -> str | None:
+def official_labels(record: Record) -> str | None:
     """The digest of the test labels that predictions on the record's data have, where that is known."""
     dataset, content = _data(record)
     spec = DATASETS.get(dataset) if dataset in DATASETS else None

@@ -13,13 +13,11 @@ import jinja2
 from kdbench import __version__
 from kdbench.errors import UserError
 from kdbench.folders import resolved
-from kdbench.paths import cache_dir
 from kdbench.records.agreement import TEACHER
+from kdbench.records.inventory import take_inventory
 from kdbench.records.literature import Literature, load
-from kdbench.records.results import fold, placed
-from kdbench.records.scored import Scorer
 from kdbench.records.store import Store
-from kdbench.records.verify import Problem, name, verify
+from kdbench.records.verify import Problem
 from kdbench.render import pages
 from kdbench.render.address import root_of
 from kdbench.render.catalogue import Catalogue
@@ -64,31 +62,16 @@ def build(results: Path | None, out: Path, data: Path | None = None) -> BuildRep
 
 
 def gather(store: Store) -> Catalogue:
-    """Read and verify every record of ``store``; the teachers' own trainings count as records but have no rows.
-
-    What is damaged is a problem, and the rest is used.
-    """
-    records, unreadable = store.read()
-    listings, damaged = store.listings()
-    unreadable += damaged
+    """All that a site shows of ``store``; the teachers' own trainings count as records but have no rows."""
+    found = take_inventory(store)
+    problems = list(found.problems)
     literature = Literature((), {})
     try:
         literature = load()
     except UserError as error:
-        unreadable.append(f"The literature is left out: {error}")
-    with Scorer(store, cache_dir() / "scored.sqlite") as scorer:
-        kept, problems = verify(records, scorer)
-    results, contradictions = fold(kept)
-    problems += [
-        Problem(f"{name(record)}: {text}; it is left out.", record["suite"]) for record, text in contradictions
-    ]
-    students = [record for record in placed(results, listings) if record["label"] != TEACHER]
-    return Catalogue(
-        records=students,
-        problems=[*(Problem(text) for text in unreadable), *problems],
-        literature=literature,
-        count=len(records),
-    )
+        problems.append(Problem(f"The literature is left out: {error}"))
+    students = [record for record in found.rows if record["label"] != TEACHER]
+    return Catalogue(records=students, problems=problems, literature=literature, count=found.count)
 
 
 def _write(folder: Path, catalogue: Catalogue, shared: Mapping[str, Any]) -> int:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from kdbench.plan.expand import Selection, inapplicable
 from kdbench.render import measured
-from kdbench.render.catalogue import Catalogue, installed_suite, spread
+from kdbench.render.catalogue import Catalogue, spread
 from kdbench.render.content import outline
 from kdbench.render.measured import Line, Table, Yardstick
 from kdbench.render.plot import Axis, Dot, axis
@@ -17,7 +17,7 @@ from kdbench.render.speeds import Speed, speeds
 from kdbench.stats import aggregate
 from kdbench.stats.aggregate import Record
 from kdbench.stats.intervals import Interval
-from kdbench.suites import Suite
+from kdbench.suites import Suite, installed_suite
 
 Column = tuple[str, str]
 
@@ -39,13 +39,17 @@ class Row:
 
 @dataclass(frozen=True)
 class SuiteView:
-    """``installed`` is the suite's own file where this copy of kdbench has that version; records alone suffice."""
+    """``installed`` is the suite's own file where this copy of kdbench has that version; records alone suffice.
+
+    Everything but ``contributed`` and ``notes`` is of what was measured, where there is any of that.
+    """
 
     name: str
     installed: Suite | None
     selection: str
     tables: tuple[Table, ...]
     rows: tuple[Row, ...]
+    contributed: tuple[Row, ...]
     axis: Axis
     yardsticks: tuple[Yardstick, ...]
     speeds: tuple[Speed, ...]
@@ -79,13 +83,15 @@ class SuiteView:
 
 def suite_view(catalogue: Catalogue, name: str) -> SuiteView:
     tables = tuple(catalogue.tables_of(name))
-    records = [r for r in catalogue.records if r["suite"] == name]
-    lines = [line for table in tables for line in table.lines]
+    records = [r for r in catalogue.measured if r["suite"] == name]
+    every = [line for table in tables for line in table.every]
+    lines = [line for line in every if line.cell.measured] or every
     selection = tables[0].selection
-    rows = _rows(tables, selection)
-    shared = axis([row.gain for row in rows if row.gain], 0.0)
+    rows = rows_of(tables, selection)
+    ours = [row for row in rows if row.evidence == "measured"]
+    shared = axis([row.gain for row in ours if row.gain], 0.0)
     notes: dict[str, list[str]] = defaultdict(list)
-    for line in lines:
+    for line in every:
         for text in line.notes:
             where = f"{line.cell.label} on {line.cell.pair}"
             if where not in notes[text]:
@@ -95,12 +101,13 @@ def suite_view(catalogue: Catalogue, name: str) -> SuiteView:
         installed=installed_suite(name),
         selection=selection,
         tables=tables,
-        rows=tuple(dataclasses.replace(r, dot=shared.dot(r.gain, r.kind)) if r.gain else r for r in rows),
+        rows=tuple(dataclasses.replace(r, dot=shared.dot(r.gain, r.kind)) if r.gain else r for r in ours),
+        contributed=tuple(row for row in rows if row.evidence != "measured"),
         axis=shared,
         yardsticks=tuple(y for t in tables for y in measured.yardsticks([line.cell for line in t.lines], selection)),
         speeds=tuple(speeds(records)),
         protocol=tuple(_protocol(lines)),
-        outline=suite_outline(tables),
+        outline=suite_outline(lines),
         statuses=dict(sorted(Counter(r["status"] for r in records).items())),
         seeds=tuple(sorted({r["seed"] for r in records})),
         notes=tuple(notes.items()),
@@ -119,19 +126,20 @@ def _inapplicable(
     return planned + sorted(built)
 
 
-def suite_outline(tables: Sequence[Table]) -> str:
-    """The commonest protocol of ``tables`` in one line."""
-    texts = Counter(outline(measured.protocol(line.cell)) for table in tables for line in table.lines)
+def suite_outline(lines: Sequence[Line]) -> str:
+    """The commonest protocol of ``lines`` in one line."""
+    texts = Counter(outline(measured.protocol(line.cell)) for line in lines)
     first, *others = (text for text, _ in texts.most_common())
     return f"{first}; {len(others)} more for some pairs" if others else first
 
 
-def _rows(tables: Sequence[Table], selection: str) -> list[Row]:
+def rows_of(tables: Sequence[Table], selection: str) -> list[Row]:
+    """The rows of ``tables``, best mean gain first."""
     places: dict[tuple[str, str], dict[Column, list[Line]]] = defaultdict(lambda: defaultdict(list))
     for table in tables:
-        for line in table.lines:
+        for line in table.every:
             places[line.cell.label, line.cell.evidence][table.dataset, table.pair].append(line)
-    cells = {(t.dataset, t.pair): [line.cell for line in t.lines] for t in tables}
+    cells = {(t.dataset, t.pair): [line.cell for line in t.every] for t in tables}
     rows = []
     for (label, evidence), lines in places.items():
         first = next(iter(lines.values()))[0]

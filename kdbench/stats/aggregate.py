@@ -49,6 +49,10 @@ class Cell:
         return self.pair.partition(":")[2]
 
     @property
+    def measured(self) -> bool:
+        return self.evidence == "measured"
+
+    @property
     def finished(self) -> tuple[Record, ...]:
         return tuple(r for r in self.records if r["status"] == "finished")
 

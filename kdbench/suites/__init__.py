@@ -21,6 +21,7 @@ __all__ = [
     "added_pair",
     "check_seeds",
     "get_suite",
+    "installed_suite",
     "parse_suite",
     "parsed_suites",
 ]
@@ -40,6 +41,14 @@ def get_suite(name: str) -> Suite:
     if version and version != str(suite.version):
         raise UserError(f"Suite {bare!r} is at version {suite.version} here, not {version[:20]}; ask for {suite.id}.")
     return suite
+
+
+def installed_suite(name: str) -> Suite | None:
+    """The suite of exactly this name and version if this copy of kdbench has it, and it can be read."""
+    try:
+        return get_suite(name) if name.partition("@")[0] in SUITES else None
+    except UserError:
+        return None
 
 
 def parsed_suites() -> Iterator[Suite]:

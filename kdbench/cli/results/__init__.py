@@ -11,7 +11,11 @@ from kdbench.errors import UserError
 
 #: Verb -> one line for ``kdbench results --help``.
 VERBS = {
+    "validate": "check every file, recompute every score, and name what does not hold",
+    "export": "write tables of results, scores for model hubs, or what to cite",
     "merge": "copy the records of other results folders into one, losing none",
+    "prune": "remove what kdbench wrote and nobody needs: caches, and failed attempts that count no more",
+    "submit": "bundle results for others, with the methods that they are of, and write the pull request",
     "migrate": "bring over the records that an earlier version wrote, losing none",
 }
 

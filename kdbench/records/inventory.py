@@ -1,0 +1,96 @@
+"""What a results folder holds: every record read, verified against its predictions, folded and placed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kdbench.canonical import canonical
+from kdbench.errors import UserError
+from kdbench.records.memory import Memory
+from kdbench.records.predictions import digest_of
+from kdbench.records.protocols import agreeing
+from kdbench.records.results import fold, placed
+from kdbench.records.scored import Scorer
+from kdbench.records.store import Store
+from kdbench.records.verify import Problem, problem, verify
+
+Record = Mapping[str, Any]
+
+#: Parts that many records have in common, and of which one is kept.
+_COMMON = ("config", "method_card", "numerics", "teacher")
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """What is left of the ``count`` records that were read; ``problems`` name each record and file that is left out.
+
+    ``records`` are those that their predictions bear out, without their curves and with the ``file`` they lie in;
+    ``results`` what they fold to, and ``rows`` these wherever a suite shows them.
+    """
+
+    count: int
+    records: list[Record]
+    results: list[Record]
+    rows: list[Record]
+    problems: list[Problem]
+
+
+def take_inventory(store: Store) -> Inventory:
+    """What ``store`` holds; what is damaged or false is set apart, and the rest is used."""
+    reader = _Reader(store)
+    with Memory() as memory:
+        kept, problems = verify(reader.records(memory), Scorer(store, memory))
+    results, contradictions = fold(kept)
+    listings, damaged = store.listings()
+    rows, strangers = agreeing(placed(results, listings))
+    problems = [
+        *reader.problems,
+        *(Problem(text) for text in damaged),
+        *problems,
+        *(problem(record, f"{text}; it is left out.") for record, text in (*contradictions, *strangers)),
+    ]
+    return Inventory(reader.count, kept, results, rows, problems)
+
+
+class _Reader:
+    """Reads records one by one, so that only what is kept of them is in memory at a time."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.problems: list[Problem] = []
+        self.count = 0
+        self._common: dict[bytes, Any] = {}
+
+    def records(self, memory: Memory) -> Iterator[Record]:
+        for path in self.store.files():
+            try:
+                record = self._load(path, memory)
+            except UserError as error:
+                self.problems.append(Problem(str(error), file=self.store.place(path)))
+                continue
+            self.count += 1
+            yield {**self._slim(record), "file": self.store.place(path)}
+
+    def _load(self, path: Path, memory: Memory) -> Record:
+        """The record at ``path``; one that was found sound there before is not looked at as closely again."""
+        data = self.store.content(path)
+        name = f"sound {digest_of(data)} {path.parent.name}/{path.name}"
+        if memory.recall(name) is not None:
+            return json.loads(data)  # type: ignore[no-any-return]
+        record = self.store.judged(path, data)
+        memory.keep(name)
+        return record
+
+    def _slim(self, record: Record) -> Record:
+        """``record`` without its curve; what it has in common with others is the same object."""
+        identity = {name: self._shared(part) for name, part in record["identity"].items()}
+        common = {name: self._shared(record[name]) for name in _COMMON}
+        provenance = {**record["provenance"], "packages": self._shared(record["provenance"]["packages"])}
+        return {**record, **common, "curve": [], "identity": identity, "provenance": provenance}
+
+    def _shared(self, part: Any) -> Any:
+        return self._common.setdefault(canonical(part), part)
