@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
-from itertools import starmap
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +12,7 @@ import pandas as pd
 
 from kdbench.canonical import canonical
 from kdbench.errors import UserError
-from kdbench.records.agreement import TEACHER
+from kdbench.records.agreement import TEACHER as TEACHERS_LABEL
 from kdbench.records.inventory import take_inventory
 from kdbench.records.literature import load
 from kdbench.records.store import Store
@@ -24,106 +23,87 @@ Record = Mapping[str, Any]
 
 
 class Column(NamedTuple):
-    """A column: its unit in words, or "" where it has none, its dtype, and where in a record it stands."""
+    """A column: its name, its unit in words, "" where it has none, and its dtype."""
 
     name: str
-    unit: str
-    dtype: str
-    path: tuple[str, ...]
+    unit: str = ""
+    dtype: str = "string"
 
 
 TEXT, NUMBER, COUNT, TRUTH, TIME = "string", "float64", "Int64", "boolean", "datetime64[s, UTC]"
 
-_SCORES = {
-    "epoch": ("epochs", COUNT),
-    "top1": ("percent", NUMBER),
-    "top5": ("percent", NUMBER),
-    "nll": ("nats", NUMBER),
-    "ece": ("0 to 1", NUMBER),
-    "entropy": ("nats", NUMBER),
-    "agreement": ("percent", NUMBER),
-    "kl_to_teacher": ("nats", NUMBER),
-    "val_top1": ("percent", NUMBER),
-}
-_COSTS = {
-    "parameters": ("parameters", COUNT),
-    "flops": ("operations", COUNT),
-    "train_images_per_s": ("images a second", NUMBER),
-    "train_images_per_s_shared": ("images a second", NUMBER),
-    "inference_images_per_s": ("images a second", NUMBER),
-    "seconds": ("seconds", NUMBER),
-    "peak_memory_bytes": ("bytes", COUNT),
-    "cohort_size": ("trials", COUNT),
-    "ratio_to_ce": ("times", NUMBER),
-    "inference_images_per_s_single": ("images a second", NUMBER),
-    "inference_images_per_s_best": ("images a second", NUMBER),
-    "inference_best_batch": ("images", COUNT),
-    "inference_fraction": ("0 to 1", NUMBER),
-    "train_fraction": ("0 to 1", NUMBER),
-    "reference_images_per_s": ("images a second", NUMBER),
-    "ceiling_gflops_per_s": ("10^9 operations a second", NUMBER),
-}
-_TEACHER = {
-    "kind": ("", TEXT),
-    "model": ("", TEXT),
-    "top1": ("percent", NUMBER),
-    "top5": ("percent", NUMBER),
-    "claimed_top1": ("percent", NUMBER),
-    "unreliability": ("0 to 1", NUMBER),
-    "ambiguity": ("0 to 1", NUMBER),
-    "weights_sha256": ("", TEXT),
-}
-_NUMERICS = ("torch", "device", "device_name", "driver", "isa")
-
-
-def _columns() -> Iterator[Column]:
-    def at(path: str, unit: str = "", dtype: str = TEXT, name: str = "") -> Column:
-        parts = tuple(path.split("/"))
-        return Column(name or parts[-1], unit, dtype, parts)
-
-    yield from map(at, ("suite", "dataset", "pair", "teacher_name", "student_name", "label", "method"))
-    yield at("identity/method/version", dtype=COUNT, name="method_version")
-    yield from map(at, ("config", "student_model"))
-    yield from (at("seed", dtype=COUNT), at("stream", dtype=COUNT), at("protocol"))
-    yield at("identity/protocol/epochs", "epochs", COUNT)
-    yield at("identity/protocol/precision")
-    yield from map(at, ("status", "detail", "evidence"))
-    yield from (at("recomputed", dtype=TRUTH), at("measurements", "records", COUNT))
-    for selection in SELECTIONS:
-        for field, (unit, dtype) in _SCORES.items():
-            yield at(f"scores/{selection}/{field}", unit, dtype, f"{selection}_{field}")
-    for field, (unit, dtype) in _TEACHER.items():
-        yield at(f"teacher/{field}", unit, dtype, f"teacher_{field}")
-    for field, (unit, dtype) in _COSTS.items():
-        yield at(f"cost/{field}", unit, dtype, f"cost_{field}")
-    for field in _NUMERICS:
-        yield at(f"numerics/{field}")
-    yield at("provenance/kdbench", name="kdbench")
-    yield from (at("provenance/git_sha"), at("provenance/git_dirty", dtype=TRUTH), at("provenance/plugin_sha256"))
-    yield at("provenance/created", dtype=TIME)
-    yield from (at("provenance/attempts", dtype=COUNT), at("provenance/resumed", dtype=COUNT))
-    yield from map(at, ("warnings", "key", "weights_sha256"))
-    yield at("predictions/sha256", name="predictions_sha256")
-    yield at("file")
-
+#: Fields of a record's sections, as columns whose names begin with the section's, or the selection's.
+SCORE = (
+    Column("epoch", "epochs", COUNT),
+    Column("top1", "percent", NUMBER),
+    Column("top5", "percent", NUMBER),
+    Column("nll", "nats", NUMBER),
+    Column("ece", "0 to 1", NUMBER),
+    Column("entropy", "nats", NUMBER),
+    Column("agreement", "percent", NUMBER),
+    Column("kl_to_teacher", "nats", NUMBER),
+    Column("val_top1", "percent", NUMBER),
+)
+TEACHER = (
+    Column("kind"),
+    Column("model"),
+    Column("top1", "percent", NUMBER),
+    Column("top5", "percent", NUMBER),
+    Column("claimed_top1", "percent", NUMBER),
+    Column("unreliability", "0 to 1", NUMBER),
+    Column("ambiguity", "0 to 1", NUMBER),
+    Column("weights_sha256"),
+)
+COST = (
+    Column("parameters", "parameters", COUNT),
+    Column("flops", "operations", COUNT),
+    Column("train_images_per_s", "images a second", NUMBER),
+    Column("train_images_per_s_shared", "images a second", NUMBER),
+    Column("inference_images_per_s", "images a second", NUMBER),
+    Column("seconds", "seconds", NUMBER),
+    Column("peak_memory_bytes", "bytes", COUNT),
+    Column("cohort_size", "trials", COUNT),
+    Column("ratio_to_ce", "times", NUMBER),
+    Column("inference_images_per_s_single", "images a second", NUMBER),
+    Column("inference_images_per_s_best", "images a second", NUMBER),
+    Column("inference_best_batch", "images", COUNT),
+    Column("inference_fraction", "0 to 1", NUMBER),
+    Column("train_fraction", "0 to 1", NUMBER),
+    Column("reference_images_per_s", "images a second", NUMBER),
+    Column("ceiling_gflops_per_s", "10^9 operations a second", NUMBER),
+)
+#: Section of a record, or selection -> its fields.
+SECTIONS = {**dict.fromkeys(SELECTIONS, SCORE), "teacher": TEACHER, "cost": COST}
 
 #: The columns of results, in their order.
-RESULTS = tuple(_columns())
+RESULTS = (
+    *map(Column, ("suite", "dataset", "pair", "teacher", "student", "label", "method")),
+    Column("method_version", "", COUNT),
+    *map(Column, ("config", "student_model")),
+    Column("seed", "", COUNT),
+    Column("stream", "", COUNT),
+    Column("protocol"),
+    Column("epochs", "epochs", COUNT),
+    *map(Column, ("precision", "status", "detail", "evidence")),
+    Column("recomputed", "", TRUTH),
+    Column("measurements", "records", COUNT),
+    *(Column(f"{name}_{field.name}", *field[1:]) for name, fields in SECTIONS.items() for field in fields),
+    *map(Column, ("torch", "device", "device_name", "driver", "isa", "kdbench", "git_sha")),
+    Column("git_dirty", "", TRUTH),
+    Column("plugin_sha256"),
+    Column("created", "", TIME),
+    Column("attempts", "workers", COUNT),
+    Column("resumed", "times", COUNT),
+    *map(Column, ("warnings", "key", "weights_sha256", "predictions_sha256", "file")),
+)
 #: Those of the literature: a printed number, and the source that printed it.
-REPORTED = tuple(
-    starmap(
-        lambda name, unit="", dtype=TEXT: Column(name, unit, dtype, (name,)),
-        (
-            *(("dataset",), ("teacher",), ("student",), ("method",), ("metric",)),
-            ("value", "that of the metric", NUMBER),
-            ("std", "that of the metric", NUMBER),
-            *(("selection",), ("provenance",)),
-            ("teacher_value", "that of the metric", NUMBER),
-            ("student_baseline", "that of the metric", NUMBER),
-            *(("source",), ("locator",), ("notes",), ("printed",), ("printed_std",)),
-            *(("citation",), ("identifier",), ("repository",), ("commit",)),
-        ),
-    )
+REPORTED = (
+    *map(Column, ("dataset", "teacher", "student", "method", "metric")),
+    *(Column(name, "that of the metric", NUMBER) for name in ("value", "std")),
+    *map(Column, ("selection", "provenance")),
+    *(Column(name, "that of the metric", NUMBER) for name in ("teacher_value", "student_baseline")),
+    *map(Column, ("source", "locator", "notes", "printed", "printed_std")),
+    *map(Column, ("citation", "identifier", "repository", "commit")),
 )
 
 
@@ -140,20 +120,15 @@ def load_results(folder: str | Path | None = None) -> pd.DataFrame:
     if found.problems:
         text = f"{len(found.problems)} records or files of {root} are set apart; kdbench results validate names each."
         warnings.warn(text, stacklevel=2)
-    rows = sorted((row for row in found.rows if row["label"] != TEACHER), key=_order)
-    return _frame(RESULTS, [_flat(row) for row in rows])
+    rows = sorted((row for row in found.rows if row["label"] != TEACHERS_LABEL), key=_order)
+    return _frame(RESULTS, map(_flat, rows))
 
 
 def load_reported(folder: str | Path | None = None) -> pd.DataFrame:
     """What papers and repositories print, from ``folder`` or as it came with kdbench: one row a number."""
     literature = load(None if folder is None else Path(folder))
     sources = {name: asdict(source) for name, source in literature.sources.items()}
-    return _frame(REPORTED, [{**sources[row.source], **asdict(row)} for row in literature.rows])
-
-
-def frame_of(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """``rows`` of plain values, which all have the same columns."""
-    return pd.DataFrame.from_records(rows)
+    return _frame(REPORTED, ({**sources[row.source], **asdict(row)} for row in literature.rows))
 
 
 def _order(row: Record) -> tuple[Any, ...]:
@@ -161,45 +136,51 @@ def _order(row: Record) -> tuple[Any, ...]:
 
 
 def _flat(row: Record) -> Record:
-    """``row`` with what a record does not say in so many words."""
+    """``row`` by the names of columns."""
     teacher, _, student = row["pair"].partition(":")
-    return {
+    planned, made = row["identity"], row["provenance"]
+    method, protocol = planned.get("method"), planned.get("protocol")
+    flat = {
         **row,
-        "teacher_name": None if teacher == NO_TEACHER else teacher,
-        "student_name": student,
+        **(row["numerics"] or {}),
+        **made,
+        "teacher": None if teacher == NO_TEACHER else teacher,
+        "student": student,
+        "method_version": _count(method.get("version")) if isinstance(method, Mapping) else None,
         "config": canonical(row["config"]).decode(),
-        "protocol": canonical(row["identity"].get("protocol")).decode(),
+        "seed": _count(row["seed"]),
+        "stream": _count(row["stream"]),
+        "protocol": canonical(protocol).decode(),
+        "epochs": protocol["epochs"],  # which agrees with the curve, and so is a count
         "recomputed": row["predictions"] is not None,
         "measurements": len(row.get("costs", (row,))),
+        "attempts": _count(made["attempts"]),
+        "resumed": _count(made["resumed"]),
         "warnings": "\n".join(row["warnings"]),
+        "predictions_sha256": row["predictions"] and row["predictions"]["sha256"],
     }
+    for name, fields in SECTIONS.items():
+        found = row["scores"][name] if fields is SCORE else row[name]
+        if found is not None:
+            flat |= {f"{name}_{field.name}": found.get(field.name) for field in fields}
+    return flat
 
 
-def _frame(columns: Sequence[Column], rows: Sequence[Record]) -> pd.DataFrame:
-    return pd.DataFrame({column.name: _series(column, rows) for column in columns})
+def _count(value: object) -> int | None:
+    """``value``, which anybody may have written, where a column can hold it."""
+    return value if type(value) is int and abs(value) < 2**63 else None
 
 
-def _series(column: Column, rows: Sequence[Record]) -> pd.Series[Any]:
-    values = [_typed(_at(row, column.path), column.dtype) for row in rows]
-    if column.dtype == TIME:
+def _frame(columns: Sequence[Column], rows: Iterable[Record]) -> pd.DataFrame:
+    names = [column.name for column in columns]
+    values: list[list[Any]] = [[] for _ in columns]
+    for row in rows:
+        for name, found in zip(names, values, strict=True):
+            found.append(row.get(name))
+    return pd.DataFrame({c.name: _series(found, c.dtype) for c, found in zip(columns, values, strict=True)})
+
+
+def _series(values: list[Any], dtype: str) -> pd.Series[Any]:
+    if dtype == TIME:
         return pd.to_datetime(pd.Series(values, dtype=TEXT), utc=True, format="ISO8601", errors="coerce").astype(TIME)
-    return pd.Series(values, dtype=column.dtype)
-
-
-def _at(record: Any, path: Sequence[str]) -> Any:
-    for name in path:
-        if not isinstance(record, Mapping):
-            return None
-        record = record.get(name)
-    return record
-
-
-def _typed(value: Any, dtype: str) -> Any:
-    """``value`` if a column can hold it: the identity of a record may be anybody's."""
-    if dtype in (TEXT, TIME):
-        return value if isinstance(value, str) else None
-    if dtype == TRUTH:
-        return value if isinstance(value, bool) else None
-    if isinstance(value, bool) or not isinstance(value, int if dtype == COUNT else int | float):
-        return None
-    return value if abs(value) < 2**63 else None
+    return pd.Series(values, dtype=dtype)

@@ -107,10 +107,10 @@ def _export(folder: Path, table: str | None, options: argparse.Namespace) -> Non
             form = grid.latex if options.format == "latex" else grid.markdown
             _write("\n".join(map(form, grids)), options.out)
         else:
-            from kdbench.frames import frame_of
+            import pandas as pd
 
             _write_frame(
-                frame_of([cell.flat() for found in grids for cell in found.cells]), options.format, options.out
+                pd.DataFrame.from_records([cell.flat() for found in grids for cell in found.cells]), options.format, options.out
             )
 
 
