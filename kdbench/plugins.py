@@ -74,8 +74,9 @@ def load_planned(plugins: Iterable[Plugin]) -> None:
     if wanted and not {"entry points", *wanted} & _loaded:
         _loaded.update(wanted)
         _load_specs(wanted)
-    for plugin in wanted.values():  # now that it is known which modules implement what
-        if _package(plugin.name) != plugin:
+    for name, plugin in wanted.items():  # now that it is known which modules implement what
+        _packages[name] = _package(name)
+        if _packages[name] != plugin:
             raise UserError(
                 f"The files of the package {plugin.name} are not those that the run was planned with; start the run "
                 "again, from a folder that holds no other copy of it."

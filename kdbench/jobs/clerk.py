@@ -10,6 +10,7 @@ from kdbench.data import Dataset
 from kdbench.errors import NotApplicable, described
 from kdbench.models.precision import native
 from kdbench.plan.task import Task
+from kdbench.plugins import planned
 from kdbench.records.build import build_record
 from kdbench.records.store import Store
 from kdbench.teachers.ready import ReadyTeacher
@@ -18,6 +19,7 @@ from kdbench.train.account import Account
 from kdbench.train.device import NOBODYS
 from kdbench.train.lockstep import Emit, Outcome
 from kdbench.train.member import Member
+from kdbench.trials.origins import foreign
 from kdbench.trials.trial import Trial
 
 #: On the record of a trial in bf16 whose speeds are those of float32.
@@ -49,7 +51,7 @@ class Clerk:
             status, detail = "inapplicable", str(error)
         else:
             status, detail = "crashed", described(error)
-        plugins = self.task.plugins
+        plugins = planned(foreign(trial))
         self._put(trial, build_record(trial, status, detail=detail, numerics=self.machine, plugins=plugins))
 
     def ended(self, member: Member, outcome: Outcome, account: Account) -> None:
@@ -74,7 +76,7 @@ class Clerk:
             curve=member.scoring.curve,
             teacher=None if taught is None else taught.facts.section(taught.teacher),
             warnings=self._warnings(member, taught),
-            plugins=self.task.plugins,
+            plugins=planned(foreign(member.trial)),
             attempts=self.task.attempt,
             resumed=member.resumed,
             **found,
