@@ -52,7 +52,7 @@ def test_only_the_rows_that_match_are_trained_again_and_nothing_is_deleted(
     assert "Nothing to do" in cli(*RUN).out
     for _ in range(2):
         assert cli(*RUN, "--seeds", "1", "--again", "kd").code == 0
-    assert len(bench.store.find(count["kd", 0][0]["key"], "tiny@1")) == 4
+    assert len(bench.store.find(count["kd", 0][0]["key"])) == 4
 
 
 def test_a_glob_that_matches_no_row_of_the_selection_is_a_mistake(
@@ -64,7 +64,7 @@ def test_a_glob_that_matches_no_row_of_the_selection_is_a_mistake(
     for flags in (["--again", "kb"], ["--again", "d*"], ["--method", "ce", "--again", "kd"], ["--again", "teacher"]):
         said = cli(*RUN, *flags)
         assert said.code == 2
-        assert "There is no row in what is asked of tiny@1 named" in said.err
+        assert "There is no row in what is asked for named" in said.err
     assert bench.records() == {}
 
 
@@ -81,7 +81,7 @@ def test_a_worker_that_is_started_anew_goes_on_and_trains_none_of_them_twice(
     labels.clear()
     run(replace(task, attempt=2), bench.events.append)
     assert not labels
-    assert bench.store.endings([key], "tiny@1") == {key: 2}
+    assert bench.store.endings([key]) == {key: 2}
 
 
 def test_a_trial_whose_again_failed_keeps_its_record_and_is_left(
