@@ -8,6 +8,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -27,14 +28,24 @@ settings.load_profile("patient")
 LONGEST = ("test_wheel", "test_conformance", "test_norms", "test_same_bits", "test_remembered", "test_kill_resume")
 
 
+_numbers = count()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
 
 
 @pytest.fixture(autouse=True)
-def _own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("KDBENCH_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("KDBENCH_DATA", str(tmp_path / "data"))
+def _own_folders(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a test asks for no folder, these are made as they are needed: most of the thousands need none."""
+    if "tmp_path" in request.fixturenames:
+        folder: Path = request.getfixturevalue("tmp_path")
+    else:
+        folder = tmp_path_factory.getbasetemp() / "folders" / str(next(_numbers))
+    monkeypatch.setenv("KDBENCH_CACHE", str(folder / "cache"))
+    monkeypatch.setenv("KDBENCH_DATA", str(folder / "data"))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])))
     for name in ("KDBENCH_DOWNLOAD", "KDBENCH_CHECKPOINT_SECONDS", "KDBENCH_DECODERS", "CUDA_VISIBLE_DEVICES"):
         monkeypatch.delenv(name, raising=False)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -76,21 +77,22 @@ def gather(store: Store) -> Catalogue:
 
 def _write(folder: Path, catalogue: Catalogue, shared: Mapping[str, Any]) -> int:
     shutil.copytree(_HERE / "static", folder / "static")
-    render = _renderer({**shared, "catalogue": catalogue, "version": __version__, "csp": CSP})
+    shared = {**shared, "catalogue": catalogue, "version": __version__, "csp": CSP}
     count = 0
     for page in pages.all_pages(catalogue, shared["site"]):
         path = folder / page.path
         path.parent.mkdir(parents=True, exist_ok=True)
         # "x": two pages in one file would be a mistake in the addresses. Lone surrogates of hostile text become "?".
         with path.open("x", encoding="utf-8", errors="replace", newline="\n") as stream:
-            stream.write(render(page))
+            stream.write(_rendered(page, shared))
         count += 1
     files = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     (folder / MARKER).write_text("".join(f"{name}\n" for name in sorted([MARKER, *files])), encoding="utf-8")
     return count
 
 
-def _renderer(shared: Mapping[str, Any]) -> Callable[[pages.Page], str]:
+@cache
+def _templates() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_HERE / "templates"),
         autoescape=True,
@@ -99,7 +101,10 @@ def _renderer(shared: Mapping[str, Any]) -> Callable[[pages.Page], str]:
         lstrip_blocks=True,
     )
     environment.filters.update(pages.FILTERS)
-    environment.globals.update(shared, **pages.GLOBALS)
-    return lambda page: environment.get_template(page.template).render(
-        page=page.path, root=root_of(page.path), title=page.title, **page.context
-    )
+    environment.globals.update(pages.GLOBALS)
+    return environment
+
+
+def _rendered(page: pages.Page, shared: Mapping[str, Any]) -> str:
+    own = {"page": page.path, "root": root_of(page.path), "title": page.title, **page.context}
+    return _templates().get_template(page.template).render({**shared, **own})

@@ -110,7 +110,9 @@ def _export(folder: Path, table: str | None, options: argparse.Namespace) -> Non
             import pandas as pd
 
             _write_frame(
-                pd.DataFrame.from_records([cell.flat() for found in grids for cell in found.cells]), options.format, options.out
+                pd.DataFrame.from_records([cell.flat() for found in grids for cell in found.cells]),
+                options.format,
+                options.out,
             )
 
 
