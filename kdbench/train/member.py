@@ -22,7 +22,7 @@ from kdbench.train.compiling import compiled
 from kdbench.train.crew import is_ours, self_contained
 from kdbench.train.optimiser import make_optimiser
 from kdbench.train.rate import learning_rate
-from kdbench.train.scoring import Diverged, Scoring
+from kdbench.train.scoring import Diverged, Figures, Scoring
 from kdbench.train.seeds import derive, seeded
 from kdbench.train.stopwatch import Stopwatch
 from kdbench.train.taught import Taught
@@ -171,16 +171,24 @@ class Member:
     def _train(self, batch: Batch, taught: Taught | None) -> None:
         if not self.self_contained:
             self._seed()
-        phase = self.phase
         for group, rate in zip(self.optimiser.param_groups, self.rates, strict=True):
-            group["lr"] = self._scheduled(rate.base, phase) * rate.multiple
+            group["lr"] = self._rounded(self._scheduled(rate.base, self.phase) * rate.multiple)
+        self.scoring.sums.add(self.learn(batch, taught), len(batch.y))
+
+    def _rounded(self, rate: float) -> float:
+        """On a GPU as float32 has it: an optimiser in a CUDA graph reads its rate from a tensor (kdbench.train.graphs)."""
+        return rate if self.device.type == "cpu" else torch.tensor(rate, dtype=torch.float32).item()
+
+    def learn(self, batch: Batch, taught: Taught | None) -> Figures:
+        """What of a step the device does: forward pass, loss, backward pass and update."""
+        phase = self.phase
         outputs, views = self.forward(batch, phase)
         step = self.make_step(batch, outputs, taught, phase, views)
         terms = self.method.loss(step) if phase is None else phase[2].loss(step)
         self.check_terms(terms)
         frozen = () if phase is None or phase[2].method else tuple(self.method.parameters())
         self._descend(terms, frozen)
-        self.scoring.sums.add(terms, outputs.logits, batch.y)
+        return Figures.of(terms, outputs.logits, batch.y)
 
     def _seed(self) -> None:
         """Set torch's global generator, which dropout and the like draw from.
