@@ -24,7 +24,8 @@ class Task:
 
     ``teacher`` alone: make it ready; with ``trials``: train them under it. ``cores``: slots of a CPU it fills, stepping
     the students of a cohort side by side; ``share``: what of the device's free memory it may plan with; ``plugins``:
-    those whose code it runs, as the plan saw them; ``source``: the digest of kdbench's own, empty where nobody asks.
+    those whose code it runs, as the plan saw them; ``source``: the digest of kdbench's own, empty where nobody asks;
+    ``graphs``: whether steps are CUDA graphs, of which bits are not to depend and no plan asks for (benchmarks/gpu.py).
     """
 
     id: str
@@ -46,6 +47,7 @@ class Task:
     cores: int = 1
     share: float = 1.0
     source: str = ""
+    graphs: bool = False
 
     @property
     def threads(self) -> int:
