@@ -28,6 +28,13 @@ from kdbench.train.scoring import Figures
 from kdbench.train.taught import Taught
 
 T = TypeVar("T")
+#: What a pass is shown, and asked for.
+Kind = tuple[torch.Size, frozenset[str]]
+
+
+def capture_works(device: torch.device) -> bool:
+    """Whether ``device`` has such graphs."""
+    return device.type == "cuda"
 
 
 class Recording(Generic[T]):
@@ -55,28 +62,38 @@ class ReplayedNetwork(nn.Module):
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self._network = (network,)  # in a tuple: teach() puts all modules of a teacher into eval mode at each step
-        self._recordings: dict[tuple[torch.Size, frozenset[str]], tuple[Tensor, Recording[Outputs]] | None] = {}
+        self._seen: set[Kind] = set()
+        self._recordings: dict[Kind, tuple[Tensor, Recording[Outputs]] | None] = {}
 
     def forward(self, x: Tensor, parts: frozenset[str] = frozenset()) -> Outputs:
-        (network,), key = self._network, (x.shape, parts)
-        if key not in self._recordings:
-            self._recordings[key] = None
-            outputs: Outputs = network.eval()(x, parts)
-            return outputs
-        found = self._recordings[key]
+        kind = x.shape, parts
+        if kind in self._seen and kind not in self._recordings:
+            self._recordings[kind] = self._recorded(x.clone(), parts)
+        self._seen.add(kind)
+        found = self._recordings.get(kind)
         if found is None:
-            still = x.clone()
-            found = self._recordings[key] = still, Recording(partial(network, still, parts))
+            return self._plain(x, parts)
         still, recording = found
         still.copy_(x)
         return recording.replay()
+
+    def _plain(self, x: Tensor, parts: frozenset[str]) -> Outputs:
+        outputs: Outputs = self._network[0].eval()(x, parts)
+        return outputs
+
+    def _recorded(self, still: Tensor, parts: frozenset[str]) -> tuple[Tensor, Recording[Outputs]] | None:
+        """None where it cannot be captured."""
+        try:
+            return still, Recording(partial(self._plain, still, parts))
+        except RuntimeError:
+            return None
 
 
 class ReplayedMember(Member):
     """A student whose steps on whole batches are replayed.
 
-    The first such step is taken as ever, and what its method looks at is noted; the second is captured. ``unrepeatable``
-    says why none is: empty where they are, None as long as nobody knows.
+    The first such step is taken as ever, and what its method looks at is noted; the second is captured.
+    ``unrepeatable`` says why none is: empty where they are, None as long as nobody knows.
     """
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:

@@ -176,7 +176,7 @@ class Member:
         self.scoring.sums.add(self.learn(batch, taught), len(batch.y))
 
     def _rounded(self, rate: float) -> float:
-        """On a GPU as float32 has it: an optimiser in a CUDA graph reads its rate from a tensor (kdbench.train.graphs)."""
+        """On a GPU as float32 has it, for an optimiser in a CUDA graph reads its rate from such a tensor."""
         return rate if self.device.type == "cpu" else torch.tensor(rate, dtype=torch.float32).item()
 
     def learn(self, batch: Batch, taught: Taught | None) -> Figures:
