@@ -45,7 +45,7 @@ class Rounds(Generic[K]):
         self._order, self._shuffle = list(tasks), random.Random(0).shuffle
 
     def fitting(self, rounds: int, budget: float = math.inf, fewest: int = FEWEST) -> int:
-        """Of ``rounds``, how many take no more than ``budget`` seconds, as a first one says; the ``fewest`` at least."""
+        """Of ``rounds``, how many fit into ``budget`` seconds, as a first one says; the ``fewest`` at least."""
         started = time.monotonic()
         self.turn()
         fitting = budget / (time.monotonic() - started)
