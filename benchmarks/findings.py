@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -48,19 +49,17 @@ class Findings:
         for name, stage in self.stages.items():
             detail = f": {stage.detail}" if stage.detail else ""
             yield from (f"## {name}", "", f"{stage.status} after {stage.seconds:.0f} s{detail}", "")
-            yield from _table(stage.findings)
-            yield ""
+            yield from _tables(stage.findings)
 
 
-def _table(findings: Mapping[str, Figures]) -> Iterator[str]:
-    """A line for each finding, a column for each figure that any of them has."""
-    columns = list(dict.fromkeys(name for figures in findings.values() for name in figures))
-    if not columns:
-        return
-    yield row("", *(name.replace("_", " ") for name in columns))
-    yield row(*["---"] * (1 + len(columns)))
-    for name, figures in findings.items():
-        yield row(name, *(_cell(figures.get(column)) for column in columns))
+def _tables(findings: Mapping[str, Figures]) -> Iterator[str]:
+    """A line for each finding; those that follow one another with the same figures stand in one table."""
+    for columns, group in groupby(findings.items(), key=lambda finding: tuple(finding[1])):
+        yield row("", *(name.replace("_", " ") for name in columns))
+        yield row(*["---"] * (1 + len(columns)))
+        for name, figures in group:
+            yield row(name, *(_cell(figures[column]) for column in columns))
+        yield ""
 
 
 def _cell(value: Any) -> str:

@@ -10,7 +10,9 @@ a CPU, too, with ``--tiny`` in a moment, to see that it would. Needs neither a n
 from __future__ import annotations
 
 import argparse
+import gc
 import importlib
+import os
 import shutil
 import signal
 import sys
@@ -74,12 +76,17 @@ def _run(asked: argparse.Namespace, work: Path) -> int:
     from limited import limited
     from stages import STAGES, Setting
 
+    os.environ["KDBENCH_CACHE"] = str(work / "cache")
     device = asked.device or ("cuda" if _has_gpu() else "cpu")
     work.mkdir(parents=True, exist_ok=True)
     asked.out.mkdir(parents=True, exist_ok=True)
     setting = Setting(device, asked.tiny, asked.data, work, asked.out)
     chosen = [name for name in STAGES if name in asked.stages]
-    modules = {name: importlib.import_module(f"stages.{name}") for name in chosen}  # once, for all processes
+    # Once, for all processes; the last is what an optimiser loads with its first step.
+    modules = {name: importlib.import_module(f"stages.{name}") for name in chosen}
+    importlib.import_module("torch._dynamo")
+    gc.collect()
+    gc.freeze()  # no collection looks at all that again
     torch.set_num_threads(1)
     said = {name: str(value) for name, value in vars(asked).items() if value is not None}
     findings = Findings(asked.out, {**said, "device": device})

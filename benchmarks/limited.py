@@ -100,14 +100,13 @@ def _do(work: Callable[[Tell, Connection], None], ours: Connection, theirs: Conn
     with log.open("ab", buffering=0) as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
+    sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1, closefd=False) for number in (1, 2))
     try:
         work(ours.send, ours)
         ended = Ended("finished")
     except BaseException as error:  # whatever it is: the others go on
         traceback.print_exc()
         ended = Ended("failed", f"{type(error).__name__}: {' '.join(str(error).split())[:500]}")
-    sys.stdout.flush()
-    sys.stderr.flush()
     ours.send(ended)
     os._exit(0)
 

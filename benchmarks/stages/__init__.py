@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 #: In this order, each with its share of the time that is left, against those of all that follow.
-STAGES = {"machine": 1, "promises": 15, "methods": 12, "loops": 28, "where": 7, "memory": 5, "packing": 8, "board": 24}
+STAGES = {"machine": 3, "promises": 15, "methods": 12, "loops": 28, "where": 7, "memory": 5, "packing": 8, "board": 22}
 
 
 class Say(Protocol):
@@ -52,7 +52,7 @@ class Setting:
         from pairs import PAIRS, Pair
 
         if self.tiny:
-            return [Pair("resnet14", "resnet8", batch=4, batches=4)]
+            return [Pair("tiny_cnn_l", "tiny_cnn_s", batch=4, batches=4)]
         return [replace(PAIRS[name], batches=782) for name in ("resnet56:resnet20", "resnet32x4:resnet8x4")]
 
     def wait(self) -> None:
@@ -73,3 +73,12 @@ class Setting:
         for _ in range(goes):
             work()
         return (self.clock() - began) / goes
+
+
+def hurry() -> None:
+    """Let what a record says of speed be measured in a moment, where nobody reads it."""
+    from kdbench.measure import throughput
+    from kdbench.train import pace
+
+    throughput.BATCHES, throughput.ROUNDS, throughput.REFERENCE_BATCH, throughput.SHORTEST = (1,), 1, 1, 0.0
+    throughput.LARGE, throughput.TRIES, pace.SECONDS = 0.0, 1, 0.0

@@ -89,8 +89,19 @@ class ReplayedNetwork(nn.Module):
             return None
 
 
+class _Scored(ReplayedNetwork):
+    """A student as it is scored: in eval mode for as long as this is. Replays see its weights as they are by then."""
+
+    def train(self, mode: bool = True) -> _Scored:
+        self._network[0].train(mode)
+        return super().train(mode)
+
+    def forward(self, x: Tensor, parts: frozenset[str] = frozenset()) -> Outputs:
+        return super().forward(x, parts).map(torch.clone)
+
+
 class ReplayedMember(Member):
-    """A student whose steps on whole batches are replayed.
+    """A student whose steps on whole batches are replayed, and its passes where it is scored.
 
     The first such step is taken as ever, and what its method looks at is noted; the second is captured.
     ``unrepeatable`` says why none is: empty where they are, None as long as nobody knows.
@@ -104,6 +115,10 @@ class ReplayedMember(Member):
         self._epoch = 0
         self._inputs: list[Tensor] = []
         self._rates: list[Tensor] = []
+        self._scored = _Scored(self.network)
+
+    def shown(self, network: nn.Module) -> nn.Module:
+        return self._scored if network is self.network else network
 
     def learn(self, batch: Batch, taught: Taught | None) -> Figures:
         whole = len(batch.y) == self.trial.protocol.batch and self.phase is None

@@ -135,6 +135,10 @@ class Member:
         """The network that is scored and counted."""
         return self.method.deployed(self.network)
 
+    def shown(self, network: nn.Module) -> nn.Module:
+        """What computes ``network``, its deployed one, where that is scored: itself."""
+        return network
+
     @property
     def phase(self) -> tuple[int, int, Phase] | None:
         """The phase of the next step, None in the main training."""
@@ -324,7 +328,7 @@ class Member:
 
     def look(self, split: str, images: Tensor) -> None:
         """Let the network that is scored see the batch ``images``, the next of ``split``."""
-        self.scoring.look(self.deployed, split, images)
+        self.scoring.look(self.shown(self.deployed), split, images)
 
     def end_epoch(self, wall_seconds: float) -> dict[str, Any] | None:
         """Close the epoch just trained and return its point of the curve; None after an epoch of a phase."""
@@ -334,7 +338,7 @@ class Member:
             return None
         network = self.deployed
         own = network is self.network
-        return self.scoring.close_epoch(epoch, network, self.rate, wall_seconds, trained_is_scored=own)
+        return self.scoring.close_epoch(epoch, self.shown(network), self.rate, wall_seconds, trained_is_scored=own)
 
     def state(self) -> dict[str, Any]:
         """Everything a resume needs, as tensors and plain data (loads with ``weights_only=True``)."""
