@@ -29,11 +29,7 @@ sys.path.insert(0, str(ROOT))  # this checkout is measured, whatever is installe
 def main(arguments: list[str] | None = None) -> int:
     asked = _arguments(arguments)
     if asked.pack:
-        from part import pack
-
-        for line in pack(asked.data, asked.pack, int(asked.mib * 2**20)):
-            print(line)
-        return 0
+        return _pack(asked)
     signal.signal(signal.SIGTERM, _interrupt)
     work = asked.work or Path(tempfile.mkdtemp(prefix="kdbench-gpu-"))
     try:
@@ -63,6 +59,20 @@ def _arguments(arguments: list[str] | None) -> argparse.Namespace:
     if asked.pack and not asked.data:
         parser.error("--pack needs --data, the data root to pack from")
     return asked
+
+
+def _pack(asked: argparse.Namespace) -> int:
+    from part import pack
+
+    from kdbench.errors import EXIT_USAGE, UserError
+
+    try:
+        for line in pack(asked.data, asked.pack, int(asked.mib * 2**20)):
+            print(line)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return EXIT_USAGE
+    return 0
 
 
 def _interrupt(*_: object) -> None:

@@ -19,6 +19,8 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
+from kdbench.errors import UserError, described
+
 #: Tells whoever waits.
 Tell = Callable[[Any], None]
 
@@ -106,7 +108,7 @@ def _do(work: Callable[[Tell, Connection], None], ours: Connection, theirs: Conn
         ended = Ended("finished")
     except BaseException as error:  # whatever it is: the others go on
         traceback.print_exc()
-        ended = Ended("failed", f"{type(error).__name__}: {' '.join(str(error).split())[:500]}")
+        ended = Ended("failed", str(error) if isinstance(error, UserError) else described(error))
     ours.send(ended)
     os._exit(0)
 
