@@ -188,6 +188,24 @@ def test_they_are_set_whatever_state_they_are_found_in(change: Callable[[], obje
     assert differences() == ()
 
 
+def test_a_torch_that_lacks_some_of_them_is_set_up_all_the_same() -> None:
+    """An older one: without a flag, and with one that is a truth value where it is two by now."""
+    older = """if True:
+        import torch
+        C, name = torch._C, "cublas_allow_fp16_reduced_precision_reduction"
+        for lacking in ("_get_cudnn_depthwise_kernel", "_is_grad_layout_enforcement_enabled"):
+            delattr(C, lacking)
+        state = [False]
+        setattr(C, f"_get_{name}", lambda: state[0])
+        setattr(C, f"_set_{name}", lambda value: state.__setitem__(0, value))
+        from kdbench.train.global_state import SWITCHES, differences, establish
+        establish(torch.device("cpu"), 1)
+        print(state[0], differences(), len(SWITCHES))
+    """
+    run = subprocess.run([sys.executable, "-c", older], capture_output=True, text=True)
+    assert run.stdout.strip() == f"True () {len(SWITCHES) - 2}", run.stderr
+
+
 def test_all_of_them_at_once() -> None:
     kept = [change() for change, names in CHANGES if "dispatch modes" not in names]
     assert len(differences()) > 40

@@ -28,6 +28,7 @@ class Task:
     those whose code it runs, as the plan saw them; ``source``: the digest of kdbench's own, empty where nobody asks;
     ``within``: seconds in which a cohort is to leave its records.
     ``again``: the keys of trials that are trained though they are recorded, with how many endings are.
+    ``graphs``: whether steps are CUDA graphs, of which bits are not to depend and no plan asks for (benchmarks/gpu.py).
     """
 
     id: str
@@ -51,6 +52,7 @@ class Task:
     source: str = ""
     within: float | None = None
     again: Mapping[str, int] = field(default_factory=dict)
+    graphs: bool = False
 
     @property
     def threads(self) -> int:

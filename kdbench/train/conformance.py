@@ -77,6 +77,7 @@ class Bench:
     dataset: Dataset
     device: torch.device
     batch_size: int = BATCH
+    kind: type[Member] = Member
 
     def __post_init__(self) -> None:
         self.protocol = Protocol(epochs=2, batch=self.batch_size, lr=0.01, schedule="constant", augmentation="none")
@@ -86,7 +87,7 @@ class Bench:
             network = create(
                 self.teacher, classes=data.classes, image_shape=data.image_shape, mean=NORM.mean, std=NORM.std
             )
-        self.network = network.to(memory_format=torch.channels_last)
+        self.network = network.to(self.device, memory_format=torch.channels_last)
         self.spec: NetworkSpec = frozen_spec(self.network, self.teacher, data.image_shape)
 
     def member(self, name: str | None = None) -> Member:
@@ -107,7 +108,7 @@ class Bench:
             seed=0,
             label=method.name,
         )
-        member = Member(trial, self.dataset, self.batches, self.device, self.spec)
+        member = self.kind(trial, self.dataset, self.batches, self.device, self.spec)
         member.prepare(self._sweep(member))
         member.position = 0
         return member
@@ -129,8 +130,8 @@ class Bench:
         return teach(self.network, batch, member.parts, member.spec.views) if member.spec.needs_teacher else None
 
 
-def make_bench(name: str) -> Bench:
-    """A bench the method applies to; UserError with its reason when it applies to none."""
+def make_bench(name: str, device: str = "cpu", kind: type[Member] = Member) -> Bench:
+    """A bench the method applies to, of members of ``kind``; UserError with its reason when it applies to none."""
     method = METHODS.resolve(name)[0]
     load_class(method)
     batch = max(BATCH, method.applies.min_batch)
@@ -139,7 +140,7 @@ def make_bench(name: str) -> Bench:
     for student, teacher in PAIRS:
         reason = _planned(method, student, teacher, batch)
         if not reason:
-            bench = Bench(name, student, teacher, dataset, set_up("cpu", 1), batch)
+            bench = Bench(name, student, teacher, dataset, set_up(device, 1), batch, kind)
             try:
                 bench.member()
             except UserError as error:
