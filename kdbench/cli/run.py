@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdbench import environment
+from kdbench.cli.machine import add_machine_arguments
 from kdbench.cli.plan_text import say_plan
 from kdbench.cli.say import many, outlive_readers, say
 from kdbench.cli.site import SITE
@@ -42,21 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="train the teachers that the suite would import from published weights",
     )
-    parser.add_argument(
-        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: cuda where there is one"
-    )
-    parser.add_argument(
-        "--slots", type=int, metavar="N", help="workers at a time; default: one a device, or one a CPU core"
-    )
     parser.add_argument("--results", default="results", metavar="DIR", help="the results folder (default: results)")
     parser.add_argument("--out", metavar="DIR", help=f"where the site is built (default: {SITE})")
-    parser.add_argument(
-        "--data-root", metavar="DIR", help="the folder of data sets and weights (default: $KDBENCH_DATA)"
-    )
-    parser.add_argument("--download", action="store_true", help="fetch a missing data set from its official source")
-    parser.add_argument(
-        "--plugin", action="append", default=[], metavar="FILE", help="load a plugin file; may be given again"
-    )
+    add_machine_arguments(parser)
     parser.add_argument(
         "--dry-run", action="store_true", help="print the plan and its estimated cost, and train nothing"
     )
@@ -81,7 +70,7 @@ def main(options: argparse.Namespace) -> int:
     say_plan(plan, store, verbose=options.dry_run)
     if options.dry_run:
         return EXIT_OK
-    code = _train(plan, store) if plan.missing else EXIT_OK
+    code = train(plan, store) if plan.missing else EXIT_OK
     if code == EXIT_INTERRUPTED:
         return code
     diverged = diverged_trials(plan.trials, store)
@@ -117,7 +106,7 @@ def _request(options: argparse.Namespace, suite: Suite) -> Request:
     )
 
 
-def _train(plan: Plan, store: Store) -> int:
+def train(plan: Plan, store: Store) -> int:
     """Run the plan's tasks and record what became of every trial."""
     from kdbench.cli.manifest import finish_run, start_run
     from kdbench.cli.progress import make_progress

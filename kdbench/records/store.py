@@ -24,7 +24,7 @@ Record = dict[str, Any]
 
 
 #: The folders of a results folder that are filled here and by runs.
-FOLDERS = ("v1", "runs", "pins")
+FOLDERS = ("v1", "runs", "pins", "baselines")
 
 #: A trial is done when it ended by itself; a crash or a time-out is tried again.
 DONE = frozenset({"finished", "diverged", "inapplicable"})

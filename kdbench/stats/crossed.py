@@ -17,9 +17,7 @@ from numpy.typing import ArrayLike
 from kdbench.stats.intervals import Interval, t_quantiles
 
 
-def crossed_interval(
-    gaps: ArrayLike, level: float = 0.95, seeds: tuple[float, float] | None = None
-) -> Interval:
+def crossed_interval(gaps: ArrayLike, level: float = 0.95, seeds: tuple[float, float] | None = None) -> Interval:
     """The mean of ``gaps`` [seeds, images] and its interval over both; without limits where there is one of either.
 
     ``seeds``: the variance of the means over images between seeds and its degrees of freedom, where more is known of it

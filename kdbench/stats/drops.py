@@ -17,6 +17,8 @@ Floats = NDArray[np.float64]
 
 #: Points of accuracy: a drop of as much is one that matters.
 MARGIN = 0.5
+#: Seeds of a first look, unless somebody wants more.
+FIRST = 3
 #: In how many comparisons chance alone may show any drop at all: at the first look, and at one more, on added seeds.
 LEVELS = (0.03, 0.02)
 #: How surely a drop that is ruled out is ruled out, cell by cell.
@@ -94,14 +96,17 @@ def seeds_needed(
     return None
 
 
-def detectable(
-    spread: float, df: float, old: int, new: int, cells: int, power: float = 0.9, level: float = LEVELS[0]
-) -> float:
-    """The drop that ``new`` seeds against ``old`` ones show with the chance ``power``, in a family of ``cells``."""
-    if not df > 0:
-        return float("inf")
-    wanted = t_quantiles(df, 1 - 2 * level / cells) + t_quantiles(df, 2 * power - 1)
-    return float(wanted * spread * np.sqrt(1 / old + 1 / new))
+def detectable(old: Sequence[Sequence[float]], new: int = FIRST, power: float = 0.9) -> Floats:
+    """The drop of each cell that ``new`` seeds against its ``old`` ones show with the chance ``power``.
+
+    Infinite where no cell has a spread.
+    """
+    n, _, squares = _moments(old)
+    variance = squares / np.maximum(n - 1, 1)
+    moderate, df = moderated(variance, n - 1, common(variance, n - 1), float((n - 1).sum()))
+    later = np.where(df > 0, df + new - 1, 0.0)
+    wanted = t_quantiles(later, 1 - 2 * LEVELS[0] / max(len(n), 1)) + t_quantiles(later, 2 * power - 1)
+    return np.where(df > 0, wanted, np.inf) * np.sqrt(np.where(df > 0, moderate, 1.0) * (1 / n + 1 / new))
 
 
 def _chance(drop: float, error: Floats, df: float, cells: int, margin: float) -> Floats:
