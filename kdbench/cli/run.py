@@ -21,6 +21,9 @@ from kdbench.records import Store
 from kdbench.schedule.devices import find_machine
 from kdbench.suites import Suite, get_suite
 
+#: The forms of the table that a run ends with.
+FORMS = ("text", "markdown", "none")
+
 if TYPE_CHECKING:
     from kdbench.cli.progress import Progress
 
@@ -46,6 +49,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--results", default="results", metavar="DIR", help="the results folder (default: results)")
     parser.add_argument("--out", metavar="DIR", help=f"where the site is built (default: {SITE})")
     add_machine_arguments(parser)
+    parser.add_argument(
+        "--summary",
+        choices=FORMS,
+        default="text",
+        help="how the table is printed that a run ends with (default: text; markdown: for a pull request)",
+    )
     parser.add_argument(
         "--dry-run", action="store_true", help="print the plan and its estimated cost, and train nothing"
     )
@@ -73,6 +82,7 @@ def main(options: argparse.Namespace) -> int:
     code = train(plan, store) if plan.missing else EXIT_OK
     if code == EXIT_INTERRUPTED:
         return code
+    _say_standings(plan, store, options.summary)
     diverged = diverged_trials(plan.trials, store)
     if diverged:
         say(f"{len(diverged)} of these trials diverged; they stay on the record and are not tried again.")
@@ -85,6 +95,17 @@ def main(options: argparse.Namespace) -> int:
 
     build_and_say(store.root, out, data_root(options.data_root))
     return code
+
+
+def _say_standings(plan: Plan, store: Store, form: str) -> None:
+    """Say how the rows of ``plan`` stand, and what cannot be told of them yet."""
+    if form == "none":
+        return
+    from kdbench.cli.standings_text import lines, of_plan
+
+    for line in lines(of_plan(plan, store), plan.suite.id, plan.suite.protocol.selection, form):
+        say(line)
+    say()
 
 
 def _check_folders(out: Path, options: argparse.Namespace, store: Store, suite: Suite) -> None:

@@ -1,0 +1,162 @@
+"""A suite's standings in words: a table, what cannot be told, and the command that would tell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdbench.cli.durations import duration
+from kdbench.cli.say import many
+from kdbench.errors import UserError, listed, plain
+from kdbench.plan.plan import Plan
+from kdbench.records.store import Record, Store
+from kdbench.stats import aggregate
+from kdbench.stats.drops import MARGIN
+from kdbench.stats.standings import Right, Spread, Standing, Standings, open_comparisons, standings
+
+_SELECTIONS = {"last": "at the last epoch", "best_val": "at the best epoch on validation"}
+
+
+def of_plan(plan: Plan, store: Store) -> Standings:
+    """How the rows of ``plan`` stand by what is recorded of its trials."""
+    keys = {trial.key for trial in plan.trials}
+    records = [record for record in store.read()[0] if record["key"] in keys and record["suite"] == plan.suite.id]
+    return standings(
+        aggregate.cells(records), plan.suite.protocol.selection, _right(store, plan.suite.protocol.selection)
+    )
+
+
+def _right(store: Store, selection: str) -> Right:
+    def right(record: Record) -> NDArray[np.bool_] | None:
+        try:
+            arrays = store.predictions(record)
+            return np.asarray(arrays[f"{selection}_top5"][:, 0] == arrays["labels"])
+        except (UserError, LookupError, ValueError):  # the site names what is damaged
+            return None
+
+    return right
+
+
+def lines(found: Standings, suite: str, selection: str, form: str = "text") -> Iterator[str]:
+    """What ``suite`` came to, as text or as Markdown for a pull request; nothing where no row finished everywhere."""
+    if not found.rows:
+        return
+    marked = form == "markdown"
+    title = _title(found, suite, selection)
+    rows = [_head(found), *(_cells(row, found) for row in found.rows)]
+    yield f"**{_escaped(title)}**" if marked else title
+    yield ""
+    yield from (_markdown(rows) if marked else _columns(rows))
+    notes = list(_notes(found, suite.partition("@")[0]))
+    if notes:
+        yield ""
+    yield from (f"* {_escaped(note)}" if marked else note for note in notes)
+
+
+def _title(found: Standings, suite: str, selection: str) -> str:
+    seeds = sorted({row.n for row in found.rows})
+    counted = many(seeds[0], "seed") if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]} seeds"
+    images = f", {found.images:,} test images" if found.images else ""
+    where = found.pairs[0] if len(found.pairs) == 1 else many(len(found.pairs), "pair")
+    return f"{suite} on {where}: top-1 {_SELECTIONS.get(selection, selection)}, {counted}{images}."
+
+
+def _head(found: Standings) -> list[str]:
+    n = ["n"] if len({row.n for row in found.rows}) > 1 else []
+    return ["rank", "row", *n, "top-1", "gain", "on other images", "cost", "time"]
+
+
+def _cells(row: Standing, found: Standings) -> list[str]:
+    n = [str(row.n)] if len({each.n for each in found.rows}) > 1 else []
+    gain = "the student alone" if row.kind == "baseline" else "–" if row.gain is None else f"{row.gain.mean:+.2f}"
+    half = "" if row.gain is None or row.gain.half is None else f" ± {row.gain.half:.2f}"
+    images = row.gain_on_images
+    return [
+        _place(row, len(found.rows)),
+        f"{row.label}{' (A/A)' if row.kind == 'aa' else ''}",
+        *n,
+        f"{row.top1:.2f}",
+        f"{gain}{half}",
+        "" if images is None or images.half is None else f"± {images.half:.2f}",
+        _times(row.cost) + (" *" if row.efficient and row.cost else ""),
+        "" if row.seconds is None else duration(row.seconds.middle),
+    ]
+
+
+def _place(row: Standing, rows: int) -> str:
+    first, last = row.rank
+    return str(first) if first == last else f"{first}–{last}"
+
+
+def _times(cost: Spread | None) -> str:
+    if cost is None:
+        return ""
+    return f"{cost.middle:.2f}" + (f" ({cost.low:.2f}–{cost.high:.2f})" if cost.high - cost.low >= 0.005 else "")
+
+
+def _columns(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        yield plain("  ".join(word.ljust(width) for word, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _markdown(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    for number, row in enumerate(rows):
+        yield f"| {' | '.join(_escaped(word) for word in row)} |"
+        if number == 0:
+            yield f"|{' :-- |' * len(row)}"
+
+
+def _escaped(word: str) -> str:
+    return "".join(f"\\{letter}" if letter in "\\`*_[]<>|" else letter for letter in plain(word))
+
+
+def _notes(found: Standings, suite: str) -> Iterator[str]:
+    """What a reader should know of the table, and what nothing in it can tell."""
+    yield (
+        "Rows share a rank where neither is shown to be better. Cost: own training time relative to plain cross-entropy, "
+        "median and range; * no row costs as little and is as good."
+    )
+    if found.noise is not None:
+        yield f"Differences of less than {found.noise:.2f} points between two rows are within what chance does."
+    if found.partial:
+        yield f"Not compared, as they lack a pair or have several configurations: {listed(found.partial)}."
+    if found.looks:
+        yield (
+            f"Seeds were added where rows were not told apart, with looks at {', '.join(map(str, found.looks))} seeds; what is "
+            "shown keeps the error of all looks together."
+        )
+    yield from _untold(found, suite)
+
+
+def _untold(found: Standings, suite: str) -> Iterator[str]:
+    seeds = max(row.n for row in found.rows)
+    if seeds == 1:
+        yield (
+            f"One seed says nothing of other seeds, so every row shares every rank; kdbench run --suite {suite} --seeds 3 "
+            "would tell more."
+        )
+        alone = [row.label for row in found.rows if row.mcnemar is not None and row.mcnemar < 0.05]
+        if alone:
+            yield f"On these test images alone, {listed(alone)} differ from the student alone (McNemar, Holm)."
+        return
+    undecided = open_comparisons(found, MARGIN)
+    if undecided:
+        count = sum(1 for _ in undecided)
+        rows = list(dict.fromkeys(label for names in undecided for label in names))
+        most = 4 * seeds
+        yield (
+            f"{seeds} seeds do not tell which is better in {many(count, 'comparison')} of {listed(rows, 8)}; "
+            f"kdbench run --suite {suite} --until-decided {most} adds seeds to these alone."
+        )
+    doubtful = [
+        row.label
+        for row in found.rows
+        if row.gain and row.gain.low is not None and row.gain.high is not None and row.gain.low * row.gain.high > 0
+        and (both := row.gain_on_images) and both.low is not None and both.high is not None and both.low * both.high <= 0
+    ]  # fmt: skip
+    if doubtful:
+        images = f"{found.images:,} test images" if found.images else "these test images"
+        yield f"{images} are too few to say that {listed(doubtful)} gain on other images; more seeds will not change that."
