@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,6 +43,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seeds", type=int, metavar="N", help="the first N seeds instead of the suite's")
     parser.add_argument(
+        "--until-decided",
+        type=int,
+        metavar="N",
+        help="then add seeds, up to N, to the rows that are not told apart, and to no others",
+    )
+    parser.add_argument(
+        "--versus", metavar="ROW", help="with --until-decided: decide only how each row compares with this one"
+    )
+    parser.add_argument(
         "--train-teachers",
         action="store_true",
         help="train the teachers that the suite would import from published weights",
@@ -75,11 +85,21 @@ def main(options: argparse.Namespace) -> int:
         raise UserError(f"--results {store.root} is no folder; name a new one, or one that kdbench run has written.")
     if not options.dry_run:
         _check_folders(out, options, store, suite)
-    plan = make_plan(_request(options, suite), store, machine)
-    say_plan(plan, store, verbose=options.dry_run)
+    request = _request(options, suite)
+
+    def run(request: Request) -> tuple[Plan, int]:
+        plan = make_plan(request, store, machine)
+        say_plan(plan, store, verbose=options.dry_run)
+        return plan, train(plan, store) if plan.missing and not options.dry_run else EXIT_OK
+
+    if request.looks:
+        from kdbench.cli.adaptive import until_decided
+
+        plan, code = until_decided(request, store, run, options.versus)
+    else:
+        plan, code = run(request)
     if options.dry_run:
         return EXIT_OK
-    code = train(plan, store) if plan.missing else EXIT_OK
     if code == EXIT_INTERRUPTED:
         return code
     _say_standings(plan, store, options.summary)
@@ -118,13 +138,20 @@ def _check_folders(out: Path, options: argparse.Namespace, store: Store, suite: 
 
 
 def _request(options: argparse.Namespace, suite: Suite) -> Request:
-    return Request(
+    request = Request(
         suite,
         Selection(tuple(options.pair), tuple(options.method), options.seeds, options.train_teachers),
         data_root(options.data_root),
         download=download_allowed(options.download),
         dry=options.dry_run,
     )
+    if options.until_decided is None:
+        if options.versus is not None:
+            raise UserError("--versus says which comparisons are to be decided; give it with --until-decided N.")
+        return request
+    from kdbench.cli.adaptive import planned_looks
+
+    return replace(request, looks=planned_looks(request, options.until_decided, options.versus))
 
 
 def train(plan: Plan, store: Store) -> int:
@@ -163,5 +190,12 @@ def _record_failures(plan: Plan, store: Store, progress: Progress) -> None:
     for task, event in progress.lost:
         status = "timed_out" if event.get("timed_out") else "crashed"
         for trial in (trial for trial in task.trials if trial.key not in recorded):
-            record = build_record(trial, status, detail=event["text"], warnings=plan.warnings, attempts=task.attempt)
+            record = build_record(
+                trial,
+                status,
+                detail=event["text"],
+                warnings=plan.warnings,
+                attempts=task.attempt,
+                looks=task.looks,
+            )
             store.put(record)

@@ -45,10 +45,11 @@ class Clerk:
 
     def failed(self, trial: Trial, error: BaseException) -> None:
         """Record a trial that could not even be built."""
+        looks = self.task.looks
         if isinstance(error, NotApplicable):
-            record = build_record(trial, "inapplicable", detail=str(error), numerics=self.machine)
+            record = build_record(trial, "inapplicable", detail=str(error), numerics=self.machine, looks=looks)
         else:
-            record = build_record(trial, "crashed", detail=described(error), numerics=self.machine)
+            record = build_record(trial, "crashed", detail=described(error), numerics=self.machine, looks=looks)
         self._put(trial, record)
 
     def ended(self, member: Member, outcome: Outcome, account: Account) -> None:
@@ -75,6 +76,7 @@ class Clerk:
             warnings=self._warnings(member, taught),
             attempts=self.task.attempt,
             resumed=member.resumed,
+            looks=self.task.looks,
             **found,
         )
         if outcome.status == "finished" and self.on_finish is not None:

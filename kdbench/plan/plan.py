@@ -36,13 +36,17 @@ class Machine:
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked for: a selection of a suite on data under ``data_root``. ``dry``: nothing is fetched or written."""
+    """What is asked for: a selection of a suite on data under ``data_root``. ``dry``: nothing is fetched or written.
+
+    ``looks``: the numbers of seeds at which it is decided whether to add some, where that is done at all.
+    """
 
     suite: Suite
     selection: Selection
     data_root: Path
     download: bool = False
     dry: bool = False
+    looks: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -170,6 +174,7 @@ def _tasks(
         device=machine.device,
         warnings=warnings,
         source=source_digest(),
+        looks=request.looks,
     )
     rate = measured_rate(store.read()[0], missing, machine.device) or RATES[machine.device]
     return make_tasks(cohorts(missing), template, rate, machine.slots, max(len(machine.gpus), 1))

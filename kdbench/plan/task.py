@@ -24,7 +24,8 @@ class Task:
 
     ``teacher`` alone: make it ready; with ``trials``: train them under it. ``cores``: slots of a CPU it fills, stepping
     the students of a cohort side by side; ``share``: what of the device's free memory it may plan with; ``plugins``:
-    those whose code it runs, as the plan saw them; ``source``: the digest of kdbench's own, empty where nobody asks.
+    those whose code it runs, as the plan saw them; ``source``: the digest of kdbench's own, empty where nobody asks;
+    ``looks``: what the records say of seeds that are added as needed.
     """
 
     id: str
@@ -46,6 +47,7 @@ class Task:
     cores: int = 1
     share: float = 1.0
     source: str = ""
+    looks: tuple[int, ...] = ()
 
     @property
     def threads(self) -> int:
@@ -69,7 +71,7 @@ class Task:
             raw = json.loads(text)
             for name in ("results", "data_root", "cache"):
                 raw[name] = Path(raw[name])
-            for name in ("warnings", "after"):
+            for name in ("warnings", "after", "looks"):
                 raw[name] = tuple(raw[name])
             raw["plugins"] = tuple(Plugin(**plugin) for plugin in raw["plugins"])
             raw["trials"] = tuple(Trial.from_json(trial) for trial in raw["trials"])

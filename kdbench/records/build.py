@@ -29,6 +29,7 @@ def build_record(
     warnings: Sequence[str] = (),
     attempts: int = 1,
     resumed: int = 0,
+    looks: Sequence[int] = (),
 ) -> Record:
     """A record of ``trial``; whatever did not come to be (the scores of a crash, say) is null."""
     return {
@@ -62,6 +63,7 @@ def build_record(
             threads=trial.protocol.threads,
             attempts=attempts,
             resumed=resumed,
+            looks=looks,
         ),
         "warnings": [_unicode(text)[:LONGEST_TEXT] for text in warnings],
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import platform
 import subprocess
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import cache
 from importlib import metadata
@@ -67,7 +68,13 @@ def packages() -> dict[str, str]:
 
 
 def provenance(
-    *, plugin_sha256: str | None, precision: str, threads: int, attempts: int, resumed: int
+    *,
+    plugin_sha256: str | None,
+    precision: str,
+    threads: int,
+    attempts: int,
+    resumed: int,
+    looks: Sequence[int] = (),
 ) -> dict[str, Any]:
     """The provenance section of a record."""
     sha, dirty = code()
@@ -84,4 +91,5 @@ def provenance(
         "threads": threads,
         "attempts": attempts,
         "resumed": resumed,
+        **({"looks": list(looks)} if looks else {}),
     }
