@@ -13,8 +13,10 @@ from kdbench.errors import UserError, listed, plain
 from kdbench.plan.plan import Plan
 from kdbench.records.store import Record, Store
 from kdbench.stats import aggregate
+from kdbench.stats.aggregate import Spread
 from kdbench.stats.drops import MARGIN
-from kdbench.stats.standings import Right, Spread, Standing, Standings, open_comparisons, standings
+from kdbench.stats.intervals import Interval
+from kdbench.stats.standings import Right, Standing, Standings, open_comparisons, standings
 
 _SELECTIONS = {"last": "at the last epoch", "best_val": "at the best epoch on validation"}
 
@@ -116,8 +118,9 @@ def _escaped(word: str) -> str:
 def _notes(found: Standings, suite: str) -> Iterator[str]:
     """What a reader should know of the table, and what nothing in it can tell."""
     yield (
-        "Rows share a rank where neither is shown to be better. Cost: own training time relative to plain cross-entropy, "
-        "median and range; * no row costs as little and is as good."
+        "Rows share a rank where neither is shown to be better, all comparisons together; each ± is of its row alone. "
+        "Cost: own training time relative to plain cross-entropy, median and range; "
+        "* no row costs as little and is as good."
     )
     if found.noise is not None:
         yield f"Differences of less than {found.noise:.2f} points between two rows are within what chance does."
@@ -125,8 +128,8 @@ def _notes(found: Standings, suite: str) -> Iterator[str]:
         yield f"Not compared, as they lack a pair or have several configurations: {listed(found.partial)}."
     if found.looks:
         yield (
-            f"Seeds were added where rows were not told apart, with looks at {', '.join(map(str, found.looks))} seeds; what is "
-            "shown keeps the error of all looks together."
+            f"Seeds were added where rows were not told apart, with looks at {', '.join(map(str, found.looks))} seeds; "
+            "the ranks keep the error of all looks together."
         )
     yield from _untold(found, suite)
 
@@ -135,8 +138,8 @@ def _untold(found: Standings, suite: str) -> Iterator[str]:
     seeds = max(row.n for row in found.rows)
     if seeds == 1:
         yield (
-            f"One seed says nothing of other seeds, so every row shares every rank; kdbench run --suite {suite} --seeds 3 "
-            "would tell more."
+            "One seed says nothing of other seeds, so all rows share all ranks; "
+            f"kdbench run --suite {suite} --seeds 3 would tell more."
         )
         alone = [row.label for row in found.rows if row.mcnemar is not None and row.mcnemar < 0.05]
         if alone:
@@ -144,19 +147,22 @@ def _untold(found: Standings, suite: str) -> Iterator[str]:
         return
     undecided = open_comparisons(found, MARGIN)
     if undecided:
-        count = sum(1 for _ in undecided)
         rows = list(dict.fromkeys(label for names in undecided for label in names))
-        most = 4 * seeds
-        yield (
-            f"{seeds} seeds do not tell which is better in {many(count, 'comparison')} of {listed(rows, 8)}; "
-            f"kdbench run --suite {suite} --until-decided {most} adds seeds to these alone."
-        )
-    doubtful = [
-        row.label
-        for row in found.rows
-        if row.gain and row.gain.low is not None and row.gain.high is not None and row.gain.low * row.gain.high > 0
-        and (both := row.gain_on_images) and both.low is not None and both.high is not None and both.low * both.high <= 0
-    ]  # fmt: skip
+        text = f"{seeds} seeds do not tell which is better in {many(len(undecided), 'comparison')} of {listed(rows, 8)}"
+        ended = found.looks and seeds >= found.looks[-1]
+        more = f"kdbench run --suite {suite} --until-decided {4 * seeds} adds seeds to these alone"
+        yield f"{text}, and no more were to be trained." if ended else f"{text}; {more}."
+    doubtful = [row.label for row in found.rows if _off_zero(row.gain) and not _off_zero(row.gain_on_images)]
     if doubtful:
         images = f"{found.images:,} test images" if found.images else "these test images"
-        yield f"{images} are too few to say that {listed(doubtful)} gain on other images; more seeds will not change that."
+        yield (
+            f"{images[0].upper()}{images[1:]} are too few to say that {listed(doubtful)} differ from the student alone "
+            "on other images; more seeds will not change that."
+        )
+
+
+def _off_zero(interval: Interval | None) -> bool:
+    """Whether zero lies outside of ``interval``; not, where there is none."""
+    return bool(
+        interval and interval.low is not None and interval.high is not None and interval.low * interval.high > 0
+    )

@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from kdbench.errors import UserError
@@ -15,8 +15,8 @@ from kdbench.records.literature import Literature, Reported
 from kdbench.render import measured
 from kdbench.render.cards import Card, card, newest
 from kdbench.render.measured import Table
-from kdbench.render.verify import Problem, Record
-from kdbench.stats.aggregate import Cell, cells
+from kdbench.render.verify import Problem, Record, Seen
+from kdbench.stats.aggregate import Cell, cells, ranking_selection
 from kdbench.suites import SUITES, Suite, get_suite
 
 #: data set, teacher, student
@@ -31,6 +31,7 @@ class Catalogue:
     problems: Sequence[Problem]
     literature: Literature
     count: int
+    seen: Seen = field(default_factory=Seen)
 
     @cached_property
     def tables(self) -> dict[tuple[str, str, str], Table]:
@@ -41,7 +42,7 @@ class Catalogue:
         reconstructions = frozenset(name for name, c in self.cards.items() if c.reconstruction)
         tables = {}
         for suite, members in by_suite.items():
-            selection = measured.ranking_selection(members)
+            selection = ranking_selection(members)
             groups: dict[tuple[str, str], list[Cell]] = defaultdict(list)
             for cell in members:
                 groups[cell.dataset, cell.pair].append(cell)

@@ -20,7 +20,7 @@ from kdbench.render.address import root_of
 from kdbench.render.catalogue import Catalogue
 from kdbench.render.content import load_content
 from kdbench.render.output import MARKER, replacing
-from kdbench.render.verify import Problem, verify
+from kdbench.render.verify import Problem, Seen, verify
 from kdbench.shipped import shipped
 
 CSP = (
@@ -71,12 +71,14 @@ def gather(store: Store) -> Catalogue:
     except UserError as error:
         unreadable.append(f"The literature is left out: {error}")
     students = [record for record in records if record["label"] != "teacher"]
-    kept, problems = verify(students, store.predictions)
+    seen = Seen()
+    kept, problems = verify(students, store.predictions, seen)
     return Catalogue(
         records=kept,
         problems=[*(Problem(text) for text in unreadable), *problems],
         literature=literature,
         count=len(records),
+        seen=seen,
     )
 
 

@@ -11,12 +11,14 @@ from kdbench.plan.expand import Selection, inapplicable
 from kdbench.render import measured
 from kdbench.render.catalogue import Catalogue, installed_suite, spread
 from kdbench.render.content import outline
-from kdbench.render.measured import Line, Table, Yardstick
+from kdbench.render.measured import Line, Table
 from kdbench.render.plot import Axis, Dot, axis
 from kdbench.render.speeds import Speed, speeds
 from kdbench.stats import aggregate
-from kdbench.stats.aggregate import Record
+from kdbench.stats.across import Across, across
+from kdbench.stats.aggregate import Record, protocol
 from kdbench.stats.intervals import Interval
+from kdbench.stats.standings import Standing, Standings, row_name, standings, whole_rows
 from kdbench.suites import Suite
 
 Column = tuple[str, str]
@@ -24,7 +26,10 @@ Column = tuple[str, str]
 
 @dataclass(frozen=True)
 class Row:
-    """One row of the suite over its pairs. ``covered`` counts pairs with a gain (the student alone: a score)."""
+    """One row of the suite over its pairs. ``covered`` counts pairs with a gain (the student alone: a score).
+
+    ``standing``: how it stands among the rows that cover every pair; None where it does not.
+    """
 
     label: str
     method: str
@@ -34,6 +39,7 @@ class Row:
     gain: Interval | None
     covered: int
     badges: tuple[tuple[str, str], ...]
+    standing: Standing | None = None
     dot: Dot | None = None
 
 
@@ -47,7 +53,8 @@ class SuiteView:
     tables: tuple[Table, ...]
     rows: tuple[Row, ...]
     axis: Axis
-    yardsticks: tuple[Yardstick, ...]
+    standings: Standings
+    across: Across | None
     speeds: tuple[Speed, ...]
     protocol: tuple[tuple[str, list[tuple[str, list[str]]]], ...]
     outline: str
@@ -81,8 +88,12 @@ def suite_view(catalogue: Catalogue, name: str) -> SuiteView:
     tables = tuple(catalogue.tables_of(name))
     records = [r for r in catalogue.records if r["suite"] == name]
     lines = [line for table in tables for line in table.lines]
+    cells = [line.cell for line in lines]
     selection = tables[0].selection
-    rows = _rows(tables, selection)
+    found = standings(cells, selection, catalogue.seen.right(selection))
+    alone = next((row.label for row in found.rows if row.kind == "baseline"), None)
+    whole = {row.label: whole_rows(cells)[0][row.label] for row in found.rows}
+    rows = _rows(tables, selection, {row.label: row for row in found.rows})
     shared = axis([row.gain for row in rows if row.gain], 0.0)
     notes: dict[str, list[str]] = defaultdict(list)
     for line in lines:
@@ -97,7 +108,8 @@ def suite_view(catalogue: Catalogue, name: str) -> SuiteView:
         tables=tables,
         rows=tuple(dataclasses.replace(r, dot=shared.dot(r.gain, r.kind)) if r.gain else r for r in rows),
         axis=shared,
-        yardsticks=tuple(y for t in tables for y in measured.yardsticks([line.cell for line in t.lines], selection)),
+        standings=found,
+        across=across(whole, selection, alone),
         speeds=tuple(speeds(records)),
         protocol=tuple(_protocol(lines)),
         outline=suite_outline(tables),
@@ -121,12 +133,12 @@ def _inapplicable(
 
 def suite_outline(tables: Sequence[Table]) -> str:
     """The commonest protocol of ``tables`` in one line."""
-    texts = Counter(outline(measured.protocol(line.cell)) for table in tables for line in table.lines)
+    texts = Counter(outline(protocol(line.cell)) for table in tables for line in table.lines)
     first, *others = (text for text, _ in texts.most_common())
     return f"{first}; {len(others)} more for some pairs" if others else first
 
 
-def _rows(tables: Sequence[Table], selection: str) -> list[Row]:
+def _rows(tables: Sequence[Table], selection: str, standing: Mapping[str, Standing]) -> list[Row]:
     places: dict[tuple[str, str], dict[Column, list[Line]]] = defaultdict(lambda: defaultdict(list))
     for table in tables:
         for line in table.lines:
@@ -141,6 +153,7 @@ def _rows(tables: Sequence[Table], selection: str) -> list[Row]:
             if len(only) == 1 and only[0].gain and (base := aggregate.baseline(only[0].cell, cells[column]))
         ]
         alone = first.kind == "baseline"
+        stands = standing.get(row_name(first.cell))
         rows.append(
             Row(
                 label=label,
@@ -148,8 +161,13 @@ def _rows(tables: Sequence[Table], selection: str) -> list[Row]:
                 evidence=evidence,
                 kind=first.kind,
                 lines=dict(lines),
-                gain=None if alone else aggregate.mean_gain(against, "top1", selection),
+                gain=None
+                if alone
+                else stands.gain
+                if stands and stands.gain
+                else aggregate.mean_gain(against, "top1", selection),
                 covered=sum(any(line.top1 for line in group) for group in lines.values()) if alone else len(against),
+                standing=stands,
                 badges=tuple(dict.fromkeys(b for group in lines.values() for line in group for b in line.badges)),
             )
         )

@@ -31,11 +31,29 @@ class Problem:
     suite: str | None = None
 
 
-def verify(records: Iterable[Record], predictions: Callable[[Record], Arrays]) -> tuple[list[Record], list[Problem]]:
+class Seen:
+    """On which test images the networks of verified records are right, kept as their predictions pass by."""
+
+    def __init__(self) -> None:
+        self._right: dict[tuple[str, str], NDArray[np.bool_]] = {}
+
+    def keep(self, record: Record, arrays: Arrays) -> None:
+        for selection in SELECTIONS:
+            if record["scores"].get(selection) is not None:
+                right = arrays[f"{selection}_top5"][:, 0] == arrays["labels"]
+                self._right[record["predictions"]["sha256"], selection] = np.asarray(right)
+
+    def right(self, selection: str) -> Callable[[Record], NDArray[np.bool_] | None]:
+        return lambda record: self._right.get(((record["predictions"] or {}).get("sha256", ""), selection))
+
+
+def verify(
+    records: Iterable[Record], predictions: Callable[[Record], Arrays], seen: Seen | None = None
+) -> tuple[list[Record], list[Problem]]:
     """The records whose scores their predictions bear out, those scores recomputed, and a Problem for each other one.
 
     ``predictions`` returns the arrays of a record's file or raises UserError. Trials that did not finish pass as they
-    are; so do contributed records without predictions.
+    are; so do contributed records without predictions. ``seen`` keeps what it needs of the others' predictions.
     """
     kept: list[tuple[Record, str | None]] = []
     problems: list[Problem] = []
@@ -49,6 +67,8 @@ def verify(records: Iterable[Record], predictions: Callable[[Record], Arrays]) -
             else:
                 arrays = predictions(record)
                 kept.append((_recomputed(record, arrays), _digest(arrays.get("labels"))))
+                if seen is not None:
+                    seen.keep(record, arrays)
         except UserError as error:
             problems.append(Problem(f"{name(record)}: {error}", record["suite"]))
     return _same_labels(kept, problems), problems

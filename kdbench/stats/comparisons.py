@@ -36,7 +36,7 @@ class Comparisons:
 
     def halves(self, level: float = 0.95) -> Floats:
         """Half the width of each difference's own interval; infinite where there is no telling."""
-        return t_quantiles(self.df, level) * self.error
+        return np.where(self.df > 0, t_quantiles(self.df, level) * self.error, np.inf)
 
     def within(self, margin: float, alpha: float = 0.05) -> NDArray[np.bool_]:
         """Which differences are shown to be less than ``margin``, each by two one-sided tests (Schuirmann 1987)."""
@@ -91,8 +91,7 @@ def _summary(gaps: Floats, rows: int) -> tuple[Ints, Floats, Floats, Floats]:
     # Differences share rows: R rows on n seeds leave (R - 1)(n - 1) degrees of freedom, however many pairs they make.
     most = float((rows - 1) * max(n.max(initial=0) - 1, 0))
     spread, df = moderated(variance, own, common(variance, own), most)
-    df = np.where(n > 0, df, 0.0)
-    return n, np.where(n > 0, mean, np.nan), np.sqrt(spread / np.maximum(n, 1)), df
+    return n, np.where(n > 0, mean, np.nan), np.sqrt(spread / np.maximum(n, 1)), np.where(n > 0, df, 0.0)
 
 
 def mcnemar(right: ArrayLike, other: ArrayLike) -> float:

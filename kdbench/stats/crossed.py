@@ -1,10 +1,10 @@
 """Seeds and test images as two sources of error.
 
 A difference of two methods would be another one under other seeds, and another one on other test images. Every seed
-meets every image, so what they add to its variance is estimated by a two-way analysis of variance with one observation a
-cell (Searle, Casella and McCulloch, "Variance Components", 1992, section 4.3): the mean of n seeds and K images has the
-variance (MS_seeds + MS_images - MS_rest) / nK. A bootstrap that draws both counts the rest three times (Owen, Ann. Appl.
-Stat. 1, 2007), which at three seeds makes it far too wide.
+meets every image, so what they add to its variance is estimated by a two-way analysis of variance with one observation
+a cell (Searle, Casella and McCulloch, "Variance Components", 1992, section 4.3): the mean of n seeds and K images has
+the variance (MS_seeds + MS_images - MS_rest) / nK. A bootstrap that draws both counts the rest three times (Owen, Ann.
+Appl. Stat. 1, 2007), which at three seeds makes it far too wide.
 """
 
 from __future__ import annotations

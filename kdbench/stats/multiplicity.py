@@ -80,7 +80,7 @@ def bounds(level: float, looks: tuple[int, ...]) -> tuple[float, ...]:
 
 
 def _crossing(bound: float, grid: Floats, weights: Floats, step: float) -> float:
-    """The chance that an estimate that is at ``grid`` with ``weights`` is beyond ``bound``, to either side, a step on."""
+    """The chance that an estimate at ``grid``, with ``weights``, is beyond ``bound`` to either side a ``step`` on."""
     from scipy.special import ndtr
 
     return float(weights @ (ndtr((grid - bound) / step) + ndtr((-bound - grid) / step)))

@@ -16,8 +16,8 @@ FEWEST_PAIRS = 6
 def rank_intervals(better: ArrayLike) -> list[tuple[int, int]]:
     """The first and the last place that each row may have, given which rows are shown to be ``better`` [row, than].
 
-    One more than the rows shown to be better, and as many as are not shown to be worse (Al Mohamad, Goeman and van Zwet,
-    Biometrics 78, 2022). All intervals together are right as often as all comparisons are.
+    One more than the rows shown to be better, and as many as are not shown to be worse (Al Mohamad, Goeman and van
+    Zwet, Biometrics 78, 2022). All intervals together are right as often as all comparisons are.
     """
     shown = np.asarray(better, bool)
     return [(1 + int(above), len(shown) - int(below)) for above, below in zip(shown.sum(0), shown.sum(1), strict=True)]
@@ -30,7 +30,7 @@ def wins(scores: ArrayLike) -> Floats:
     """
     table = np.asarray(scores, float)
     gaps = table[:, None] - table[None]
-    found = ((gaps > 0) + (gaps == 0) / 2).sum(axis=2).astype(float)
+    found = np.asarray(((gaps > 0) + (gaps == 0) / 2).sum(axis=2), float)
     np.fill_diagonal(found, 0.0)
     return found
 
@@ -60,7 +60,7 @@ def critical_difference(rows: int, pairs: int, level: float = LEVEL) -> float:
 
 
 def cliques(mean_places: ArrayLike, difference: float) -> list[tuple[int, ...]]:
-    """The largest groups of rows whose mean places all lie less than ``difference`` apart, best first, of two or more."""
+    """The largest groups, of two rows or more, whose mean places all lie less than ``difference`` apart; best first."""
     values = np.asarray(mean_places, float)
     order = np.argsort(values, kind="stable")
     ends = [int(np.searchsorted(values[order], values[row] + difference)) for row in order]

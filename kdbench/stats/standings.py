@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdbench.stats import aggregate
-from kdbench.stats.aggregate import Cell
+from kdbench.stats.aggregate import Cell, Spread
 from kdbench.stats.comparisons import Comparisons, compare, mcnemar
 from kdbench.stats.crossed import crossed_interval
 from kdbench.stats.intervals import Interval
@@ -23,15 +23,6 @@ from kdbench.stats.ranks import rank_intervals
 Floats = NDArray[np.float64]
 #: Which test images a record's network is right on, at the selection; None where that is not known.
 Right = Callable[[Any], NDArray[np.bool_] | None]
-
-
-@dataclass(frozen=True)
-class Spread:
-    """The median of a few values, and between which they lie."""
-
-    middle: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -60,14 +51,15 @@ class Standing:
 class Standings:
     """The rows that cover every pair, best mean first, as ``comparisons`` has them; and the labels of the others.
 
-    ``noise``: half the width of the interval of an A/A difference, which is zero in truth, or of a usual one; None
-    where one seed is all there is.
+    ``twins``: each A/A row, the row it repeats and their difference. ``noise``: half the width of the interval of such
+    a difference, which is zero in truth, or of a usual one; None where one seed is all there is.
     """
 
     rows: tuple[Standing, ...]
     partial: tuple[str, ...]
     pairs: tuple[str, ...]
     comparisons: Comparisons
+    twins: tuple[tuple[str, str, Interval], ...]
     noise: float | None
     images: int | None
     looks: tuple[int, ...]
@@ -75,18 +67,13 @@ class Standings:
 
 def standings(cells: Sequence[Cell], selection: str, right: Right = lambda record: None) -> Standings:
     """The standings of ``cells``, which belong to one suite."""
-    pairs = tuple(sorted({cell.pair for cell in cells}))
-    rows: dict[str, dict[str, Cell]] = {}
-    for label, places in _rows(cells).items():
-        if all(len(places.get(pair, ())) == 1 for pair in pairs):
-            rows[label] = {pair: places[pair][0] for pair in pairs}
-    partial = tuple(sorted(_rows(cells).keys() - rows.keys()))
+    rows, partial = whole_rows(cells)
     scores = {label: _scores(row, selection) for label, row in rows.items()}
     labels = sorted((label for label in rows if scores[label]), key=lambda name: (-_mean(scores[name]), name))
     seeds = sorted({seed for label in labels for seed in scores[label]})
-    table = np.array([[scores[label].get(seed, np.nan) for seed in seeds] for label in labels]).reshape(len(labels), -1)
+    table = np.array([[scores[label].get(seed, np.nan) for seed in seeds] for label in labels], float)
     looks = max((looks_of(cell) for label in labels for cell in rows[label].values()), key=len, default=())
-    found = compare(table, looks)
+    found = compare(table.reshape(len(labels), len(seeds)), looks)
     alone = _alone(rows, labels, cells)
     images = {label: _images(rows[label], right) for label in labels}
     ranks = rank_intervals(found.better)
@@ -94,13 +81,15 @@ def standings(cells: Sequence[Cell], selection: str, right: Right = lambda recor
         _standing(number, label, rows[label], scores[label], ranks[number], _Beside(found, labels, alone, images))
         for number, label in enumerate(labels)
     ]
+    twins = _twins(found, rows, labels, cells)
     counts = {len(next(iter(seen.values()))) for seen in images.values() if seen}
     return Standings(
         rows=tuple(_marked(made)),
         partial=partial,
-        pairs=pairs,
+        pairs=tuple(sorted({cell.pair for cell in cells})),
         comparisons=found,
-        noise=_noise(found, rows, labels, cells),
+        twins=tuple(twins),
+        noise=_noise(found, twins),
         images=counts.pop() if len(counts) == 1 else None,
         looks=looks,
     )
@@ -112,12 +101,23 @@ def looks_of(cell: Cell) -> tuple[int, ...]:
     return max(found, key=lambda looks: (len(looks), looks), default=())
 
 
-def _rows(cells: Iterable[Cell]) -> dict[str, dict[str, list[Cell]]]:
+def whole_rows(cells: Iterable[Cell]) -> tuple[dict[str, dict[str, Cell]], tuple[str, ...]]:
+    """The cells of each row by pair, where it has one on every pair, and the names of the other rows."""
     found: dict[str, dict[str, list[Cell]]] = defaultdict(lambda: defaultdict(list))
     for cell in cells:
-        name = cell.label if cell.evidence == "measured" else f"{cell.label} ({cell.evidence})"
-        found[name][cell.pair].append(cell)
-    return found
+        found[row_name(cell)][cell.pair].append(cell)
+    pairs = sorted({pair for places in found.values() for pair in places})
+    whole = {
+        name: {pair: places[pair][0] for pair in pairs}
+        for name, places in found.items()
+        if all(len(places.get(pair, ())) == 1 for pair in pairs)
+    }
+    return whole, tuple(sorted(found.keys() - whole.keys()))
+
+
+def row_name(cell: Cell) -> str:
+    """What the row of ``cell`` is called among all rows: someone else's records are a row of their own."""
+    return cell.label if cell.evidence == "measured" else f"{cell.label} ({cell.evidence})"
 
 
 def _scores(row: Mapping[str, Cell], selection: str) -> dict[int, float]:
@@ -154,7 +154,7 @@ def _images(row: Mapping[str, Cell], right: Right) -> dict[int, Floats]:
 
 @dataclass(frozen=True)
 class _Beside:
-    """What a row stands beside: all comparisons, the labels in their order, the student alone, what rows were right on."""
+    """What a row stands beside: all comparisons, the labels in order, the student alone, what rows were right on."""
 
     comparisons: Comparisons
     labels: Sequence[str]
@@ -180,8 +180,8 @@ def _standing(
         rank=rank,
         gain=gain,
         gain_on_images=on_images,
-        cost=spread(row.values(), "ratio_to_ce"),
-        seconds=spread(row.values(), "seconds"),
+        cost=aggregate.cost(row.values(), "ratio_to_ce"),
+        seconds=aggregate.cost(row.values(), "seconds"),
         efficient=False,
         mcnemar=p,
     )
@@ -194,15 +194,13 @@ def _gain(number: int, label: str, beside: _Beside) -> tuple[Interval | None, In
     n = int(found.n[at])
     if not n:
         return None, None, None
-    mean = float(found.difference[at]) * (1 if number < other else -1)
+    gain = _interval(found, at, 1 if number < other else -1)
     mine, theirs = beside.images[label], beside.images[beside.alone]
     common = [seed for seed in mine if seed in theirs and len(mine[seed]) == len(theirs[seed])]
     if n == 1 or not found.df[at] > 0:
         alone = common and len(common) == 1 and {*np.unique(mine[common[0]])} <= {0.0, 1.0}
         p = mcnemar(mine[common[0]] > 0, theirs[common[0]] > 0) if alone else None
-        return Interval(n, mean), None, p
-    half = float(found.halves()[at])
-    gain = Interval(n, mean, mean - half, mean + half)
+        return gain, None, p
     if len(common) != n:
         return gain, None, None
     gaps = 100 * np.array([mine[seed] - theirs[seed] for seed in common])
@@ -212,11 +210,11 @@ def _gain(number: int, label: str, beside: _Beside) -> tuple[Interval | None, In
 
 def _marked(rows: Sequence[Standing]) -> list[Standing]:
     """``rows`` with Holm's p-values in the place of single ones, and with those marked that are on the Pareto front."""
-    tested = [row for row in rows if row.mcnemar is not None]
-    adjusted = dict(zip((row.label for row in tested), holm([row.mcnemar for row in tested]), strict=True))
-    costed = [row for row in rows if row.cost is not None and row.kind != "aa"]
-    best = front([row.cost.middle for row in costed if row.cost], [row.top1 for row in costed]) if costed else []
-    efficient = {row.label for row, on in zip(costed, best, strict=True) if on}
+    p = {row.label: row.mcnemar for row in rows if row.mcnemar is not None}
+    adjusted = dict(zip(p, holm(list(p.values())), strict=True))
+    costs = {row.label: (row.cost.middle, row.top1) for row in rows if row.cost is not None and row.kind != "aa"}
+    best = front(*zip(*costs.values(), strict=True)) if costs else ()
+    efficient = {label for label, on in zip(costs, best, strict=True) if on}
     return [
         replace(
             row,
@@ -227,28 +225,28 @@ def _marked(rows: Sequence[Standing]) -> list[Standing]:
     ]
 
 
-def _noise(
+def _twins(
     found: Comparisons, rows: Mapping[str, Mapping[str, Cell]], labels: Sequence[str], cells: Sequence[Cell]
-) -> float | None:
-    halves = found.halves()
-    known = [float(half) for half in halves if np.isfinite(half)]
-    of_twins = []
-    for label in labels:
+) -> list[tuple[str, str, Interval]]:
+    made = []
+    for number, label in enumerate(labels):
         twin = aggregate.doubled(next(iter(rows[label].values())), cells)
-        if twin is not None and twin.label in labels:
-            of_twins.append(float(halves[found.of(labels.index(label), labels.index(twin.label))]))
-    of_twins = [half for half in of_twins if np.isfinite(half)]
-    return median(of_twins or known) if known else None
+        if twin is not None and row_name(twin) in labels:
+            other = labels.index(row_name(twin))
+            at, sign = found.of(number, other), 1 if number < other else -1
+            made.append((label, row_name(twin), _interval(found, at, sign)))
+    return made
 
 
-def spread(cells: Iterable[Cell], name: str) -> Spread | None:
-    """The median and the range of one field of the records' ``cost`` over finished trials; None when none has it.
+def _interval(found: Comparisons, at: int, sign: int) -> Interval:
+    n, mean, half = int(found.n[at]), sign * float(found.difference[at]), float(found.halves()[at])
+    return Interval(n, mean, mean - half, mean + half) if np.isfinite(half) else Interval(n, mean)
 
-    Not a mean: what disturbs a timing makes it longer, now and then by a lot.
-    """
-    values: list[Any] = [record["cost"].get(name) for cell in cells for record in cell.finished if record["cost"]]
-    known = [float(value) for value in values if value is not None]
-    return Spread(median(known), min(known), max(known)) if known else None
+
+def _noise(found: Comparisons, twins: Sequence[tuple[str, str, Interval]]) -> float | None:
+    halves = [twin[2].half for twin in twins] or [float(half) for half in found.halves()]
+    known = [half for half in halves if half is not None and np.isfinite(half)]
+    return median(known) if known else None
 
 
 def open_comparisons(found: Standings, margin: float, versus: str | None = None) -> list[tuple[str, str]]:
