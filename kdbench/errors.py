@@ -8,8 +8,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 EXIT_OK = 0
+EXIT_REGRESSION = 1
 EXIT_USAGE = 2
 EXIT_INCOMPLETE = 3
+EXIT_INCONCLUSIVE = 4
+EXIT_INCOMPARABLE = 5
 EXIT_INTERRUPTED = 130
 
 #: What a terminal obeys and a reader does not want: window titles and the like, colours and cursor moves, the rest.
@@ -95,6 +98,12 @@ class UnknownName(UserError):
         nearest = ", ".join(other for folded in near for other in spelt[folded])
         hint = f"the nearest are {nearest}" if near else f"known are {listed(names)}"
         super().__init__(f"There is no {noun} named {shown(name)}; {hint if names else 'none is registered'}.")
+
+
+class NoBaseline(UserError):
+    """Nothing to compare with."""
+
+    exit_code = EXIT_INCOMPLETE
 
 
 class NotApplicable(UserError):

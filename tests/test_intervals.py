@@ -154,9 +154,11 @@ def test_mean_gain_averages_pairs_within_a_seed():
     assert mean_gain([]) is None
 
 
-def test_mean_cost_ignores_what_is_missing():
-    (cell,) = cells([_record(seed=0), _record(seed=1, cost=None), _record(seed=2, cost={"ratio_to_ce": 2.5})])
-    assert aggregate.mean_cost(cell, "ratio_to_ce") == 2.0
+def test_a_cost_is_a_median_with_its_range_whatever_one_trial_met():
+    costs = [{"ratio_to_ce": ratio} for ratio in (1.0, 1.01, 6.2)]
+    records = [_record(seed=seed, cost=cost) for seed, cost in enumerate([*costs, None, {"ratio_to_ce": None}])]
+    assert aggregate.cost(cells(records), "ratio_to_ce") == aggregate.Spread(1.01, 1.0, 6.2)
+    assert aggregate.cost(cells(records[3:]), "ratio_to_ce") is None
 
 
 @given(st.lists(st.floats(-1, 1), min_size=2, max_size=20, unique=True), st.floats(0.01, 1))

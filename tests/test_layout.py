@@ -21,7 +21,7 @@ FLOORS = (
     ("train",),
     ("teachers",),
     ("plan",),
-    ("schedule", "jobs", "render"),
+    ("schedule", "jobs", "render", "regress"),
     ("worker", "cli", "plugin"),
 )
 LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}

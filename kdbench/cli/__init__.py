@@ -17,6 +17,8 @@ COMMANDS = {
     "run": "train what a suite asks for and is not recorded yet, then build the site",
     "site": "build the leaderboard from results files",
     "results": "check results folders, put them together, take them away",
+    "regress": "say of each row whether its accuracy dropped below that of a baseline",
+    "baseline": "freeze a suite's records as what later trainings are compared with",
     "list": "list suites, methods, models, data sets or pairs",
     "show": "show what is known of a method, a suite, a data set, a model or a pair",
     "check-method": "say whether a method keeps the contract, and what it costs",

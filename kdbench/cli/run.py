@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdbench import environment
 from kdbench.cli.durations import seconds
+from kdbench.cli.machine import add_machine_arguments
 from kdbench.cli.plan_text import say_plan
 from kdbench.cli.say import many, outlive_readers, say
 from kdbench.cli.site import SITE
@@ -22,6 +24,9 @@ from kdbench.records import Store
 from kdbench.schedule.devices import find_machine
 from kdbench.shipped import shipped
 from kdbench.suites import Suite, get_suite
+
+#: The forms of the table that a run ends with.
+FORMS = ("text", "markdown", "none")
 
 if TYPE_CHECKING:
     from kdbench.cli.progress import Progress
@@ -57,15 +62,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seeds", type=int, metavar="N", help="the first N seeds instead of the suite's")
     parser.add_argument(
+        "--until-decided",
+        type=int,
+        metavar="N",
+        help="then add seeds, up to N, to the rows that are not told apart, and to no others",
+    )
+    parser.add_argument(
+        "--versus", metavar="ROW", help="with --until-decided: decide only how each row compares with this one"
+    )
+    parser.add_argument(
         "--train-teachers",
         action="store_true",
         help="train the teachers that the suite would import from published weights",
-    )
-    parser.add_argument(
-        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: cuda where there is one"
-    )
-    parser.add_argument(
-        "--slots", type=int, metavar="N", help="workers at a time; default: one a device, or one a CPU core"
     )
     parser.add_argument(
         "--baseline",
@@ -82,12 +90,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--results", default="results", metavar="DIR", help="the results folder (default: results)")
     parser.add_argument("--out", metavar="DIR", help=f"where the site is built (default: {SITE})")
+    add_machine_arguments(parser)
     parser.add_argument(
-        "--data-root", metavar="DIR", help="the folder of data sets and weights (default: $KDBENCH_DATA)"
-    )
-    parser.add_argument("--download", action="store_true", help="fetch a missing data set from its official source")
-    parser.add_argument(
-        "--plugin", action="append", default=[], metavar="FILE", help="load a plugin file; may be given again"
+        "--summary",
+        choices=FORMS,
+        default="text",
+        help="how the table is printed that a run ends with (default: text; markdown: for a pull request)",
     )
     parser.add_argument(
         "--dry-run", action="store_true", help="print the plan and its estimated cost, and train nothing"
@@ -110,18 +118,29 @@ def main(options: argparse.Namespace) -> int:
         raise UserError(f"--results {store.root} is no folder; name a new one, or one that kdbench run has written.")
     if not options.dry_run:
         _check_folders(out, options, store, suites)
-    plan = make_plan(_request(options, suites), store, machine)
-    say_plan(plan, store, verbose=options.dry_run)
+    request = _request(options, suites)
+
+    def run(request: Request) -> tuple[Plan, int]:
+        plan = make_plan(request, store, machine)
+        say_plan(plan, store, verbose=options.dry_run)
+        return plan, train(plan, store) if plan.missing and not options.dry_run else EXIT_OK
+
+    if request.looks:
+        from kdbench.cli.adaptive import until_decided
+
+        plan, code = until_decided(request, store, run, options.versus)
+    else:
+        plan, code = run(request)
     if options.dry_run:
         return EXIT_OK
-    code = _train(plan, store) if plan.missing else EXIT_OK
     if code == EXIT_INTERRUPTED:
         return code
+    list_trials(plan.trials, store)  # what another run has recorded meanwhile, for a suite of its own
+    _say_standings(plan, store, options.summary)
     diverged = diverged_trials(plan.trials, store)
     if diverged:
         say(f"{len(diverged)} of these trials diverged; they stay on the record and are not tried again.")
         code = EXIT_INCOMPLETE
-    list_trials(plan.trials, store)  # what another run has recorded meanwhile, for a suite of its own
     before = None if options.out or plan.missing or plan.listed or plan.adopted else first_page(out)
     if before:
         say(f"Open {before}, which was built before; kdbench site --results {store.root} builds it anew.")
@@ -130,6 +149,18 @@ def main(options: argparse.Namespace) -> int:
 
     build_and_say(store.root, out, data_root(options.data_root))
     return code
+
+
+def _say_standings(plan: Plan, store: Store, form: str) -> None:
+    """Say how the rows of each suite of ``plan`` stand, and what cannot be told of them yet."""
+    if form == "none":
+        return
+    from kdbench.cli.standings_text import lines, of_plan
+
+    for suite, found in of_plan(plan, store):
+        for line in lines(found, suite.id, suite.protocol.selection, form):
+            say(line)
+        say()
 
 
 def _check_folders(out: Path, options: argparse.Namespace, store: Store, suites: Sequence[Suite]) -> None:
@@ -142,7 +173,7 @@ def _check_folders(out: Path, options: argparse.Namespace, store: Store, suites:
 
 
 def _request(options: argparse.Namespace, suites: tuple[Suite, ...]) -> Request:
-    return Request(
+    request = Request(
         suites,
         Selection(tuple(options.pair), tuple(options.method), options.seeds, options.train_teachers),
         data_root(options.data_root),
@@ -152,6 +183,13 @@ def _request(options: argparse.Namespace, suites: tuple[Suite, ...]) -> Request:
         within=None if options.land_within is None else seconds(options.land_within, "--land-within"),
         again=tuple(options.again),
     )
+    if options.until_decided is None:
+        if options.versus is not None:
+            raise UserError("--versus says which comparisons are to be decided; give it with --until-decided N.")
+        return request
+    from kdbench.cli.adaptive import planned_looks
+
+    return replace(request, looks=planned_looks(request, options.until_decided, options.versus))
 
 
 def _baseline(name: str) -> Path:
@@ -161,7 +199,7 @@ def _baseline(name: str) -> Path:
     return folder
 
 
-def _train(plan: Plan, store: Store) -> int:
+def train(plan: Plan, store: Store) -> int:
     """Run the plan's tasks and record what became of every trial."""
     from kdbench.cli.manifest import finish_run, start_run
     from kdbench.cli.progress import make_progress
@@ -204,5 +242,6 @@ def _record_failures(plan: Plan, store: Store, progress: Progress) -> None:
                 plugins=task.plugins,
                 warnings=task.warnings,
                 attempts=task.attempt,
+                looks=task.looks,
             )
             store.put(record)

@@ -47,12 +47,15 @@ class Clerk:
 
     def failed(self, trial: Trial, error: BaseException) -> None:
         """Record a trial that could not even be built."""
+        looks = self.task.looks
         if isinstance(error, NotApplicable):
             status, detail = "inapplicable", str(error)
         else:
             status, detail = "crashed", described(error)
         plugins = planned(foreign(trial))
-        self._put(trial, build_record(trial, status, detail=detail, numerics=self.machine, plugins=plugins))
+        self._put(
+            trial, build_record(trial, status, detail=detail, numerics=self.machine, plugins=plugins, looks=looks)
+        )
 
     def ended(self, member: Member, outcome: Outcome, account: Account) -> None:
         """Record how ``member`` ended; a finished one of whose network no account can be given has crashed."""
@@ -79,6 +82,7 @@ class Clerk:
             plugins=planned(foreign(member.trial)),
             attempts=self.task.attempt,
             resumed=member.resumed,
+            looks=self.task.looks,
             **found,
         )
         if outcome.status == "finished" and self.on_finish is not None:

@@ -53,6 +53,7 @@ class Request:
     baselines: tuple[Store, ...] = ()
     within: float | None = None
     again: tuple[str, ...] = ()
+    looks: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -238,6 +239,7 @@ def _tasks(
         device=machine.device,
         source=source_digest(),
         within=request.within,
+        looks=request.looks,
     )
     rate = measured_rate(store.read()[0], missing, machine.device) or RATES[machine.device]
     made = landing(cohorts(missing), rate, request.within)

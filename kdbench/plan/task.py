@@ -29,6 +29,7 @@ class Task:
     ``within``: seconds in which a cohort is to leave its records.
     ``again``: the keys of trials that are trained though they are recorded, with how many endings are.
     ``graphs``: whether steps are CUDA graphs, of which bits are not to depend and no plan asks for (benchmarks/gpu.py).
+    ``looks``: what the records say of seeds that are added as needed.
     """
 
     id: str
@@ -53,6 +54,7 @@ class Task:
     within: float | None = None
     again: Mapping[str, int] = field(default_factory=dict)
     graphs: bool = False
+    looks: tuple[int, ...] = ()
 
     @property
     def threads(self) -> int:
@@ -76,7 +78,7 @@ class Task:
             raw = json.loads(text)
             for name in ("results", "data_root", "cache"):
                 raw[name] = Path(raw[name])
-            for name in ("warnings", "after"):
+            for name in ("warnings", "after", "looks"):
                 raw[name] = tuple(raw[name])
             raw["plugins"] = tuple(Plugin(**plugin) for plugin in raw["plugins"])
             raw["trials"] = tuple(Trial.from_json(trial) for trial in raw["trials"])

@@ -108,6 +108,7 @@ def _teacher_task(teacher: Teacher, student: Trial, template: Task, rate: float,
         after=(after,) if after else (),
         cost=0.0 if ready else teacher_seconds(teacher, student.dataset, student.data_digest, rate),
         plugins=planned(foreign_teacher(teacher, student.dataset)),
+        looks=(),
     )
 
 

@@ -31,6 +31,7 @@ def build_record(
     warnings: Sequence[str] = (),
     attempts: int = 1,
     resumed: int = 0,
+    looks: Sequence[int] = (),
 ) -> Record:
     """A record of ``trial``, which ran the code of ``plugins``; what did not come to be (a crash's scores) is null."""
     return {
@@ -65,6 +66,7 @@ def build_record(
             threads=trial.protocol.threads,
             attempts=attempts,
             resumed=resumed,
+            looks=looks,
         ),
         "warnings": [_unicode(text)[:LONGEST_TEXT] for text in warnings],
     }

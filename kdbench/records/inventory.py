@@ -18,7 +18,7 @@ from kdbench.records.protocols import agreeing
 from kdbench.records.results import fold, placed
 from kdbench.records.scored import Scorer
 from kdbench.records.store import Store
-from kdbench.records.verify import Problem, problem, verify
+from kdbench.records.verify import Problem, Seen, problem, verify
 
 Record = Mapping[str, Any]
 
@@ -39,13 +39,15 @@ class Inventory:
     results: list[Record]
     rows: list[Record]
     problems: list[Problem]
+    #: On which test images the networks of ``records`` are right.
+    seen: Seen
 
 
 def take_inventory(store: Store) -> Inventory:
     """What ``store`` holds; what is damaged or false is set apart, and the rest is used."""
-    reader = _Reader(store)
+    reader, seen = _Reader(store), Seen()
     with Memory() as memory, _without_collecting():
-        kept, problems = verify(reader.records(memory), Scorer(store, memory))
+        kept, problems = verify(reader.records(memory), Scorer(store, memory), seen)
     results, contradictions = fold(kept)
     listings, damaged = store.listings()
     rows, strangers = agreeing(placed(results, listings))
@@ -55,7 +57,7 @@ def take_inventory(store: Store) -> Inventory:
         *problems,
         *(problem(record, f"{text}; it is left out.") for record, text in (*contradictions, *strangers)),
     ]
-    return Inventory(reader.count, kept, results, rows, problems)
+    return Inventory(reader.count, kept, results, rows, problems, seen)
 
 
 @contextmanager
@@ -68,6 +70,12 @@ def _without_collecting() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
+
+
+def measured_rows(store: Store) -> tuple[list[Record], list[str]]:
+    """What was measured here, wherever a suite shows it, and a sentence for each record and file that is left out."""
+    found = take_inventory(store)
+    return [row for row in found.rows if row["evidence"] == "measured"], [each.text for each in found.problems]
 
 
 class _Reader:

@@ -76,6 +76,7 @@ def provenance(
     threads: int,
     attempts: int,
     resumed: int,
+    looks: Sequence[int] = (),
 ) -> dict[str, Any]:
     """The provenance section of a record."""
     sha, dirty = code()
@@ -96,4 +97,5 @@ def provenance(
         "threads": threads,
         "attempts": attempts,
         "resumed": resumed,
+        **({"looks": list(looks)} if looks else {}),
     }

@@ -38,10 +38,38 @@ class Problem:
 
 @dataclass(frozen=True)
 class Scored:
-    """What a prediction file says: the scores of each selection that it has, and its test labels' digest."""
+    """What a prediction file of N ``images`` says: the scores of each selection that it has, its test labels' digest.
+
+    ``right``: for each selection, on which images its most probable class is the true one, as packed bits in hex.
+    """
 
     scores: Mapping[str, Mapping[str, float]]
     labels: str
+    images: int
+    right: Mapping[str, str]
+
+
+class Seen:
+    """On which test images the networks of verified records are right, kept as their predictions pass by."""
+
+    def __init__(self) -> None:
+        self._right: dict[tuple[str, str], tuple[int, bytes]] = {}
+
+    def keep(self, record: Record, found: Scored) -> None:
+        for selection, bits in found.right.items():
+            self._right[record["predictions"]["sha256"], selection] = found.images, bytes.fromhex(bits)
+
+    def right(self, selection: str) -> Callable[[Record], NDArray[np.bool_] | None]:
+        """A function from a record to whether its network at ``selection`` is right on each image [N], where known."""
+
+        def of(record: Record) -> NDArray[np.bool_] | None:
+            known = self._right.get(((record["predictions"] or {}).get("sha256", ""), selection))
+            if known is None:
+                return None
+            images, bits = known
+            return np.unpackbits(np.frombuffer(bits, np.uint8), count=images).astype(bool)
+
+        return of
 
 
 def score(arrays: Arrays) -> Scored:
@@ -52,14 +80,17 @@ def score(arrays: Arrays) -> Scored:
     if not selections:
         raise UserError("its prediction file has no scores of any epoch; it is left out.")
     scores = {selection: score_predictions(arrays, selection) for selection in selections}
-    return Scored(scores, labels_digest(arrays["labels"]))
+    right = {name: np.packbits(arrays[f"{name}_top5"][:, 0] == arrays["labels"]).tobytes().hex() for name in selections}
+    return Scored(scores, labels_digest(arrays["labels"]), len(arrays["labels"]), right)
 
 
-def verify(records: Iterable[Record], scored: Callable[[Record], Scored]) -> tuple[list[Record], list[Problem]]:
+def verify(
+    records: Iterable[Record], scored: Callable[[Record], Scored], seen: Seen | None = None
+) -> tuple[list[Record], list[Problem]]:
     """The records whose scores their predictions bear out, those scores recomputed, and a Problem for each other one.
 
     ``scored`` returns what a record's file says or raises UserError. Trials that did not finish pass as they are; so do
-    contributed records without predictions.
+    contributed records without predictions. ``seen`` keeps what it needs of the others' predictions.
     """
     kept: list[tuple[Record, str | None]] = []
     problems: list[Problem] = []
@@ -71,6 +102,8 @@ def verify(records: Iterable[Record], scored: Callable[[Record], Scored]) -> tup
             else:
                 found = scored(record)
                 kept.append((_recomputed(record, found), found.labels))
+                if seen is not None:
+                    seen.keep(record, found)
         except UserError as error:
             problems.append(problem(record, error))
     return _true_labels(kept, problems), problems

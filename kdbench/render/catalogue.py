@@ -6,16 +6,16 @@ import hashlib
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from kdbench.methods import METHODS
 from kdbench.records.literature import Literature, Reported
-from kdbench.records.verify import Problem, Record
+from kdbench.records.verify import Problem, Record, Seen
 from kdbench.render import measured
 from kdbench.render.cards import Card, card, newest
 from kdbench.render.measured import Table
-from kdbench.stats.aggregate import Cell, cells
+from kdbench.stats.aggregate import Cell, cells, ranking_selection
 
 #: data set, teacher, student
 PairName = tuple[str, str, str]
@@ -32,6 +32,7 @@ class Catalogue:
     problems: Sequence[Problem]
     literature: Literature
     count: int
+    seen: Seen = field(default_factory=Seen)
 
     @cached_property
     def measured(self) -> list[Record]:
@@ -46,7 +47,7 @@ class Catalogue:
         reconstructions = frozenset(name for name, c in self.cards.items() if c.reconstruction)
         tables = {}
         for suite, members in by_suite.items():
-            selection = measured.ranking_selection(members)
+            selection = ranking_selection(members)
             groups: dict[tuple[str, str], list[Cell]] = defaultdict(list)
             for cell in members:
                 groups[cell.dataset, cell.pair].append(cell)

@@ -11,7 +11,7 @@ from typing import Any
 
 from kdbench.render.plot import Axis, Dot, axis
 from kdbench.stats import aggregate
-from kdbench.stats.aggregate import SELECTIONS, Cell
+from kdbench.stats.aggregate import SELECTIONS, Cell, Spread, leading, protocol
 from kdbench.stats.intervals import Interval
 
 METRICS = ("top5", "nll", "ece", "agreement")
@@ -26,7 +26,7 @@ class Line:
     gain: Interval | None
     others: Mapping[str, Interval | None]
     metrics: Mapping[str, Interval | None]
-    cost: float | None
+    cost: Spread | None
     kind: str
     badges: tuple[tuple[str, str], ...]
     notes: tuple[str, ...]
@@ -54,31 +54,6 @@ class Table:
     def others(self) -> list[str]:
         """The further selections that at least one line has."""
         return [s for s in SELECTIONS if s != self.selection and any(line.others[s] for line in self.every)]
-
-
-@dataclass(frozen=True)
-class Yardstick:
-    """An A/A row against the row it repeats: whatever they differ by is chance."""
-
-    cell: Cell
-    twin: Cell
-    difference: Interval
-
-
-def ranking_selection(cells: Iterable[Cell]) -> str:
-    """The selection that the cells' protocols name, if they agree on a fair one; else ``last``."""
-    return "best_val" if all(protocol(cell).get("selection") == "best_val" for cell in leading(cells)) else "last"
-
-
-def leading(cells: Iterable[Cell]) -> list[Cell]:
-    """The measured ones of ``cells``, which alone decide what all are set against; the others where there are none."""
-    found = list(cells)
-    return [cell for cell in found if cell.measured] or found
-
-
-def protocol(cell: Cell) -> Mapping[str, Any]:
-    found = json.loads(cell.setting).get("protocol")
-    return found if isinstance(found, dict) else {}
 
 
 def table(cells: Sequence[Cell], selection: str, reconstructions: frozenset[str]) -> Table:
@@ -109,7 +84,7 @@ def _line(
         gain=None if base is None else aggregate.difference(cell, base, "top1", selection),
         others={s: aggregate.summary(cell, "top1", s) for s in SELECTIONS if s != selection},
         metrics={metric: aggregate.summary(cell, metric, selection) for metric in METRICS},
-        cost=aggregate.mean_cost(cell, "ratio_to_ce"),
+        cost=aggregate.cost([cell], "ratio_to_ce"),
         kind=kind,
         badges=tuple(_badges(cell, cells, reconstructions)),
         notes=tuple(_notes(cell)),
@@ -183,14 +158,3 @@ def flatten(value: Any, prefix: str = "") -> dict[str, str]:
             out.update(flatten(inner, f"{prefix}.{name}" if prefix else str(name)))
         return out
     return {prefix: value if isinstance(value, str) else json.dumps(value)}
-
-
-def yardsticks(cells: Sequence[Cell], selection: str) -> list[Yardstick]:
-    """Every A/A row of ``cells`` with the row it repeats and their mean difference."""
-    out = []
-    for cell in cells:
-        twin = aggregate.doubled(cell, cells)
-        gap = None if twin is None else aggregate.difference(cell, twin, "top1", selection)
-        if twin is not None and gap is not None:
-            out.append(Yardstick(cell, twin, gap))
-    return out

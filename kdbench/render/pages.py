@@ -14,7 +14,7 @@ from kdbench.render.catalogue import Catalogue, PairName, split
 from kdbench.render.content import Content
 from kdbench.render.plot import HEIGHT, WIDTH
 from kdbench.render.suiteview import SuiteView, suite_view
-from kdbench.stats.aggregate import NO_TEACHER
+from kdbench.stats.aggregate import NO_TEACHER, Spread
 from kdbench.stats.intervals import Interval
 
 
@@ -149,9 +149,9 @@ def rate(value: float | None) -> str:
     return number(value, 0 if value is None or value >= 100 else 1 if value >= 10 else 2)
 
 
-def sort_value(value: Interval | float | None) -> str:
+def sort_value(value: Interval | Spread | float | None) -> str:
     """What the page's script sorts by; empty sorts last."""
-    mean = value.mean if isinstance(value, Interval) else value
+    mean = value.mean if isinstance(value, Interval) else value.middle if isinstance(value, Spread) else value
     return "" if mean is None or not math.isfinite(mean) else f"{mean:.6g}"
 
 

@@ -72,7 +72,7 @@ def gather(store: Store) -> Catalogue:
     except UserError as error:
         problems.append(Problem(f"The literature is left out: {error}"))
     students = [record for record in found.rows if record["label"] != TEACHER]
-    return Catalogue(records=students, problems=problems, literature=literature, count=found.count)
+    return Catalogue(records=students, problems=problems, literature=literature, count=found.count, seen=found.seen)
 
 
 def _write(folder: Path, catalogue: Catalogue, shared: Mapping[str, Any]) -> int:

@@ -11,12 +11,14 @@ from kdbench.plan.expand import Selection, inapplicable
 from kdbench.render import measured
 from kdbench.render.catalogue import Catalogue, spread
 from kdbench.render.content import outline
-from kdbench.render.measured import Line, Table, Yardstick
+from kdbench.render.measured import Line, Table
 from kdbench.render.plot import Axis, Dot, axis
 from kdbench.render.speeds import Speed, speeds
 from kdbench.stats import aggregate
-from kdbench.stats.aggregate import Record
+from kdbench.stats.across import Across, across
+from kdbench.stats.aggregate import Record, protocol
 from kdbench.stats.intervals import Interval
+from kdbench.stats.standings import Standing, Standings, row_name, standings, whole_rows
 from kdbench.suites import Suite, installed_suite
 
 Column = tuple[str, str]
@@ -24,7 +26,10 @@ Column = tuple[str, str]
 
 @dataclass(frozen=True)
 class Row:
-    """One row of the suite over its pairs. ``covered`` counts pairs with a gain (the student alone: a score)."""
+    """One row of the suite over its pairs. ``covered`` counts pairs with a gain (the student alone: a score).
+
+    ``standing``: how it stands among the rows that cover every pair; None where it does not.
+    """
 
     label: str
     method: str
@@ -34,6 +39,7 @@ class Row:
     gain: Interval | None
     covered: int
     badges: tuple[tuple[str, str], ...]
+    standing: Standing | None = None
     dot: Dot | None = None
 
 
@@ -51,7 +57,8 @@ class SuiteView:
     rows: tuple[Row, ...]
     contributed: tuple[Row, ...]
     axis: Axis
-    yardsticks: tuple[Yardstick, ...]
+    standings: Standings
+    across: Across | None
     speeds: tuple[Speed, ...]
     protocol: tuple[tuple[str, list[tuple[str, list[str]]]], ...]
     outline: str
@@ -87,7 +94,11 @@ def suite_view(catalogue: Catalogue, name: str) -> SuiteView:
     every = [line for table in tables for line in table.every]
     lines = [line for line in every if line.cell.measured] or every
     selection = tables[0].selection
-    rows = rows_of(tables, selection)
+    cells = [line.cell for line in lines if line.cell.measured]
+    found = standings(cells, selection, catalogue.seen.right(selection))
+    alone = next((row.label for row in found.rows if row.kind == "baseline"), None)
+    whole = {row.label: whole_rows(cells)[0][row.label] for row in found.rows}
+    rows = rows_of(tables, selection, {row.label: row for row in found.rows})
     ours = [row for row in rows if row.evidence == "measured"]
     shared = axis([row.gain for row in ours if row.gain], 0.0)
     notes: dict[str, list[str]] = defaultdict(list)
@@ -104,7 +115,8 @@ def suite_view(catalogue: Catalogue, name: str) -> SuiteView:
         rows=tuple(dataclasses.replace(r, dot=shared.dot(r.gain, r.kind)) if r.gain else r for r in ours),
         contributed=tuple(row for row in rows if row.evidence != "measured"),
         axis=shared,
-        yardsticks=tuple(y for t in tables for y in measured.yardsticks([line.cell for line in t.lines], selection)),
+        standings=found,
+        across=across(whole, selection, alone),
         speeds=tuple(speeds(records)),
         protocol=tuple(_protocol(lines)),
         outline=suite_outline(lines),
@@ -128,13 +140,13 @@ def _inapplicable(
 
 def suite_outline(lines: Sequence[Line]) -> str:
     """The commonest protocol of ``lines`` in one line."""
-    texts = Counter(outline(measured.protocol(line.cell)) for line in lines)
+    texts = Counter(outline(protocol(line.cell)) for line in lines)
     first, *others = (text for text, _ in texts.most_common())
     return f"{first}; {len(others)} more for some pairs" if others else first
 
 
-def rows_of(tables: Sequence[Table], selection: str) -> list[Row]:
-    """The rows of ``tables``, best mean gain first."""
+def rows_of(tables: Sequence[Table], selection: str, standing: Mapping[str, Standing] | None = None) -> list[Row]:
+    """The rows of ``tables``, best mean gain first, and how those that were measured stand."""
     places: dict[tuple[str, str], dict[Column, list[Line]]] = defaultdict(lambda: defaultdict(list))
     for table in tables:
         for line in table.every:
@@ -149,6 +161,7 @@ def rows_of(tables: Sequence[Table], selection: str) -> list[Row]:
             if len(only) == 1 and only[0].gain and (base := aggregate.baseline(only[0].cell, cells[column]))
         ]
         alone = first.kind == "baseline"
+        stands = (standing or {}).get(row_name(first.cell)) if first.cell.measured else None
         rows.append(
             Row(
                 label=label,
@@ -156,8 +169,13 @@ def rows_of(tables: Sequence[Table], selection: str) -> list[Row]:
                 evidence=evidence,
                 kind=first.kind,
                 lines=dict(lines),
-                gain=None if alone else aggregate.mean_gain(against, "top1", selection),
+                gain=None
+                if alone
+                else stands.gain
+                if stands and stands.gain
+                else aggregate.mean_gain(against, "top1", selection),
                 covered=sum(any(line.top1 for line in group) for group in lines.values()) if alone else len(against),
+                standing=stands,
                 badges=tuple(dict.fromkeys(b for group in lines.values() for line in group for b in line.badges)),
             )
         )

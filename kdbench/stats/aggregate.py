@@ -7,6 +7,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 from kdbench.stats.intervals import Interval, t_interval
@@ -144,10 +145,23 @@ def summary(cell: Cell, metric: str = "top1", selection: str = "last") -> Interv
     return t_interval(values.values()) if values else None
 
 
-def mean_cost(cell: Cell, name: str) -> float | None:
-    """Mean of one field of the records' ``cost`` over finished trials; None when none has it."""
-    values = [r["cost"][name] for r in cell.finished if r["cost"] and r["cost"].get(name) is not None]
-    return sum(values) / len(values) if values else None
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """The median of a few values, and between which they lie."""
+
+    middle: float
+    low: float
+    high: float
+
+
+def cost(cells: Iterable[Cell], name: str) -> Spread | None:
+    """Median and range of one field of the records' ``cost`` over finished trials; None when none has it.
+
+    No mean: whatever disturbs a timing makes it longer, now and then by a lot.
+    """
+    found = (r["cost"].get(name) for cell in cells for r in cell.finished if r["cost"])
+    values = [float(value) for value in found if value is not None]
+    return Spread(median(values), min(values), max(values)) if values else None
 
 
 def differences(cell: Cell, other: Cell, metric: str = "top1", selection: str = "last") -> dict[int, float]:
@@ -178,6 +192,23 @@ def difference(cell: Cell, other: Cell, metric: str = "top1", selection: str = "
     """Mean of the seed-by-seed differences and its 95 % interval; None when no seed is common."""
     values = differences(cell, other, metric, selection)
     return t_interval(values.values()) if values else None
+
+
+def ranking_selection(cells: Iterable[Cell]) -> str:
+    """The selection that the cells' protocols name, if they agree on a fair one; else ``last``."""
+    return "best_val" if all(protocol(cell).get("selection") == "best_val" for cell in leading(cells)) else "last"
+
+
+def leading(cells: Iterable[Cell]) -> list[Cell]:
+    """The measured ones of ``cells``, which alone decide what all are set against; the others where there are none."""
+    found = list(cells)
+    return [cell for cell in found if cell.measured] or found
+
+
+def protocol(cell: Cell) -> Mapping[str, Any]:
+    """What of the protocol the cell's records say."""
+    found = json.loads(cell.setting).get("protocol")
+    return found if isinstance(found, dict) else {}
 
 
 def baseline(cell: Cell, among: Iterable[Cell]) -> Cell | None:

@@ -7,6 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
 
 @dataclass(frozen=True, slots=True)
 class Interval:
@@ -24,12 +27,29 @@ class Interval:
 
 
 @cache
-def t_quantile(df: int, level: float) -> float:
+def t_quantile(df: float, level: float) -> float:
     """The t with probability ``level`` inside (-t, t) under Student's distribution with ``df`` degrees of freedom."""
     # scipy.special, not scipy.stats: the same function at a third of the import time, and only when a page needs it.
     from scipy.special import stdtrit
 
     return float(stdtrit(df, (1 + level) / 2))
+
+
+def t_quantiles(df: ArrayLike, level: float) -> NDArray[np.float64]:
+    """t_quantile of each of ``df``; infinite where there are none, and the normal distribution's where they are."""
+    from scipy.special import ndtri, stdtrit
+
+    d = np.asarray(df, float)
+    found = stdtrit(np.where((d > 0) & np.isfinite(d), d, 1.0), (1 + level) / 2)
+    return np.where(d <= 0, np.inf, np.where(np.isinf(d), ndtri((1 + level) / 2), found))
+
+
+def t_tails(t: ArrayLike, df: ArrayLike) -> NDArray[np.float64]:
+    """The probability of a value further from 0 than each of ``t``; infinitely many degrees of freedom are normal."""
+    from scipy.special import ndtr, stdtr
+
+    away, d = np.broadcast_arrays(-np.abs(np.asarray(t, float)), np.asarray(df, float))
+    return np.asarray(2 * np.where(np.isinf(d), ndtr(away), stdtr(np.where(np.isinf(d), 1.0, d), away)))
 
 
 def t_interval(values: Iterable[float], level: float = 0.95) -> Interval:

@@ -1,0 +1,209 @@
+"""``kdbench regress NEW --against BASELINE``: whether a change cost accuracy."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections import defaultdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kdbench.cli.machine import add_machine_arguments
+from kdbench.cli.say import complain
+from kdbench.errors import (
+    EXIT_INCOMPARABLE,
+    EXIT_INCOMPLETE,
+    EXIT_INCONCLUSIVE,
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    EXIT_REGRESSION,
+    NoBaseline,
+    UserError,
+)
+from kdbench.folders import write_atomically
+from kdbench.records.store import Store
+from kdbench.regress.baseline import Baseline, from_records, read
+from kdbench.regress.judge import Judgement, Verdict, judge
+from kdbench.regress.report import ENDINGS, FORMATS
+from kdbench.regress.side import Place, sides
+from kdbench.stats.aggregate import NO_TEACHER
+from kdbench.stats.drops import FIRST, MARGIN
+
+if TYPE_CHECKING:
+    from kdbench.suites import Suite
+
+#: The exit code of the worst verdict, the worst first.
+CODES = (
+    (Verdict.FAIL, EXIT_REGRESSION),
+    (Verdict.INCOMPARABLE, EXIT_INCOMPARABLE),
+    (Verdict.MISSING, EXIT_INCOMPLETE),
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("new", metavar="NEW", help="the results folder of the change")
+    parser.add_argument(
+        "--against",
+        required=True,
+        metavar="BASELINE",
+        help="a frozen baseline, or the results folder before the change",
+    )
+    parser.add_argument("--suite", help="which suite, where BASELINE is a results folder with several")
+    parser.add_argument(
+        "--margin", type=float, default=MARGIN, metavar="POINTS", help=f"the drop that matters (default: {MARGIN})"
+    )
+    parser.add_argument("--strict", action="store_true", help="exit with 4 where a verdict is open")
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        default=FIRST,
+        metavar="N",
+        help=f"seeds of a row that --run trains first (default: {FIRST})",
+    )
+    parser.add_argument(
+        "--run", action="store_true", help="train what is missing, then the seeds that should decide what is open"
+    )
+    parser.add_argument(
+        "--format",
+        choices=tuple(FORMATS),
+        help="how the verdicts are printed (default: text; github where GITHUB_ACTIONS is set)",
+    )
+    parser.add_argument(
+        "--write",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="also write them to a file; its ending says how: .txt, .md, .json or .xml (JUnit); may be given again",
+    )
+    add_machine_arguments(parser)
+
+
+def main(options: argparse.Namespace) -> int:
+    if not 0 < options.margin <= 100:
+        raise UserError(f"--margin is a drop in points of accuracy, above 0 and at most 100, not {options.margin:g}.")
+    files = [(path, _format_of(path)) for path in map(Path, options.write)]
+    baseline = _baseline(Path(options.against), options.suite)
+    judgement, interrupted = _judged(options, baseline)
+    for path, form in files:
+        write_atomically(path, f"{FORMATS[form](judgement)}\n".encode())
+    form = options.format or ("github" if os.environ.get("GITHUB_ACTIONS") == "true" else "text")
+    _show(judgement, form)
+    if interrupted:
+        return EXIT_INTERRUPTED
+    return next((code for verdict, code in CODES if judgement.of(verdict)), _open_code(judgement, options.strict))
+
+
+def _open_code(judgement: Judgement, strict: bool) -> int:
+    return EXIT_INCONCLUSIVE if strict and judgement.of(Verdict.INCONCLUSIVE) else EXIT_OK
+
+
+def _format_of(path: Path) -> str:
+    if path.suffix not in ENDINGS:
+        raise UserError(f"--write {path}: its ending says what is written; use one of {', '.join(ENDINGS)}.")
+    return ENDINGS[path.suffix]
+
+
+def _baseline(path: Path, suite: str | None) -> Baseline:
+    if path.is_dir():
+        baseline, problems = from_records(path, suite or "")
+        for problem in problems:
+            complain(problem)
+    elif path.exists():
+        baseline = read(path)
+        if suite and suite not in (baseline.suite, baseline.suite.partition("@")[0]):
+            raise UserError(f"{path} is a baseline of {baseline.suite}, not of {suite}; leave out --suite.")
+    else:
+        raise NoBaseline(f"There is no baseline at {path}; kdbench baseline freeze SUITE --out {path} writes one.")
+    if not baseline.sides:
+        raise NoBaseline(f"{path} has no finished trial to compare with; run the suite before the change.")
+    return baseline
+
+
+def _judged(options: argparse.Namespace, baseline: Baseline) -> tuple[Judgement, bool]:
+    """The judgement, after what ``--run`` trains for it, and whether that was interrupted."""
+    root = Path(options.new)
+    if not options.run and not root.is_dir():
+        raise UserError(f"There is no results folder at {root}; name one that kdbench run has written, or add --run.")
+    if options.run:
+        first = {place: options.seeds for place in baseline.sides}
+        if _train(options, baseline.suite, root, first) == EXIT_INTERRUPTED:
+            return _look(root, baseline, options.margin), True
+        judgement = _look(root, baseline, options.margin)
+        if _train(options, baseline.suite, root, _deciding(judgement)) == EXIT_INTERRUPTED:
+            return judgement, True
+    return _look(root, baseline, options.margin, complaining=True), False
+
+
+def _look(root: Path, baseline: Baseline, margin: float, complaining: bool = False) -> Judgement:
+    records, problems = measured_rows(Store(root))
+    for problem in problems if complaining else ():
+        complain(problem)
+    return judge(baseline.suite, str(baseline.where), baseline.sides, sides(records, baseline.suite), margin)
+
+
+def _deciding(judgement: Judgement) -> dict[Place, int]:
+    """How many seeds should decide each open cell, where new ones alone can and it has been looked at once only."""
+    first = min((cell.new[1] for cell in judgement.cells if cell.new and cell.needed is not None), default=0)
+    return {
+        cell.place: cell.needed[1]
+        for cell in judgement.of(Verdict.INCONCLUSIVE)
+        if cell.needed and cell.old and cell.needed[0] == cell.old[1] and cell.new and cell.new[1] == first
+    }
+
+
+def _train(options: argparse.Namespace, suite_id: str, root: Path, wanted: dict[Place, int]) -> int:
+    """Train the first so many seeds of each cell that is ``wanted``, those that are recorded left out."""
+    from kdbench import environment
+    from kdbench.cli.plan_text import say_plan
+    from kdbench.cli.run import train
+    from kdbench.cli.say import outlive_readers
+    from kdbench.data import data_root, download_allowed
+    from kdbench.plan.expand import Selection
+    from kdbench.plan.plan import Request, make_plan
+    from kdbench.plugins import load_plugins
+    from kdbench.schedule.devices import find_machine
+    from kdbench.suites import get_suite
+
+    environment.check()
+    load_plugins(options.plugin)
+    outlive_readers()
+    suite = get_suite(suite_id)
+    store = Store(root)
+    store.check_writable([suite.id])
+    store.tidy()
+    machine = find_machine(options.device, options.slots, suite.protocol.threads)
+    groups: dict[tuple[str, int], list[str]] = defaultdict(list)
+    for (pair, label), seeds in wanted.items():
+        groups[pair, seeds].append(label)
+    code = EXIT_OK
+    for (pair, seeds), labels in groups.items():
+        selection = Selection((_pair_of(suite, pair),), tuple(labels), seeds)
+        folder, download = data_root(options.data_root), download_allowed(options.download)
+        plan = make_plan(Request((suite,), selection, folder, download), store, machine)
+        if plan.missing:
+            say_plan(plan, store, verbose=False)
+            code = max(code, train(plan, store))
+        if code == EXIT_INTERRUPTED:
+            break
+    return code
+
+
+def _pair_of(suite: Suite, pair: str) -> str:
+    """The pair of ``suite`` that trains what a record has under ``pair``: of a student alone, any with that student."""
+    teacher, _, student = pair.partition(":")
+    if teacher != NO_TEACHER:
+        return pair
+    return next((each.name for each in suite.pairs if each.name.partition(":")[2] == student), pair)
+
+
+def _show(judgement: Judgement, form: str) -> None:
+    """Print the verdicts; under GitHub Actions both annotations and text, and Markdown for the summary of the step."""
+    if form != "github":
+        print(FORMATS[form](judgement))
+        return
+    for name in ("github", "text"):
+        if shown := FORMATS[name](judgement):
+            print(shown)
+    if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
+        with Path(summary).open("a", encoding="utf-8") as stream:
+            stream.write(f"{FORMATS['markdown'](judgement)}\n\n")

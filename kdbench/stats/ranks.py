@@ -1,0 +1,68 @@
+"""Places in a table, from what was shown and not from the order of means; and ranks over many pairs."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from kdbench.stats.multiplicity import LEVEL
+
+Floats = NDArray[np.float64]
+
+#: With fewer pairs than these no test of ranks can tell any two rows apart.
+FEWEST_PAIRS = 6
+
+
+def rank_intervals(better: ArrayLike) -> list[tuple[int, int]]:
+    """The first and the last place that each row may have, given which rows are shown to be ``better`` [row, than].
+
+    One more than the rows shown to be better, and as many as are not shown to be worse (Al Mohamad, Goeman and van
+    Zwet, Biometrics 78, 2022). All intervals together are right as often as all comparisons are.
+    """
+    shown = np.asarray(better, bool)
+    return [(1 + int(above), len(shown) - int(below)) for above, below in zip(shown.sum(0), shown.sum(1), strict=True)]
+
+
+def wins(scores: ArrayLike) -> Floats:
+    """[rows, rows]: on how many pairs the row's score is above the column's, an equal one counting a half.
+
+    ``scores`` are [rows, pairs], nan where a row has none.
+    """
+    table = np.asarray(scores, float)
+    gaps = table[:, None] - table[None]
+    found = np.asarray(((gaps > 0) + (gaps == 0) / 2).sum(axis=2), float)
+    np.fill_diagonal(found, 0.0)
+    return found
+
+
+def places(scores: ArrayLike) -> Floats:
+    """Each row's place on each pair, 1 for the best, the mean of their places for equal ones; of [..., rows, pairs]."""
+    table = np.asarray(scores, float)
+    above = (table[..., None, :, :] > table[..., :, None, :]).sum(axis=-2)
+    same = (table[..., None, :, :] == table[..., :, None, :]).sum(axis=-2)
+    return np.asarray(1 + above + (same - 1) / 2, float)
+
+
+def borda(scores: ArrayLike) -> Floats:
+    """Each row's mean place over the pairs of ``scores`` [..., rows, pairs]: Borda's count, as a rank."""
+    return np.asarray(places(scores).mean(axis=-1), float)
+
+
+def critical_difference(rows: int, pairs: int, level: float = LEVEL) -> float:
+    """How far mean places over ``pairs`` lie apart where chance alone seldom moves any two of ``rows`` as far.
+
+    The test of Nemenyi as Demsar, J. Mach. Learn. Res. 7, 2006, section 3.2.2 has it.
+    """
+    from scipy.stats import studentized_range
+
+    quantile = float(studentized_range.ppf(1 - level, rows, np.inf)) / np.sqrt(2)
+    return float(quantile * np.sqrt(rows * (rows + 1) / (6 * pairs)))
+
+
+def cliques(mean_places: ArrayLike, difference: float) -> list[tuple[int, ...]]:
+    """The largest groups, of two rows or more, whose mean places all lie less than ``difference`` apart; best first."""
+    values = np.asarray(mean_places, float)
+    order = np.argsort(values, kind="stable")
+    ends = [int(np.searchsorted(values[order], values[row] + difference)) for row in order]
+    starts = [start for start, _ in enumerate(ends) if start == 0 or ends[start] > ends[start - 1]]
+    return [tuple(int(row) for row in order[start : ends[start]]) for start in starts if ends[start] - start > 1]

@@ -1,0 +1,264 @@
+"""A suite's rows beside one another: who is shown to be better, what is gained over the student alone, at what cost."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import median
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdbench.stats import aggregate
+from kdbench.stats.aggregate import Cell, Spread
+from kdbench.stats.comparisons import Comparisons, compare, mcnemar
+from kdbench.stats.crossed import crossed_interval
+from kdbench.stats.intervals import Interval
+from kdbench.stats.multiplicity import holm
+from kdbench.stats.profiles import front
+from kdbench.stats.ranks import rank_intervals
+
+Floats = NDArray[np.float64]
+#: Which test images a record's network is right on, at the selection; None where that is not known.
+Right = Callable[[Any], NDArray[np.bool_] | None]
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A row over all pairs of a table. ``rank``: the first and the last place that it may have among the compared rows.
+
+    ``gain`` over the student alone speaks of other seeds, ``gain_on_images`` of other seeds and other test images.
+    ``efficient``: no row costs as little and gains as much. ``mcnemar`` is there where one seed is all there is: the
+    adjusted p-value of this network being right as often as the student alone on these images.
+    """
+
+    label: str
+    kind: str
+    n: int
+    top1: float
+    rank: tuple[int, int]
+    gain: Interval | None
+    gain_on_images: Interval | None
+    cost: Spread | None
+    seconds: Spread | None
+    efficient: bool
+    mcnemar: float | None = None
+
+
+@dataclass(frozen=True)
+class Standings:
+    """The rows that cover every pair, best mean first, as ``comparisons`` has them; and the labels of the others.
+
+    ``twins``: each A/A row, the row it repeats and their difference. ``noise``: half the width of the interval of such
+    a difference, which is zero in truth, or of a usual one; None where one seed is all there is.
+    """
+
+    rows: tuple[Standing, ...]
+    partial: tuple[str, ...]
+    pairs: tuple[str, ...]
+    comparisons: Comparisons
+    twins: tuple[tuple[str, str, Interval], ...]
+    noise: float | None
+    images: int | None
+    looks: tuple[int, ...]
+
+
+def standings(cells: Sequence[Cell], selection: str, right: Right = lambda record: None) -> Standings:
+    """The standings of ``cells``, which belong to one suite."""
+    rows, partial = whole_rows(cells)
+    scores = {label: _scores(row, selection) for label, row in rows.items()}
+    labels = sorted((label for label in rows if scores[label]), key=lambda name: (-_mean(scores[name]), name))
+    seeds = sorted({seed for label in labels for seed in scores[label]})
+    table = np.array([[scores[label].get(seed, np.nan) for seed in seeds] for label in labels], float)
+    looks = max((looks_of(cell) for label in labels for cell in rows[label].values()), key=len, default=())
+    found = compare(table.reshape(len(labels), len(seeds)), looks)
+    alone = _alone(rows, labels, cells)
+    images = {label: _images(rows[label], right) for label in labels}
+    ranks = rank_intervals(found.better)
+    made = [
+        _standing(number, label, rows[label], scores[label], ranks[number], _Beside(found, labels, alone, images))
+        for number, label in enumerate(labels)
+    ]
+    twins = _twins(found, rows, labels, cells)
+    counts = {len(next(iter(seen.values()))) for seen in images.values() if seen}
+    return Standings(
+        rows=tuple(_marked(made)),
+        partial=partial,
+        pairs=tuple(sorted({cell.pair for cell in cells})),
+        comparisons=found,
+        twins=tuple(twins),
+        noise=_noise(found, twins),
+        images=counts.pop() if len(counts) == 1 else None,
+        looks=looks,
+    )
+
+
+def looks_of(cell: Cell) -> tuple[int, ...]:
+    """The numbers of seeds at which it was decided whether to add some, as its records say; empty without that."""
+    found = (tuple(record["provenance"].get("looks") or ()) for record in cell.records if record.get("provenance"))
+    return max(found, key=lambda looks: (len(looks), looks), default=())
+
+
+def whole_rows(cells: Iterable[Cell]) -> tuple[dict[str, dict[str, Cell]], tuple[str, ...]]:
+    """The cells of each row by pair, where it has one on every pair, and the names of the other rows."""
+    found: dict[str, dict[str, list[Cell]]] = defaultdict(lambda: defaultdict(list))
+    for cell in cells:
+        found[row_name(cell)][cell.pair].append(cell)
+    pairs = sorted({pair for places in found.values() for pair in places})
+    whole = {
+        name: {pair: places[pair][0] for pair in pairs}
+        for name, places in found.items()
+        if all(len(places.get(pair, ())) == 1 for pair in pairs)
+    }
+    return whole, tuple(sorted(found.keys() - whole.keys()))
+
+
+def row_name(cell: Cell) -> str:
+    """What the row of ``cell`` is called among all rows: someone else's records are a row of their own."""
+    return cell.label if cell.evidence == "measured" else f"{cell.label} ({cell.evidence})"
+
+
+def _scores(row: Mapping[str, Cell], selection: str) -> dict[int, float]:
+    """The mean over pairs of each seed that every pair has."""
+    by_pair = [aggregate.by_seed(cell, "top1", selection) for cell in row.values()]
+    common = set.intersection(*(set(found) for found in by_pair))
+    return {seed: sum(found[seed] for found in by_pair) / len(by_pair) for seed in sorted(common)}
+
+
+def _mean(values: Mapping[int, float]) -> float:
+    return sum(values.values()) / len(values)
+
+
+def _alone(rows: Mapping[str, Mapping[str, Cell]], labels: Sequence[str], cells: Sequence[Cell]) -> str | None:
+    """The row of the student alone that most others are compared with."""
+    for label in labels:
+        first = next(iter(rows[label].values()))
+        if first.method == "ce" and first.stream == 0 and aggregate.baseline(first, cells) is None:
+            return label
+    return None
+
+
+def _images(row: Mapping[str, Cell], right: Right) -> dict[int, Floats]:
+    """For each seed that every pair has: on which test images the row was right, as a share of the pairs."""
+    found: dict[int, list[Floats]] = defaultdict(list)
+    for cell in row.values():
+        for record in {record["seed"]: record for record in cell.finished}.values():
+            seen = right(record)
+            if seen is not None:
+                found[record["seed"]].append(np.asarray(seen, float))
+    whole = {seed: seen for seed, seen in found.items() if len(seen) == len(row) and len({*map(len, seen)}) == 1}
+    return {seed: np.mean(seen, axis=0) for seed, seen in sorted(whole.items())}
+
+
+@dataclass(frozen=True)
+class _Beside:
+    """What a row stands beside: all comparisons, the labels in order, the student alone, what rows were right on."""
+
+    comparisons: Comparisons
+    labels: Sequence[str]
+    alone: str | None
+    images: Mapping[str, Mapping[int, Floats]]
+
+
+def _standing(
+    number: int,
+    label: str,
+    row: Mapping[str, Cell],
+    scores: Mapping[int, float],
+    rank: tuple[int, int],
+    beside: _Beside,
+) -> Standing:
+    first = next(iter(row.values()))
+    gain, on_images, p = (None, None, None) if beside.alone in (None, label) else _gain(number, label, beside)
+    return Standing(
+        label=label,
+        kind="aa" if first.stream else "baseline" if label == beside.alone else "measured",
+        n=len(scores),
+        top1=_mean(scores),
+        rank=rank,
+        gain=gain,
+        gain_on_images=on_images,
+        cost=aggregate.cost(row.values(), "ratio_to_ce"),
+        seconds=aggregate.cost(row.values(), "seconds"),
+        efficient=False,
+        mcnemar=p,
+    )
+
+
+def _gain(number: int, label: str, beside: _Beside) -> tuple[Interval | None, Interval | None, float | None]:
+    assert beside.alone is not None
+    other = beside.labels.index(beside.alone)
+    found, at = beside.comparisons, beside.comparisons.of(number, other)
+    n = int(found.n[at])
+    if not n:
+        return None, None, None
+    gain = _interval(found, at, 1 if number < other else -1)
+    mine, theirs = beside.images[label], beside.images[beside.alone]
+    common = [seed for seed in mine if seed in theirs and len(mine[seed]) == len(theirs[seed])]
+    if n == 1 or not found.df[at] > 0:
+        alone = common and len(common) == 1 and {*np.unique(mine[common[0]])} <= {0.0, 1.0}
+        p = mcnemar(mine[common[0]] > 0, theirs[common[0]] > 0) if alone else None
+        return gain, None, p
+    if len(common) != n:
+        return gain, None, None
+    gaps = 100 * np.array([mine[seed] - theirs[seed] for seed in common])
+    between = (float(found.error[at]) ** 2 * n, float(found.df[at]))
+    return gain, crossed_interval(gaps, seeds=between), None
+
+
+def _marked(rows: Sequence[Standing]) -> list[Standing]:
+    """``rows`` with Holm's p-values in the place of single ones, and with those marked that are on the Pareto front."""
+    p = {row.label: row.mcnemar for row in rows if row.mcnemar is not None}
+    adjusted = dict(zip(p, holm(list(p.values())), strict=True))
+    costs = {row.label: (row.cost.middle, row.top1) for row in rows if row.cost is not None and row.kind != "aa"}
+    best = front(*zip(*costs.values(), strict=True)) if costs else ()
+    efficient = {label for label, on in zip(costs, best, strict=True) if on}
+    return [
+        replace(
+            row,
+            mcnemar=float(adjusted[row.label]) if row.label in adjusted else None,
+            efficient=row.label in efficient,
+        )
+        for row in rows
+    ]
+
+
+def _twins(
+    found: Comparisons, rows: Mapping[str, Mapping[str, Cell]], labels: Sequence[str], cells: Sequence[Cell]
+) -> list[tuple[str, str, Interval]]:
+    made = []
+    for number, label in enumerate(labels):
+        twin = aggregate.doubled(next(iter(rows[label].values())), cells)
+        if twin is not None and row_name(twin) in labels:
+            other = labels.index(row_name(twin))
+            at, sign = found.of(number, other), 1 if number < other else -1
+            made.append((label, row_name(twin), _interval(found, at, sign)))
+    return made
+
+
+def _interval(found: Comparisons, at: int, sign: int) -> Interval:
+    n, mean, half = int(found.n[at]), sign * float(found.difference[at]), float(found.halves()[at])
+    return Interval(n, mean, mean - half, mean + half) if np.isfinite(half) else Interval(n, mean)
+
+
+def _noise(found: Comparisons, twins: Sequence[tuple[str, str, Interval]]) -> float | None:
+    halves = [twin[2].half for twin in twins] or [float(half) for half in found.halves()]
+    known = [half for half in halves if half is not None and np.isfinite(half)]
+    return median(known) if known else None
+
+
+def open_comparisons(found: Standings, margin: float, versus: str | None = None) -> list[tuple[str, str]]:
+    """The pairs of rows of which it is not known which is better, nor that they are within ``margin`` of one another.
+
+    A/A rows are left out, since nothing is to be known of them; ``versus``: only pairs with this row.
+    """
+    c = found.comparisons
+    undecided = ~c.apart & ~c.within(margin)
+    made = []
+    for at in np.flatnonzero(undecided):
+        one, other = found.rows[int(c.first[at])], found.rows[int(c.second[at])]
+        if "aa" not in (one.kind, other.kind) and versus in (None, one.label, other.label):
+            made.append((one.label, other.label))
+    return made
