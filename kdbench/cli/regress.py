@@ -21,6 +21,7 @@ from kdbench.errors import (
     UserError,
 )
 from kdbench.folders import write_atomically
+from kdbench.records.inventory import measured_rows
 from kdbench.records.store import Store
 from kdbench.regress.baseline import Baseline, from_records, read
 from kdbench.regress.judge import Judgement, Verdict, judge

@@ -8,6 +8,7 @@ from kdbench.cli.durations import duration
 from kdbench.cli.say import many
 from kdbench.errors import listed, plain
 from kdbench.plan.plan import Plan
+from kdbench.records.inventory import take_inventory
 from kdbench.records.store import Store
 from kdbench.stats import aggregate
 from kdbench.stats.aggregate import Spread
