@@ -6,6 +6,7 @@ import argparse
 import importlib
 import os
 import sys
+from collections.abc import Mapping
 from types import ModuleType
 
 from kdbench import __version__
@@ -52,17 +53,31 @@ def main(arguments: list[str] | None = None) -> int:
         return EXIT_INCOMPLETE
 
 
-def _parsed(arguments: list[str]) -> argparse.Namespace:
-    """The options of a command, whose ``main`` is among them; a command's flags may stand between its words."""
+def _parsed(words: list[str]) -> argparse.Namespace:
+    """The options of a command, whose ``main`` is among them; its flags may stand between its other words."""
     parser = argparse.ArgumentParser(
         prog="kdbench", description="A benchmark suite and leaderboard for knowledge distillation.", allow_abbrev=False
     )
     parser.add_argument("--version", action="version", version=f"kdbench {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for name, line in COMMANDS.items():
-        commands.add_parser(name, help=line, description=f"{line[0].upper()}{line[1:]}.", allow_abbrev=False)
-    command = parser.parse_args(arguments[:1]).command
-    chosen, module = commands.choices[command], module_of(command)
+    chosen, name = _chosen(parser, "command", COMMANDS, words)
+    module = module_of(name)
+    if hasattr(module, "VERBS"):
+        words = words[1:]
+        chosen, verb = _chosen(chosen, "verb", module.VERBS, words)
+        module = module.module_of(verb)
     module.add_arguments(chosen)
     chosen.set_defaults(main=module.main)
-    return chosen.parse_intermixed_args(arguments[1:])
+    return chosen.parse_intermixed_args(words[1:])
+
+
+def _chosen(
+    parser: argparse.ArgumentParser, noun: str, lines: Mapping[str, str], words: list[str]
+) -> tuple[argparse.ArgumentParser, str]:
+    """The parser of the one among ``lines`` that the first of ``words`` names, and its name."""
+    commands = parser.add_subparsers(dest=noun, metavar=noun.upper(), required=True)
+    parsers = {
+        name: commands.add_parser(name, help=line, description=f"{line[0].upper()}{line[1:]}.", allow_abbrev=False)
+        for name, line in lines.items()
+    }
+    name = str(getattr(parser.parse_args(words[:1]), noun))
+    return parsers[name], name

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib
 from pathlib import Path
 from types import ModuleType
@@ -18,17 +17,6 @@ VERBS = {
     "submit": "bundle results for others, with the methods that they are of, and write the pull request",
     "migrate": "bring over the records that an earlier version wrote, losing none",
 }
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
-    for name, line in VERBS.items():
-        verb = verbs.add_parser(name, help=line, description=f"{line[0].upper()}{line[1:]}.", allow_abbrev=False)
-        module_of(name).add_arguments(verb)
-
-
-def main(options: argparse.Namespace) -> int:
-    return int(module_of(options.verb).main(options))
 
 
 def module_of(verb: str) -> ModuleType:
