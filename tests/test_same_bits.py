@@ -33,9 +33,8 @@ ROWS: list[dict[str, Any]] = [
     *({"name": name, "protocol": FIXED} for name in ("ce", "kd", "pkt", "fitnet", "crld")),
     {"name": "kd", "label": "kd bf16", "protocol": {**FIXED, "precision": "bf16"}},
     *({"name": name, "label": f"{name} moved"} for name in ("kd", "nd", "phased", "dot(dkd)")),
-    {"name": "kd", "label": "kd bf16 moved", "protocol": {"precision": "bf16"}},
-    *({"name": name, "label": f"{name} folded", "protocol": {"fold": True}} for name in ("kd", "fitnet")),
-    *({"name": name, "label": f"{name} fast", "protocol": FAST} for name in ("kd", "fitnet", "dkd")),
+    {"name": "fitnet", "label": "fitnet folded", "protocol": {"fold": True}},
+    *({"name": name, "label": f"{name} fast", "protocol": FAST} for name in ("kd", "fitnet")),
 ]
 
 
