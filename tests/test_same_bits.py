@@ -4,7 +4,6 @@ all students at a time or for one, or killed.
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -100,7 +99,6 @@ def _train_again(
         bench = Bench(Path(folder), cores=cores)
         shutil.copytree(whole.folder / "cache" / "teachers", bench.folder / "cache" / "teachers")
         patch.setattr(cohort, "CHECKPOINT_SECONDS", 0.0)
-        patch.setattr(os, "fsync", lambda _: None)
         patch.setattr(remembered, "SHARE", share)
         patch.setattr(cohort, "free_memory", lambda *_: memory)
         chosen = [trials[place] for place in order]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 from pathlib import Path
 
@@ -26,7 +25,6 @@ def test_killed_and_damaged_in_this_process_it_ends_with_the_bits_of_a_quiet_run
     taught: Bench, good: tuple[Path, dict[str, Record]], monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     monkeypatch.setattr(cohort, "CHECKPOINT_SECONDS", 0.0)
-    monkeypatch.setattr(os, "fsync", lambda _: None)
     trials = taught.trials(parse_suite(suite_text(METHOD_ROWS), "tiny.toml"))
     scene = Scene(taught.folder, [], random.Random(seed))
     for _ in range(3):
