@@ -6,7 +6,7 @@ import hashlib
 import importlib.util
 import sys
 import traceback
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -22,6 +22,17 @@ from kdbench.models import MODELS, ModelSpec
 from kdbench.registry import OURS, Registry
 from kdbench.suites import PAIRS, SUITES, TEACHERS
 from kdbench.trials.origins import Plugin
+
+#: The groups of entry points that a package may offer something in; and what is offered in each.
+GROUPS = (
+    "kdbench.methods",
+    "kdbench.models",
+    "kdbench.datasets",
+    "kdbench.teachers",
+    "kdbench.pairs",
+    "kdbench.suites",
+)
+Offered = Mapping[str, Sequence[metadata.EntryPoint]]
 
 #: The most bytes of a plugin file.
 LONGEST = 4 * 2**20
@@ -45,10 +56,11 @@ def load_plugins(files: Iterable[str] = ()) -> None:
     """Register what installed packages offer, and what the plugin ``files`` define. Safe to call again."""
     if "entry points" not in _loaded:
         _loaded.add("entry points")
-        _load_specs()
-        _load_texts("kdbench.teachers", TEACHERS)
-        _load_texts("kdbench.pairs", PAIRS)
-        _load_texts("kdbench.suites", SUITES)
+        offered = _offered()
+        _load_specs(offered)
+        _load_texts(offered, "kdbench.teachers", TEACHERS)
+        _load_texts(offered, "kdbench.pairs", PAIRS)
+        _load_texts(offered, "kdbench.suites", SUITES)
     for file in files:
         try:
             path = Path(file).resolve()
@@ -73,7 +85,7 @@ def load_planned(plugins: Iterable[Plugin]) -> None:
             )
     if wanted and not {"entry points", *wanted} & _loaded:
         _loaded.update(wanted)
-        _load_specs(wanted)
+        _load_specs(_offered(wanted))
     for name, plugin in wanted.items():  # now that it is known which modules implement what
         _packages[name] = _package(name)
         if _packages[name] != plugin:
@@ -117,11 +129,20 @@ def _version(package: str) -> str:
     return "none" if found is None else found.version
 
 
-def _load_specs(packages: Collection[str] | None = None) -> None:
-    """Register the methods, models and data sets that installed packages name; only these ``packages``' if given."""
-    _load_entry_points("kdbench.methods", METHODS, MethodSpec, packages)
-    _load_entry_points("kdbench.models", MODELS, ModelSpec, packages)
-    _load_entry_points("kdbench.datasets", DATASETS, DatasetSpec, packages)
+def _offered(packages: Collection[str] | None = None) -> Offered:
+    """What installed packages offer, or only these ``packages``; asked once, as that reads a file of each installed."""
+    points = metadata.entry_points()
+    return {
+        group: [p for p in points.select(group=group) if packages is None or (p.dist and p.dist.name in packages)]
+        for group in GROUPS
+    }
+
+
+def _load_specs(offered: Offered) -> None:
+    """Register the methods, models and data sets that installed packages name."""
+    _load_entry_points(offered, "kdbench.methods", METHODS, MethodSpec)
+    _load_entry_points(offered, "kdbench.models", MODELS, ModelSpec)
+    _load_entry_points(offered, "kdbench.datasets", DATASETS, DatasetSpec)
 
 
 def methods_of(file: str) -> list[str]:
@@ -129,10 +150,8 @@ def methods_of(file: str) -> list[str]:
     return [name for name in METHODS if METHODS.origin(name) == f"plugin {Path(file).name}"]
 
 
-def _load_entry_points(group: str, registry: Registry[T], kind: type[T], packages: Collection[str] | None) -> None:
-    for point in metadata.entry_points(group=group):
-        if packages is not None and (point.dist is None or point.dist.name not in packages):
-            continue
+def _load_entry_points(offered: Offered, group: str, registry: Registry[T], kind: type[T]) -> None:
+    for point in offered[group]:
         origin, spec = _load(point, group)
         if not isinstance(spec, kind):
             raise UserError(f"{origin}: the entry point {point.name!r} in {group} must name a {kind.__name__}.")
@@ -175,9 +194,9 @@ def _load(point: metadata.EntryPoint, group: str) -> tuple[str, Any]:
         ) from None
 
 
-def _load_texts(group: str, registry: Registry[tuple[str, str]]) -> None:
+def _load_texts(offered: Offered, group: str, registry: Registry[tuple[str, str]]) -> None:
     """An entry point of a suite or a teacher names a module-level string: the TOML text."""
-    for point in metadata.entry_points(group=group):
+    for point in offered[group]:
         origin, text = _load(point, group)
         if not isinstance(text, str):
             raise UserError(f"{origin}: the entry point {point.name!r} in {group} must name a string of TOML.")

@@ -92,6 +92,14 @@ def _measured_in_a_moment() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _no_wait_for_the_disk() -> Iterator[None]:
+    """No test cuts the power."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        yield
+
+
 @pytest.fixture(autouse=True, scope="module")
 def _little_to_collect() -> None:
     """Each training ends with a garbage collection, which need not look at what was imported and collected by then."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -114,7 +113,6 @@ def test_killed_and_resumed_gives_the_same_bits(
     whole = bench.train(bench.trials(suite), [file])["adamw"]
     again = bench.again("again")
     monkeypatch.setattr(cohort, "CHECKPOINT_SECONDS", 0.0)
-    monkeypatch.setattr(os, "fsync", lambda _: None)
     for count in (3, 2 * STEPS - 1):  # in the phase, and in the main training
         with monkeypatch.context() as patch:
             patch.setattr(Lockstep, "_share", at(count, Lockstep._share))

@@ -43,7 +43,7 @@ PAIRS = (
 )
 BATCH, CLASSES, SIDE = 16, 10, 32
 #: Batches of an epoch.
-STEPS = 3
+STEPS = 2
 NORM = Normalisation((0.5,) * 3, (0.25,) * 3)
 SATURATED = 1e4
 SURE = 20.0
@@ -365,14 +365,14 @@ def _global_state_untouched(bench: Bench) -> str:
 def _finite(bench: Bench) -> str:
     member = bench.member()
     batch = bench.batch(0, member)
+    shown = bench.taught(batch, member)
     for dtype in (torch.float32, torch.bfloat16, torch.float16):
         for what, scale in (("saturated", SATURATED), ("equal", 0.0)):
             outputs, views = member.forward(batch)
             student = _with_logits(outputs, scale, dtype, grad=True)
             views = {name: _with_logits(seen, scale, dtype, grad=True) for name, seen in views.items()}
-            taught = bench.taught(batch, member)
-            if taught is not None:
-                taught = taught.map(partial(_with_logits, scale=scale, dtype=dtype, grad=False))
+            logits = partial(_with_logits, scale=scale, dtype=dtype, grad=False)
+            taught = None if shown is None else shown.map(logits)
             terms = member.method.loss(member.make_step(batch, student, taught, member.phase, views))
             member.check_terms(terms)
             total = torch.stack([value.float() for value in terms.values()]).sum()
@@ -411,20 +411,18 @@ def _short_batches(bench: Bench) -> str:
 
 def _resumes(bench: Bench) -> str:
     straight, resumed = bench.member(), bench.member()
-    batches = [bench.batch(step, straight) for step in range(2)]
-    for batch in batches:
-        straight.step(batch, bench.taught(batch, straight))
-    first = bench.member()
-    first.step(batches[0], bench.taught(batches[0], first))
+    first, second = (bench.batch(step, straight) for step in range(2))
+    straight.step(first, bench.taught(first, straight))
     kept = io.BytesIO()
-    torch.save(first.state(), kept)
+    torch.save(straight.state(), kept)
     kept.seek(0)
+    straight.step(second, bench.taught(second, straight))
     try:
         state = torch.load(kept, weights_only=True)
     except Exception:  # torch's unpickler says what it met in a page of text
         return "its state cannot be read back: let state_dict() hold tensors and plain data only"
     resumed.restore(state)
-    resumed.step(batches[1], bench.taught(batches[1], resumed))
+    resumed.step(second, bench.taught(second, resumed))
     pairs = zip(straight.network.parameters(), resumed.network.parameters(), strict=True)
     same = all(torch.equal(a, b) for a, b in pairs)
     return "" if same else "a resumed training differs: keep what changes during training in parameters and buffers"
