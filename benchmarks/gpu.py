@@ -30,15 +30,16 @@ def main(arguments: list[str] | None = None) -> int:
     asked = _arguments(arguments)
     if asked.pack:
         return _pack(asked)
+    end = time.monotonic() + 60 * asked.minutes
     signal.signal(signal.SIGTERM, _interrupt)
-    work = asked.work or Path(tempfile.mkdtemp(prefix="kdbench-gpu-"))
+    work = Path(tempfile.mkdtemp(prefix="kdbench-gpu-")) if asked.work is None else asked.work.absolute()
     try:
-        return _run(asked, work)
+        return _run(asked, work, end)
     except KeyboardInterrupt:
         print(f"Interrupted; what was found is in {asked.out}.")
         return 130
     finally:
-        if not asked.work:
+        if asked.work is None:
             shutil.rmtree(work, ignore_errors=True)
 
 
@@ -51,7 +52,9 @@ def _arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES), help="only these, in their order")
     parser.add_argument("--data", type=Path, help="a folder that --pack has written, or a data root")
     parser.add_argument("--device", choices=("cuda", "cpu"), help="default: cuda where there is one")
-    parser.add_argument("--work", type=Path, help="a folder for trainings and logs that stays (default: one that goes)")
+    parser.add_argument(
+        "--work", type=Path, help="a folder for trainings, which go on from there another time (default: one that goes)"
+    )
     parser.add_argument("--tiny", action="store_true", help="the smallest networks and fewest steps, to try the script")
     parser.add_argument("--pack", type=Path, metavar="DIR", help="write the data of --data into this folder, and end")
     parser.add_argument("--mib", type=float, default=60.0, help="what --pack may write in all")
@@ -79,18 +82,19 @@ def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def _run(asked: argparse.Namespace, work: Path) -> int:
-    """0 where every stage finished."""
+def _run(asked: argparse.Namespace, work: Path, end: float) -> int:
+    """0 where every stage finished by the time ``end``."""
     import torch
-    from findings import Findings, Stage
-    from limited import limited
+    from findings import Findings
     from stages import STAGES, Setting
 
     os.environ["KDBENCH_CACHE"] = str(work / "cache")
     device = asked.device or ("cuda" if _has_gpu() else "cpu")
-    work.mkdir(parents=True, exist_ok=True)
-    asked.out.mkdir(parents=True, exist_ok=True)
-    setting = Setting(device, asked.tiny, asked.data, work, asked.out)
+    for folder in (work, asked.out):
+        folder.mkdir(parents=True, exist_ok=True)
+    data = None if asked.data is None else asked.data.absolute()
+    setting = Setting(device, asked.tiny, data, work, asked.out.absolute())
+    setting.log.unlink(missing_ok=True)
     chosen = [name for name in STAGES if name in asked.stages]
     # Once, for all processes; the last is what an optimiser loads with its first step.
     modules = {name: importlib.import_module(f"stages.{name}") for name in chosen}
@@ -100,29 +104,32 @@ def _run(asked: argparse.Namespace, work: Path) -> int:
     torch.set_num_threads(1)
     said = {name: str(value) for name, value in vars(asked).items() if value is not None}
     findings = Findings(asked.out, {**said, "device": device})
-    end = time.monotonic() + 60 * asked.minutes
     for place, name in enumerate(chosen):
-        stage = findings.stages[name] = Stage()
-        findings.write()
-        left, weights = end - time.monotonic(), [STAGES[other] for other in chosen[place:]]
-        began = time.monotonic()
-        if left > 0:
-            share = left * weights[0] / sum(weights)
-            ended = limited(
-                partial(_do, modules[name], setting, began + share),
-                share,
-                setting.log,
-                lambda said, name=name: findings.say(name, *said),  # type: ignore[misc]
-            )
-            stage.status, stage.detail = ended.status, ended.detail
-        else:
-            stage.status = "out of time"
-        stage.seconds = time.monotonic() - began
-        findings.write()
-        _keep_log(setting.log, asked.out / "log.txt")
-        print(f"{name}: {stage.status} after {stage.seconds:.0f} s {stage.detail}".rstrip(), flush=True)
+        weights = [STAGES[other] for other in chosen[place:]]
+        _stage(name, modules[name], setting, findings, (end - time.monotonic()) * weights[0] / sum(weights))
     print(f"What was found is in {asked.out / 'table.md'} and {asked.out / 'results.json'}.")
     return int(any(stage.status != "finished" for stage in findings.stages.values()))
+
+
+def _stage(name: str, module: Any, setting: Any, findings: Any, seconds: float) -> None:
+    """Do a stage in so many ``seconds``."""
+    from findings import Stage
+    from limited import limited
+
+    stage = findings.stages[name] = Stage()
+    findings.write()
+    began = time.monotonic()
+    try:
+        work = partial(_do, module, setting, began + seconds)
+        ended = limited(work, seconds, setting.log, lambda said: findings.say(name, *said))
+        stage.status, stage.detail = ended.status, ended.detail
+    except KeyboardInterrupt:
+        stage.status = "interrupted"
+        raise
+    finally:
+        stage.seconds = time.monotonic() - began
+        findings.write()
+    print(f"{name}: {stage.status} after {stage.seconds:.0f} s {stage.detail}".rstrip(), flush=True)
 
 
 def _do(module: Any, setting: Any, until: float, tell: Any) -> None:
@@ -134,11 +141,6 @@ def _has_gpu() -> bool:
     from kdbench.schedule.devices import gpus
 
     return bool(gpus())
-
-
-def _keep_log(log: Path, kept: Path) -> None:
-    if log.exists():
-        shutil.copyfile(log, kept)
 
 
 if __name__ == "__main__":

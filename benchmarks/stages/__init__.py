@@ -36,7 +36,7 @@ class Setting:
 
     @property
     def log(self) -> Path:
-        return self.work / "log.txt"
+        return self.out / "log.txt"
 
     @property
     def graphs(self) -> bool:

@@ -34,8 +34,8 @@ from kdbench.trials.trial import Trial
 from stages import Say, Setting, hurry
 
 STUDENT, PRINTED = "resnet20", "resnet56:resnet20"
-#: Steps that are compared in both ways and timed, and students of the larger cohort that is timed.
-STEPS, MANY = 12, 8
+#: Steps that are compared in both ways and timed, of one student and of all together.
+STEPS = 12
 #: What a training takes beside its steps and its scoring, in seconds and as a share of these.
 FIXED, SPARE = 10.0, 0.1
 #: Of a tiny trial of this: rows, and what is otherwise in the protocol.
@@ -47,15 +47,15 @@ class Speed:
     """Seconds of a cohort's step, by students, and of a student's scoring."""
 
     graphs: bool
-    shared: float
-    each: float
-    scoring: float
+    shared_s: float
+    student_s: float
+    scoring_s: float
 
     def seconds(self, trials: Sequence[Trial], images: int) -> float:
         """What ``trials`` take together, in one cohort."""
         protocol = trials[0].protocol
-        steps = -(-images // protocol.batch) * (self.shared + len(trials) * self.each)
-        return FIXED + (1 + SPARE) * protocol.epochs * (steps + len(trials) * self.scoring)
+        steps = -(-images // protocol.batch) * (self.shared_s + len(trials) * self.student_s)
+        return FIXED + (1 + SPARE) * protocol.epochs * (steps + len(trials) * self.scoring_s)
 
 
 def run(setting: Setting, say: Say, until: float) -> None:
@@ -159,7 +159,7 @@ def _first_steps(setting: Setting, dataset: Dataset, methods: Sequence[str], gra
     """Their speed, and the digests of the students after them."""
     goes, steps = [], 3 if setting.tiny else STEPS
     pair = Pair(part.TEACHER, STUDENT, batch=2 if setting.tiny else 64, classes=dataset.spec.classes)
-    for count in sorted({1, min(MANY, len(methods))}):
+    for count in sorted({1, len(methods)}):
         engine = Engine(pair, dataset, setting.device)
         cohort = engine.cohort(methods[:count], graphs=graphs)
         for _ in range(3):

@@ -21,7 +21,7 @@ from convolutions import recorded, replay
 from engine import SUITE, Engine
 from pairs import Pair
 from peer import Peer
-from rounds import Ratio, Rounds
+from rounds import FEWEST, Ratio, Rounds
 
 from kdbench.errors import described
 from kdbench.models.precision import native
@@ -118,7 +118,7 @@ class _Timed:
         works = {"peer": self.peer.step, "kdbench": step, "teacher": teacher, "student": student}
         goes = {name: self._goes(work) for name, work in works.items()}
         rounds = Rounds({name: partial(_repeat, work, goes[name]) for name, work in works.items()}, self.setting.clock)
-        for _ in range(rounds.fitting(ROUNDS, LONGEST)):
+        for _ in range(rounds.fitting(FEWEST if self.setting.tiny else ROUNDS, LONGEST)):
             rounds.turn()
         seconds = {name: [each / goes[name] for each in times] for name, times in rounds.seconds.items()}
         bound = [t + row.students * s for t, s in zip(seconds["teacher"], seconds["student"], strict=True)]
@@ -135,15 +135,13 @@ class _Timed:
         }
 
     def _goes(self, work: Callable[[], object]) -> int:
-        return max(1, round(SHORTEST / self.setting.seconds(work, 1)))
+        return 1 if self.setting.tiny else max(1, round(SHORTEST / self.setting.seconds(work, 1)))
 
     def _bound(self, precision: str) -> tuple[Callable[[], object], Callable[[], object]]:
         """The convolutions of the teacher, and those of a student."""
         if precision not in self._bounds:
-            self._bounds[precision] = (
-                played(self.setting, calls) for calls in convolutions(self.setting, self.pair, self.dataset, precision)
-            )
-            self._bounds[precision] = tuple(self._bounds[precision])
+            teacher, student = convolutions(self.setting, self.pair, self.dataset, precision)
+            self._bounds[precision] = played(self.setting, teacher), played(self.setting, student)
         return self._bounds[precision]
 
 

@@ -62,6 +62,7 @@ Bits = Mapping[str, str]
 def run(setting: Setting, say: Say, until: float) -> None:
     noise.register(setting.pairs()[0].batch * (3 if setting.tiny else 12) + 2)
     hurry()
+    shutil.rmtree(setting.work / "promises", ignore_errors=True)  # an earlier run's
     tried = _Tried(setting)
     main = Running(lambda tell, _: tried.each_way(tell), setting.log)
     try:
