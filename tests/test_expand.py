@@ -98,13 +98,18 @@ def test_a_registered_pair_is_added_by_its_exact_name(suite: Suite) -> None:
         with_pairs([suite], ["lost"])
 
 
-def test_a_pair_of_another_data_set_has_its_images_and_its_own_normalisation(make_suite: Callable[[str], Suite]) -> None:
-    text = suite_text(["ce", "kd"]) + """
+def test_a_pair_of_another_data_set_has_its_images_and_its_own_normalisation(
+    make_suite: Callable[[str], Suite],
+) -> None:
+    text = (
+        suite_text(["ce", "kd"])
+        + """
 [[pairs]]
 dataset = "mnist"
 teacher = "tutor"
 student = "tiny_cnn_s"
 """
+    )
     suite = make_suite(text)
     assert suite.datasets == ("digits", "mnist")
     trials = expand(suite, Selection(), {"digits": "1" * 64, "mnist": "2" * 64})

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import render_records as rr
-from bench import Bench, suite_text
+from bench import Bench
 from test_cli import BUILD_AND_SAY, RUN, Cli, cli  # noqa: F401
 from test_store import predicted, predictions, record
 from test_trial import TRIAL
@@ -25,7 +25,6 @@ from kdbench.records.build import build_record
 from kdbench.records.predictions import pack
 from kdbench.records.reading import DEEPEST, LARGEST, LARGEST_JSON, read_json
 from kdbench.render import build
-from kdbench.suites import Suite
 
 #: A sound document, and the place in it where something else can be said.
 SOUND = b'{"schema_version": 1, "key": %s, "seed": 0}'
@@ -241,29 +240,6 @@ def test_what_an_exception_says_is_recorded_as_text(tmp_path: Path) -> None:
     (found,), problems = box.read()
     assert not problems
     assert (found["detail"], found["warnings"]) == ("caf? is gone", ["?!"])
-
-
-def test_a_folder_where_a_record_belongs_costs_its_own_trial_only(
-    cli: Cli,  # noqa: F811
-    bench: Bench,
-    make_suite: Callable[[str], Suite],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    suite = make_suite(suite_text(["ce", "ttm"], epochs=1))
-    (key,) = (trial.key for trial in bench.trials(suite, "ce"))
-    path = bench.folder / "results" / "v1" / "tiny@1" / f"{key}.json"
-    path.mkdir(parents=True)
-    monkeypatch.setattr(site, "build_and_say", BUILD_AND_SAY)
-    monkeypatch.setattr("kdbench.render.site.load", lambda: rr.FEW)
-    ended = cli(*RUN)
-    assert ended.code == 3
-    said = ended.err.splitlines()
-    assert said[0] == (f"kdbench: {path} is a folder where a file belongs; move it away, and the same command goes on.")
-    assert "cannot be read (Is a directory)" in said[1]
-    assert len(said) == 2
-    assert [r["label"] for r in bench.store.read()[0] if r["label"] != "teacher"] == ["ttm"]
-    path.rmdir()
-    assert cli(*RUN).code == 0
 
 
 def test_a_site_with_records_left_out_is_built_and_says_so(

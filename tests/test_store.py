@@ -75,7 +75,7 @@ def box(tmp_path: Path) -> Store:
 
 
 def rewritten(path: Path, data: object) -> Path:
-    """Put ``data``, a document or bytes, in the place of the record at ``path``, under the name that its content has."""
+    """Put ``data``, a document or bytes, in the place of the record at ``path``, under the name of its content."""
     content = data if isinstance(data, bytes) else json.dumps(data).encode()
     path.unlink()
     new = path.with_name(store.file_name(path.name.partition(".")[0], content))
@@ -181,7 +181,8 @@ def test_a_trial_has_one_record_whatever_suites_ask_for_it(box: Store) -> None:
     shown = [(r["suite"], r["label"], r["pair"], r["status"]) for r in placed(fold(box.read()[0])[0], listings)]
     own = (record()["label"], record()["pair"])
     assert sorted(shown) == [
-        ("s@1", *own, "crashed"), ("s@1", *own, "finished"), ("t@2", "now", "a:b", "crashed"), ("t@2", "now", "a:b", "finished"),
+        ("s@1", *own, "crashed"), ("s@1", *own, "finished"),
+        ("t@2", "now", "a:b", "crashed"), ("t@2", "now", "a:b", "finished"),
     ]  # fmt: skip
 
 
@@ -315,7 +316,7 @@ GARBAGE: dict[str, bytes] = {
 
 @pytest.mark.parametrize("name", GARBAGE)
 def test_a_damaged_file_is_named_and_the_rest_is_read(box: Store, name: str) -> None:
-    good = box.put(record(seed=7), predictions())
+    box.put(record(seed=7), predictions())
     path = box.put(record(), predictions())
     path = rewritten(path, path.read_bytes()[:-40] if name == "truncated" else GARBAGE[name])
     (found,), (problem,) = box.read()

@@ -10,11 +10,11 @@ import pytest
 import render_records as rr
 from bench import ROOT
 
-from kdbench.render import build
 from kdbench.data import DATASETS, load
 from kdbench.data.builtin import BUILTIN
 from kdbench.data.spec import labels_digest
 from kdbench.records.verify import score, verify
+from kdbench.render import build
 
 
 def _verified(change):
@@ -94,7 +94,9 @@ def test_the_data_sets_own_labels_decide_and_no_majority(monkeypatch):
 
 
 def test_where_nobody_knows_the_labels_contributed_records_evict_no_measured_one():
-    seeds, problems = _kept(_with_labels(0, 0), *(_with_labels(1, seed, evidence="contributed") for seed in range(1, 9)))
+    seeds, problems = _kept(
+        _with_labels(0, 0), *(_with_labels(1, seed, evidence="contributed") for seed in range(1, 9))
+    )
     assert seeds == [0]
     assert len(problems) == 8
     assert all("disagree on the test labels" in text for text in problems)

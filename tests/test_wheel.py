@@ -75,9 +75,9 @@ def said(installed: Installed) -> str:
 
 def records(installed: Installed, results: str) -> dict[str, dict[str, Any]]:
     """The records of the trials of the suite, by label; each has its predictions."""
-    folder = installed.place / results / "v1/digits@1"
-    found = [json.loads(path.read_text("utf-8")) for path in folder.glob("*.json")]
-    assert all((folder / record["predictions"]["file"]).is_file() for record in found)
+    folder = installed.place / results / "v1"
+    found = [json.loads(path.read_text("utf-8")) for path in folder.glob("digits@1/*.json")]
+    assert all((folder / "predictions" / f"{record['predictions']['sha256']}.npz").is_file() for record in found)
     return {record["label"]: record for record in found}
 
 

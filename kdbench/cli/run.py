@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="GLOB",
-        help="only pairs that match; the exact name of a registered pair outside the suite adds that; may be given again",
+        help="only pairs that match; the exact name of a registered pair outside it adds that; may be given again",
     )
     parser.add_argument(
         "--method",

@@ -90,7 +90,7 @@ def _train_unless_done(task: Task, teacher: Teacher, shelf: TeacherShelf, emit: 
 
         train_cohort(replace(task, results=shelf.store.root), (trial,), emit, keep)
     for path in shelf.store.paths([trial.key]).get(trial.key, ()):
-        results.adopt(path, shelf.store)
+        results.adopt_quietly(path, shelf.store)
     ended = shelf.store.status(trial.key)
     if not recorded and ended != "finished":
         raise UserError(

@@ -105,7 +105,7 @@ def make_plan(request: Request, store: Store, machine: Machine) -> Plan:
 
 
 def list_trials(trials: Sequence[Trial], store: Store, dry: bool = False) -> int:
-    """Show the recorded ones of ``trials`` under their own suites, whichever suite recorded them; how many are new there."""
+    """Show the recorded ones of ``trials`` under their suites, whichever recorded them; how many were not there."""
     places = ((trial.key, Place(trial.suite, trial.label, trial.pair)) for trial in trials)
     return store.list_under(places, dry)
 
@@ -133,7 +133,7 @@ def missing_trials(trials: Sequence[Trial], store: Store) -> list[Trial]:
 
 
 def _adopted(missing: Sequence[Trial], store: Store, request: Request) -> set[str]:
-    """Keys of the ``missing`` that a baseline has recorded; unless it is dry, their records are in the ``store`` now."""
+    """Keys of the ``missing`` that a baseline has recorded, whose records are in the ``store`` now unless it is dry."""
     found: set[str] = set()
     for baseline in request.baselines:
         baseline.check_current()

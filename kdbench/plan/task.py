@@ -24,8 +24,8 @@ class Task:
 
     ``teacher`` alone: make it ready; with ``trials``: train them under it. ``cores``: slots of a CPU it fills, stepping
     the students of a cohort side by side; ``share``: what of the device's free memory it may plan with; ``plugins``:
-    those whose code it runs, as the plan saw them; ``source``: the digest of kdbench's own, empty where nobody asks; ``within``: seconds in which a
-    cohort is to leave its records.
+    those whose code it runs, as the plan saw them; ``source``: the digest of kdbench's own, empty where nobody asks;
+    ``within``: seconds in which a cohort is to leave its records.
     """
 
     id: str

@@ -68,9 +68,7 @@ def make_tasks(
 def _on(trial: Trial, template: Task, warnings: Mapping[str, tuple[str, ...]]) -> Task:
     """``template`` for tasks on the data set and of the suite of ``trial``."""
     said = warnings.get(trial.dataset, template.warnings)
-    return replace(
-        template, dataset=trial.dataset, data_digest=trial.data_digest, suite=trial.suite, warnings=said
-    )
+    return replace(template, dataset=trial.dataset, data_digest=trial.data_digest, suite=trial.suite, warnings=said)
 
 
 def _more(count: int) -> str:

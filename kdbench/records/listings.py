@@ -1,8 +1,8 @@
 """Listings: the trials that a suite asked for and that lie under another one.
 
-A trial has one record, whichever suite asked first. Each further suite leaves a listing, which says by what label and on
-what pair it shows the trial. A listing is named by its suite and its content, so writers do not meet and folders are
-merged by copying.
+A trial has one record, whichever suite asked first. Each further suite leaves a listing, which says by what label and
+on what pair it shows the trial. A listing is named by its suite and its content, so writers do not meet and folders
+are merged by copying.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from kdbench.errors import UserError
+from kdbench.errors import UserError, reason
 from kdbench.folders import write_atomically
 from kdbench.records.reading import printable, read_json
 from kdbench.records.validate import SCHEMA_VERSION, check
@@ -56,7 +56,7 @@ def _read(path: Path) -> Iterator[tuple[str, Place]]:
     try:
         document = read_json(path)
     except ValueError as error:
-        raise UserError(f"{where} cannot be read ({error}); restore it or delete it.") from None
+        raise UserError(f"{where} cannot be read ({reason(error)}); restore it or delete it.") from None
     check("listing", document, f"{where} is damaged")
     if path.name != _name(document["suite"], path.read_bytes()):
         raise UserError(f"{where} is damaged: its name is not that of its suite and its content.")

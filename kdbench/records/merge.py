@@ -25,7 +25,7 @@ def merge(into: Store, sources: Sequence[Store]) -> Merged:
     """Copy the records of ``sources`` with their predictions, and listings, pins and manifests, into one store.
 
     Copying the folders' files does the same; this also leaves out, and names, what is damaged. UserError, before
-    anything is copied, where a folder was written by an earlier version or where two pin a teacher to different weights.
+    anything is copied, where an earlier version wrote a folder or where two pin a teacher to different weights.
     """
     for store in (into, *sources):
         store.check_current()

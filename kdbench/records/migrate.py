@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from kdbench.canonical import digest
 from kdbench.errors import reason
 from kdbench.folders import write_atomically
-from kdbench.records.listings import Place
+from kdbench.records.listings import Place, write_listing
 from kdbench.records.pins import bring_over_pins
 from kdbench.records.predictions import digest_of
 from kdbench.records.reading import read_file, read_json
@@ -31,7 +31,7 @@ def migrate(store: Store) -> Migrated:
     """
     bring_over_pins(store.root)
     kept: dict[str, Place] = {}
-    copies: list[tuple[str, Place]] = []
+    copies: dict[str, list[tuple[str, Place]]] = {}
     old: list[Path] = []
     problems: list[str] = []
     for path, record in _earlier(store, problems):
@@ -40,11 +40,13 @@ def migrate(store: Store) -> Migrated:
         try:
             predictions = _predictions(path, record)
         except ValueError as error:
-            problems.append(f"{_shown(store, path)}: its predictions cannot be used ({reason(error)}); it stays as it is.")
+            problems.append(
+                f"{_shown(store, path)}: its predictions cannot be used ({reason(error)}); it stays as it is."
+            )
             continue
         record["predictions"] = None if predictions is None else {"sha256": digest_of(predictions)}
         if content in kept:
-            copies.append((record["key"], place))
+            copies.setdefault(place.suite, []).append((record["key"], place))
         else:
             kept[content] = place
             if predictions is not None:
@@ -53,7 +55,8 @@ def migrate(store: Store) -> Migrated:
             data = written(record)
             write_atomically(path.with_name(file_name(record["key"], data)), data)
         old += [path, path.with_suffix(".npz")]
-    store.list_under(copies)
+    for suite, trials in copies.items():
+        write_listing(store.root / "v1" / LISTINGS, suite, trials)
     for path in old:
         path.unlink(missing_ok=True)
     return Migrated(len(kept), len(old) // 2 - len(kept), problems)

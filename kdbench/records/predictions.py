@@ -50,7 +50,9 @@ def unpack(data: bytes, images: int) -> dict[str, NDArray[Any]]:
         for member in members:
             name = member.filename.removesuffix(".npy")
             if member.file_size > most:
-                raise ValueError(f"{name[:40]!r} unpacks to {member.file_size:,} bytes, and {images:,} images have {most:,}")
+                raise ValueError(
+                    f"{name[:40]!r} unpacks to {member.file_size:,} bytes, and {images:,} images have {most:,}"
+                )
             with archive.open(member) as stream:  # which gives no more than this, whatever else it would inflate to
                 found[name] = _array(stream.read(member.file_size))
     return found

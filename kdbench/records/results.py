@@ -1,4 +1,4 @@
-"""From record files to results: what several files say of one trial counts once, and is shown wherever suites list it."""
+"""From record files to results: what several say of one trial counts once, and is shown wherever suites list it."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def _age(record: Record) -> tuple[str, str]:
 
 
 def _contradiction(group: Sequence[Record]) -> str:
-    """What the first two of ``group`` that do not score alike say; empty where equal weights score alike, as they must."""
+    """What two of ``group`` that score differently say; empty where equal weights score alike, as they must."""
     first = group[0]
     for other in group[1:]:
         for selection, score in first["scores"].items():
@@ -109,5 +109,6 @@ def _median(costs: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     for name in fields:
         values = [cost[name] for cost in costs if cost.get(name) is not None]
         middle = median(values) if values else None
-        found[name] = round(middle) if values and all(isinstance(value, int) for value in values) else middle
+        whole = middle is not None and all(isinstance(value, int) for value in values)
+        found[name] = round(middle) if middle is not None and whole else middle
     return found

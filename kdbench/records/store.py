@@ -1,4 +1,4 @@
-"""The results folder: every file named by its content, written once and never changed, so that folders merge by copying."""
+"""The results folder: files are named by their content and never changed, so that folders merge by copying."""
 
 from __future__ import annotations
 
@@ -88,11 +88,6 @@ class Store:
         path = self.folder(record) / file_name(record["key"], data)
         _check(record, path.parent.name, str(path))
         where = None if packed is None else self.predictions_path(record)
-        for place in filter(None, (path, where)):
-            if place.is_dir():
-                raise UserError(
-                    f"{place} is a folder where a file belongs; move it away, and the same command goes on."
-                )
         if packed is not None and where is not None:
             write_atomically(where, packed)
         write_atomically(path, data)
@@ -138,7 +133,7 @@ class Store:
         return [record for record in found if record is not None]
 
     def statuses(self, keys: Iterable[str]) -> dict[str, str]:
-        """The status of each of ``keys`` that was measured: how it ended, if a record says so, else how it failed.
+        """The status of each of ``keys`` that was measured: how it ended, where a record says so, else how it failed.
 
         What somebody contributed saves nobody the measurement.
         """

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from numpy.typing import NDArray
 import numpy as np
+from numpy.typing import NDArray
 
 from kdbench.data import DATASETS
 from kdbench.data.spec import labels_digest
@@ -150,8 +150,8 @@ def _true_labels(kept: list[tuple[Record, str | None]], problems: list[Problem])
         elif official:
             problems.append(problem(record, f"its test labels are not those of {record['dataset']}; it is left out."))
         else:
-            text = f"records of its data disagree on the test labels, and no digest of {record['dataset']} decides"
-            problems.append(problem(record, f"{text}; it is left out."))
+            text = "records of its data disagree on the test labels, and no digest of them decides; it is left out."
+            problems.append(problem(record, text))
     return out
 
 

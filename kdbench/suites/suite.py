@@ -20,14 +20,13 @@ from kdbench.suites.teacher import TEACHERS, check_seeds, parse_teacher, registe
 from kdbench.toml import parse_toml
 from kdbench.trials.teacher import Teacher
 
-
 #: Name -> (TOML text, where it lies) of the pairs that plugins offer: what a suite has under [[pairs]].
 PAIRS: Registry[tuple[str, str]] = Registry("pair")
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A teacher, by name, a student architecture and a data set, and what the protocol changes (a smaller rate, say)."""
+    """A teacher, by name, a student architecture, a data set, and what the protocol changes (a smaller rate, say)."""
 
     name: str
     teacher: str
@@ -86,7 +85,9 @@ class Suite:
 
     def teacher_of(self, pair: Pair) -> Teacher:
         """The teacher of ``pair`` as it is on the pair's data set, whose normalisation it has by default."""
-        return self.teachers[pair.teacher] if pair.dataset == self.dataset else self.elsewhere[pair.teacher, pair.dataset]
+        return (
+            self.teachers[pair.teacher] if pair.dataset == self.dataset else self.elsewhere[pair.teacher, pair.dataset]
+        )
 
     def with_pair(self, pair: Pair, teacher: Teacher) -> Suite:
         """This suite with one more pair, under ``teacher``."""
@@ -195,7 +196,7 @@ def _seeds(raw: list[Any], where: str) -> tuple[int, ...]:
 
 
 def added_pair(suite: Suite, name: str) -> Suite:
-    """``suite`` with the registered pair ``name``, on the suite's data set and under its protocol unless it says more."""
+    """``suite`` with the registered pair ``name``, on its data set and under its protocol unless that says more."""
     text, where = PAIRS.get(name)
     raw = Table(parse_toml(text, where), where)
     dataset, key = raw.take("dataset", str, suite.dataset), raw.take("teacher", str)

@@ -12,7 +12,9 @@ from kdbench.records.migrate import migrate
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", metavar="DIR", nargs="?", default="results", help="the results folder (default: results)")
+    parser.add_argument(
+        "folder", metavar="DIR", nargs="?", default="results", help="the results folder (default: results)"
+    )
 
 
 def main(options: argparse.Namespace) -> int:
