@@ -18,7 +18,14 @@ from kdbench.records.verify import Problem, official_labels, problem
 Record = Mapping[str, Any]
 
 #: What lies in a results folder beside records and their predictions.
-_OTHERS = (f"v1/{LISTINGS}/*.json", "pins/*/*.json", "runs/*.json", "reported/*.csv", "pins.json", f"{METHODS_FOLDER}/**/*")
+_OTHERS = (
+    f"v1/{LISTINGS}/*.json",
+    f"{METHODS_FOLDER}/**/*",
+    "pins/*/*.json",
+    "pins.json",
+    "runs/*.json",
+    "reported/*.csv",
+)
 
 
 @dataclass(frozen=True)
