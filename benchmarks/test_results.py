@@ -12,7 +12,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -42,7 +41,8 @@ def fill(store: Store, count: int) -> None:
     source = Store(shipped("results"))
     records = [r for r in source.read()[0] if r["label"] != "teacher" and r["predictions"] is not None]
     packed = [source.packed(record) for record in records]
-    for number, (record, data) in zip(range(count), itertools.cycle(zip(records, packed, strict=True)), strict=False):
+    sources = itertools.islice(itertools.cycle(zip(records, packed, strict=True)), count)
+    for number, (record, data) in enumerate(sources):
         seed = 1000 + number
         identity = {**record["identity"], "seed": seed}
         made = {**record, "identity": identity, "key": digest(identity), "seed": seed, "weights_sha256": digest(number)}
@@ -56,13 +56,13 @@ def commented(archive: bytes, comment: bytes) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The results folder; syncing ten thousand files would take longer than all that is measured."""
     root = tmp_path_factory.mktemp("results")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("os.fsync", lambda _: None)
         fill(Store(root / "results"), RECORDS)
-    yield root
+    return root
 
 
 def measured(code: str, folder: Path) -> dict[str, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +13,7 @@ import pandas as pd
 from kdbench.canonical import canonical
 from kdbench.errors import UserError
 from kdbench.records.agreement import TEACHER as TEACHERS_LABEL
-from kdbench.records.inventory import take_inventory
+from kdbench.records.inventory import take_inventory, without_collecting
 from kdbench.records.literature import load
 from kdbench.records.store import Store
 from kdbench.shipped import shipped
@@ -32,7 +32,27 @@ class Column(NamedTuple):
 
 TEXT, NUMBER, COUNT, TRUTH, TIME = "string", "float64", "Int64", "boolean", "datetime64[s, UTC]"
 
-#: Fields of a record's sections, as columns whose names begin with the section's, or the selection's.
+#: What a result is, and where it comes from.
+RESULT = (
+    *map(Column, ("suite", "dataset", "pair", "teacher", "student", "label", "method")),
+    Column("method_version", "", COUNT),
+    *map(Column, ("config", "student_model")),
+    Column("seed", "", COUNT),
+    Column("stream", "", COUNT),
+    Column("protocol"),
+    Column("epochs", "epochs", COUNT),
+    *map(Column, ("precision", "status", "detail", "evidence")),
+    Column("recomputed", "", TRUTH),
+    Column("measurements", "records", COUNT),
+    *map(Column, ("torch", "device", "device_name", "driver", "isa", "kdbench", "git_sha")),
+    Column("git_dirty", "", TRUTH),
+    Column("plugin_sha256"),
+    Column("created", "", TIME),
+    Column("attempts", "workers", COUNT),
+    Column("resumed", "times", COUNT),
+    *map(Column, ("warnings", "key", "weights_sha256", "predictions_sha256", "file")),
+)
+#: What it scored, at each selection.
 SCORE = (
     Column("epoch", "epochs", COUNT),
     Column("top1", "percent", NUMBER),
@@ -72,31 +92,9 @@ COST = (
     Column("reference_images_per_s", "images a second", NUMBER),
     Column("ceiling_gflops_per_s", "10^9 operations a second", NUMBER),
 )
-#: Section of a record, or selection -> its fields.
+#: Section of a record, or selection -> its columns, before whose names its own stands.
 SECTIONS = {**dict.fromkeys(SELECTIONS, SCORE), "teacher": TEACHER, "cost": COST}
-
-#: The columns of results, in their order.
-RESULTS = (
-    *map(Column, ("suite", "dataset", "pair", "teacher", "student", "label", "method")),
-    Column("method_version", "", COUNT),
-    *map(Column, ("config", "student_model")),
-    Column("seed", "", COUNT),
-    Column("stream", "", COUNT),
-    Column("protocol"),
-    Column("epochs", "epochs", COUNT),
-    *map(Column, ("precision", "status", "detail", "evidence")),
-    Column("recomputed", "", TRUTH),
-    Column("measurements", "records", COUNT),
-    *(Column(f"{name}_{field.name}", *field[1:]) for name, fields in SECTIONS.items() for field in fields),
-    *map(Column, ("torch", "device", "device_name", "driver", "isa", "kdbench", "git_sha")),
-    Column("git_dirty", "", TRUTH),
-    Column("plugin_sha256"),
-    Column("created", "", TIME),
-    Column("attempts", "workers", COUNT),
-    Column("resumed", "times", COUNT),
-    *map(Column, ("warnings", "key", "weights_sha256", "predictions_sha256", "file")),
-)
-#: Those of the literature: a printed number, and the source that printed it.
+#: A printed number of the literature, and the source that printed it.
 REPORTED = (
     *map(Column, ("dataset", "teacher", "student", "method", "metric")),
     *(Column(name, "that of the metric", NUMBER) for name in ("value", "std")),
@@ -116,31 +114,42 @@ def load_results(folder: str | Path | None = None) -> pd.DataFrame:
     root = shipped("results") if folder is None else Path(folder)
     if not (root / "v1").is_dir():
         raise UserError(f"{root} is no results folder, which has a folder v1; name one that kdbench run has written.")
-    found = take_inventory(Store(root))
+    with without_collecting():
+        found = take_inventory(Store(root))
+        frame = _results(found.rows)
     if found.problems:
         text = f"{len(found.problems)} records or files of {root} are set apart; kdbench results validate names each."
         warnings.warn(text, stacklevel=2)
-    rows = sorted((row for row in found.rows if row["label"] != TEACHERS_LABEL), key=_order)
-    return _frame(RESULTS, map(_flat, rows))
+    return frame
 
 
 def load_reported(folder: str | Path | None = None) -> pd.DataFrame:
     """What papers and repositories print, from ``folder`` or as it came with kdbench: one row a number."""
     literature = load(None if folder is None else Path(folder))
     sources = {name: asdict(source) for name, source in literature.sources.items()}
-    return _frame(REPORTED, ({**sources[row.source], **asdict(row)} for row in literature.rows))
+    rows = ({**sources[row.source], **asdict(row)} for row in literature.rows)
+    return pd.DataFrame({column.name: values for column, values in _series(REPORTED, rows)})
+
+
+def _results(placed: Iterable[Record]) -> pd.DataFrame:
+    rows = sorted((row for row in placed if row["label"] != TEACHERS_LABEL), key=_order)
+    made = {column.name: values for column, values in _series(RESULT, map(_result, rows))}
+    for name, columns in SECTIONS.items():
+        parts = (row["scores"][name] if columns is SCORE else row[name] for row in rows)
+        made |= {f"{name}_{column.name}": values for column, values in _series(columns, parts)}
+    return pd.DataFrame(made)
 
 
 def _order(row: Record) -> tuple[Any, ...]:
     return tuple(row[name] for name in ("suite", "dataset", "pair", "label", "evidence", "seed", "stream", "file"))
 
 
-def _flat(row: Record) -> Record:
-    """``row`` by the names of columns."""
+def _result(row: Record) -> Record:
+    """The columns RESULT of ``row``, and more."""
     teacher, _, student = row["pair"].partition(":")
     planned, made = row["identity"], row["provenance"]
-    method, protocol = planned.get("method"), planned.get("protocol")
-    flat = {
+    method, protocol = planned.get("method"), planned["protocol"]
+    return {
         **row,
         **(row["numerics"] or {}),
         **made,
@@ -159,11 +168,6 @@ def _flat(row: Record) -> Record:
         "warnings": "\n".join(row["warnings"]),
         "predictions_sha256": row["predictions"] and row["predictions"]["sha256"],
     }
-    for name, fields in SECTIONS.items():
-        found = row["scores"][name] if fields is SCORE else row[name]
-        if found is not None:
-            flat |= {f"{name}_{field.name}": found.get(field.name) for field in fields}
-    return flat
 
 
 def _count(value: object) -> int | None:
@@ -171,16 +175,15 @@ def _count(value: object) -> int | None:
     return value if type(value) is int and abs(value) < 2**63 else None
 
 
-def _frame(columns: Sequence[Column], rows: Iterable[Record]) -> pd.DataFrame:
-    names = [column.name for column in columns]
+def _series(columns: Sequence[Column], parts: Iterable[Record | None]) -> Iterator[tuple[Column, Any]]:
+    """Each of ``columns`` with its values, one of each of ``parts``; of None all are missing."""
     values: list[list[Any]] = [[] for _ in columns]
-    for row in rows:
-        for name, found in zip(names, values, strict=True):
-            found.append(row.get(name))
-    return pd.DataFrame({c.name: _series(found, c.dtype) for c, found in zip(columns, values, strict=True)})
-
-
-def _series(values: list[Any], dtype: str) -> pd.Series[Any]:
-    if dtype == TIME:
-        return pd.to_datetime(pd.Series(values, dtype=TEXT), utc=True, format="ISO8601", errors="coerce").astype(TIME)
-    return pd.Series(values, dtype=dtype)
+    for part in parts:
+        for column, found in zip(columns, values, strict=True):
+            found.append(None if part is None else part.get(column.name))
+    for column, found in zip(columns, values, strict=True):
+        if column.dtype == TIME:
+            times = pd.to_datetime(pd.Series(found, dtype=TEXT), utc=True, format="ISO8601", errors="coerce")
+            yield column, times.astype(TIME)
+        else:
+            yield column, pd.Series(found, dtype=column.dtype)

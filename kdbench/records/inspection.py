@@ -20,11 +20,11 @@ Record = Mapping[str, Any]
 #: What lies in a results folder beside records and their predictions.
 _OTHERS = (
     f"v1/{LISTINGS}/*.json",
+    f"{METHODS_FOLDER}/**/*",
     "pins/*/*.json",
+    "pins.json",
     "runs/*.json",
     "reported/*.csv",
-    "pins.json",
-    f"{METHODS_FOLDER}/**/*",
 )
 
 

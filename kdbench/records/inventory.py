@@ -23,7 +23,7 @@ from kdbench.records.verify import Problem, Seen, problem, verify
 Record = Mapping[str, Any]
 
 #: Parts that many records have in common, and of which one is kept.
-_COMMON = ("config", "method_card", "numerics", "teacher")
+_COMMON = ("method_card", "numerics", "teacher")
 
 
 @dataclass(frozen=True)
@@ -46,11 +46,11 @@ class Inventory:
 def take_inventory(store: Store) -> Inventory:
     """What ``store`` holds; what is damaged or false is set apart, and the rest is used."""
     reader, seen = _Reader(store), Seen()
-    with Memory() as memory, _without_collecting():
+    with Memory() as memory, without_collecting():
         kept, problems = verify(reader.records(memory), Scorer(store, memory), seen)
-    results, contradictions = fold(kept)
-    listings, damaged = store.listings()
-    rows, strangers = agreeing(placed(results, listings))
+        results, contradictions = fold(kept)
+        listings, damaged = store.listings()
+        rows, strangers = agreeing(placed(results, listings))
     problems = [
         *reader.problems,
         *(Problem(text) for text in damaged),
@@ -61,8 +61,8 @@ def take_inventory(store: Store) -> Inventory:
 
 
 @contextmanager
-def _without_collecting() -> Iterator[None]:
-    """Nothing that is read is garbage, and looking for some among so much takes half as long as reading it."""
+def without_collecting() -> Iterator[None]:
+    """What is read here is no garbage, and to look for some among so much takes half as long as to read it."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -109,8 +109,8 @@ class _Reader:
 
     def _slim(self, record: Record) -> Record:
         """``record`` without its curve; what it has in common with others is the same object."""
-        identity = {name: self._shared(part) for name, part in record["identity"].items()}
         common = {name: self._shared(record[name]) for name in _COMMON}
+        identity = {**record["identity"], "protocol": self._shared(record["identity"].get("protocol"))}
         provenance = {**record["provenance"], "packages": self._shared(record["provenance"]["packages"])}
         return {**record, **common, "curve": [], "identity": identity, "provenance": provenance}
 

@@ -30,6 +30,11 @@ class Memory:
 
     def __init__(self) -> None:
         self._file = _open(cache_dir() / FILE)
+        self._known: dict[str, str] = {}
+        self._new: dict[str, str] = {}
+        if self._file is not None:
+            with contextlib.suppress(sqlite3.Error):  # all at once, which is quicker than one by one
+                self._known = dict(self._file.execute("SELECT name, text FROM known"))
 
     def __enter__(self) -> Memory:
         return self
@@ -38,37 +43,31 @@ class Memory:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._file is not None:
-            with contextlib.suppress(sqlite3.Error):
-                self._file.commit()
+            with contextlib.suppress(sqlite3.Error), self._file:
+                self._file.executemany("INSERT OR REPLACE INTO known VALUES (?, ?)", self._new.items())
             self._file.close()
 
     def recall(self, name: str) -> str | None:
         """What is remembered by ``name``; None where nothing is."""
-        if self._file is not None:
-            with contextlib.suppress(sqlite3.Error):
-                row = self._file.execute("SELECT text FROM known WHERE name = ?", (name,)).fetchone()
-                return None if row is None else str(row[0])
-        return None
+        return self._known.get(name)
 
     def keep(self, name: str, text: str = "") -> None:
-        if self._file is not None:
-            with contextlib.suppress(sqlite3.Error):
-                self._file.execute("INSERT OR REPLACE INTO known VALUES (?, ?)", (name, text))
+        self._known[name] = self._new[name] = text
 
 
 def _open(path: Path) -> sqlite3.Connection | None:
     with contextlib.suppress(sqlite3.Error, OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         memory = sqlite3.connect(path, timeout=1.0)
-        with contextlib.suppress(sqlite3.Error):
+        with contextlib.suppress(sqlite3.Error), memory:
             memory.execute("PRAGMA synchronous = OFF")  # what is lost is found out again
             memory.execute("CREATE TABLE IF NOT EXISTS code (digest TEXT)")
             row = memory.execute("SELECT digest FROM code").fetchone()
             if row is None or row[0] != _code():
-                memory.executescript("DROP TABLE IF EXISTS known; DELETE FROM code;")
+                memory.execute("DROP TABLE IF EXISTS known")
+                memory.execute("DELETE FROM code")
                 memory.execute("INSERT INTO code VALUES (?)", (_code(),))
             memory.execute("CREATE TABLE IF NOT EXISTS known (name TEXT PRIMARY KEY, text TEXT) WITHOUT ROWID")
-            memory.commit()
             return memory
         memory.close()
     return None

@@ -7,7 +7,8 @@ import io
 import math
 import zipfile
 from collections.abc import Mapping
-from typing import IO, Any
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,13 +53,25 @@ def unpack(data: bytes, images: int) -> dict[str, NDArray[Any]]:
                 raise ValueError(
                     f"{name[:40]!r} unpacks to {member.file_size:,} bytes, and {images:,} images have {most:,}"
                 )
-            with archive.open(member) as stream:
-                found[name] = _array(stream, member.file_size)
+            with archive.open(member) as stream:  # which gives no more than this, whatever else it would inflate to
+                found[name] = _array(stream.read(member.file_size))
     return found
 
 
-def _array(stream: IO[bytes], size: int) -> NDArray[Any]:
-    """The array in ``stream`` of ``size`` bytes, whose header must say as much as is there."""
+def _array(data: bytes) -> NDArray[Any]:
+    """The array that ``data`` is, whose header must say as much as is there."""
+    length = 10 + int.from_bytes(data[8:10], "little") if data[6:7] == b"\1" else _HEADER
+    shape, fortran, dtype, begin = _header(data[:length])
+    body = data[begin:]
+    if math.prod(shape) * dtype.itemsize != len(body):
+        raise ValueError("an array of it is not as long as its header says")
+    return np.frombuffer(body, dtype).reshape(shape, order="F" if fortran else "C")
+
+
+@lru_cache(maxsize=256)
+def _header(data: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
+    """Shape, order and type of an array, and where it begins: few headers differ, and each takes numpy long to read."""
+    stream = io.BytesIO(data)
     major, _ = np.lib.format.read_magic(stream)
     read = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}.get(major)
     if read is None:
@@ -66,7 +79,4 @@ def _array(stream: IO[bytes], size: int) -> NDArray[Any]:
     shape, fortran, dtype = read(stream, max_header_size=_HEADER)
     if dtype.hasobject:
         raise ValueError("an array of it holds Python objects, which are not loaded")
-    body = stream.read(size)
-    if math.prod(shape) * dtype.itemsize != len(body):
-        raise ValueError("an array of it is not as long as its header says")
-    return np.frombuffer(body, dtype).reshape(shape, order="F" if fortran else "C")
+    return shape, fortran, dtype, stream.tell()

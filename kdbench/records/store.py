@@ -133,7 +133,7 @@ class Store:
         return [record for record in found if record is not None]
 
     def statuses(self, keys: Iterable[str]) -> dict[str, str]:
-        """The status of each of ``keys`` that was measured: how it ended, if a record says so, else how it failed.
+        """The status of each of ``keys`` that was measured: how it ended, where a record says so, else how it failed.
 
         What somebody contributed saves nobody the measurement.
         """

@@ -183,8 +183,8 @@ def _true_labels(kept: list[tuple[Record, str | None]], problems: list[Problem])
         elif official:
             problems.append(problem(record, f"its test labels are not those of {record['dataset']}; it is left out."))
         else:
-            text = f"records of its data disagree on the test labels, and no digest of {record['dataset']} decides"
-            problems.append(problem(record, f"{text}; it is left out."))
+            text = "records of its data disagree on the test labels, and no digest of them decides; it is left out."
+            problems.append(problem(record, text))
     return out
 
 

@@ -17,7 +17,7 @@ OWN = f"""@software{{kdbench,
 
 
 def bibtex(catalogue: Catalogue, methods: Iterable[str]) -> str:
-    """The entries of ``methods``, each paper once, and of kdbench; those of compositions are of what they are made of."""
+    """The entries of ``methods``, each once, and of kdbench; a composition has those of what it is made of."""
     entries = {OWN: None} | {entry: None for method in sorted(set(methods)) for entry in _of(catalogue, method)}
     return "\n\n".join([*entries, ""])
 

@@ -1,4 +1,4 @@
-"""Tables to take away: a suite's rows on its pairs, or all rows on all data sets, as LaTeX, Markdown or single cells."""
+"""Tables to take away: a suite's rows on its pairs, or all rows on all data sets, in LaTeX, Markdown or cell by cell."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CORNER = "method"
 
 @dataclass(frozen=True)
 class Cell:
-    """A number of ``row``: its ``quantity`` is ``top1`` or ``gain``, both in percent; ``pair`` says which, or of how many."""
+    """A number of ``row``, in percent: its ``top1`` on a ``pair``, or its mean ``gain`` over so many pairs."""
 
     view: SuiteView
     row: Row
@@ -49,7 +49,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Grid:
-    """``rows`` have a label and, for each of the ``columns``, the cells that stand there, of which there may be none."""
+    """``rows`` have a title and, for each of the ``columns``, the cells that stand there, if any."""
 
     caption: str
     columns: tuple[str, ...]
@@ -68,8 +68,8 @@ def suite_grid(catalogue: Catalogue, name: str) -> Grid:
     if len(datasets) > 1:
         titles = [f"{title} ({table.dataset})" for title, table in zip(titles, view.tables, strict=True)]
     caption = (
-        f"{name} on {', '.join(datasets)}: test top-1 accuracy in percent at the {SELECTION_NAMES[view.selection]}, mean "
-        "over seeds with its 95 % t-interval; the mean gain is over the student alone, paired by seed."
+        f"{name} on {', '.join(datasets)}: test top-1 accuracy in percent at the {SELECTION_NAMES[view.selection]}, "
+        "mean over seeds with its 95 % t-interval; the mean gain is over the student alone, paired by seed."
     )
     rows = [
         (_title(row), (*_accuracies(view, row), _gain(view, row, ", ".join(datasets), len(view.tables))))
@@ -91,8 +91,8 @@ def dataset_grid(catalogue: Catalogue, names: Sequence[str]) -> Grid:
                     found.setdefault((row.evidence != "measured", _title(row)), {})[column] = cells
                     columns[column] = None
     caption = (
-        "Mean gain in test top-1 accuracy over the student alone, in percent, over the pairs of each data set, with its "
-        "95 % t-interval over seeds."
+        "Gain in test top-1 accuracy over the student alone, in percent: the mean over the pairs of each data set, with "
+        "its 95 % t-interval over seeds."
     )
     order = sorted(found, key=lambda row: (row[0], -len(found[row]), row[1]))
     rows = tuple((row[1], tuple(found[row].get(column, ()) for column in columns)) for row in order)
