@@ -117,8 +117,8 @@ def _plugin_methods(rows: Iterable[Record]) -> list[str]:
         for plugin in row["provenance"].get("plugins", ()):
             if source_of(plugin["name"]).sha256 != plugin["sha256"]:
                 raise UserError(
-                    f"The code of the plugin {plugin['name']} is not the one that {row['file']} was measured with; bring "
-                    "that back, or measure anew."
+                    f"The code of the plugin {plugin['name']} is not what {row['file']} was measured with; bring that "
+                    "back, or measure anew."
                 )
     names = {leaf.name for method in {row["method"] for row in rows} for leaf in leaves(METHODS.get(method))}
     return sorted(name for name in names if METHODS.origin(name) != OURS)
