@@ -45,7 +45,8 @@ def fill(store: Store, count: int) -> None:
     for number, (record, data) in enumerate(sources):
         seed = 1000 + number
         identity = {**record["identity"], "seed": seed}
-        made = {**record, "identity": identity, "key": digest(identity), "seed": seed, "weights_sha256": digest(number)}
+        made = {**record, "identity": identity, "key": digest(identity), "seed": seed}
+        made["weights_sha256"] = digest(number)
         store.put_packed(made, commented(data, f"{number}".encode()))
 
 
@@ -66,7 +67,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def measured(code: str, folder: Path) -> dict[str, float]:
-    """CPU seconds and peak memory of a process that runs ``code``, with a cache folder of its own beside the results."""
+    """CPU seconds and peak memory of a process that runs ``code``, whose cache lies beside the results."""
     command = [sys.executable, "-c", RUN, code.format(folder=str(folder / "results"), records=RECORDS)]
     environment = {**os.environ, "KDBENCH_CACHE": str(folder / "cache")}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kdbench.errors import UserError
-from kdbench.records.inventory import take_inventory
+from kdbench.records.inventory import Inventory, take_inventory
 from kdbench.records.literature import load
 from kdbench.records.pins import read_pins
 from kdbench.records.reading import read_json
@@ -43,7 +43,7 @@ def inspect(store: Store) -> Inspection:
     found = take_inventory(store)
     problems = [*found.problems, *_unreadable(store)]
     warnings = [problem(record, text) for record in found.records for text in _doubts(record)]
-    return Inspection(found.count, len(found.results), problems, [*warnings, *_strays(store, found.records)])
+    return Inspection(found.count, len(found.results), problems, [*warnings, *_strays(store, found)])
 
 
 def _doubts(record: Record) -> Iterator[str]:
@@ -77,19 +77,21 @@ def _unreadable(store: Store) -> Iterator[Problem]:
             yield Problem(str(error), file="reported")
 
 
-def _strays(store: Store, records: list[Record]) -> Iterator[Problem]:
-    """Files that nothing reads; hidden ones, temporary files among them, are not looked at."""
-    known = set(store.files())
-    known |= {path for pattern in _OTHERS for path in store.root.glob(pattern)}
-    predictions = {store.predictions_path(record) for record in records if record["predictions"] is not None}
-    for path in sorted(set(store.root.rglob("*")) - known - predictions):
+def _strays(store: Store, found: Inventory) -> Iterator[Problem]:
+    """Files that nothing reads; hidden ones, temporary files among them, are not looked at.
+
+    Predictions are strays only where no record is set apart, which may be the one that they belong to.
+    """
+    known = {path for pattern in _OTHERS for path in store.root.glob(pattern)}.union(store.files())
+    known |= {store.predictions_path(record) for record in found.records if record["predictions"] is not None}
+    for path in sorted(set(store.root.rglob("*")) - known):
         if _hidden(path.relative_to(store.root)) or (path.is_dir() and not path.is_symlink()):
             continue
         where = store.place(path)
-        if path.parent == store.root / "v1" / PREDICTIONS and path.suffix == ".npz":
-            yield Problem(f"The prediction file {where} belongs to no sound record.", file=where)
-        else:
+        if path.parent != store.root / "v1" / PREDICTIONS or path.suffix != ".npz":
             yield Problem(f"Nothing reads the file {where}.", file=where)
+        elif not found.problems:
+            yield Problem(f"No record names the prediction file {where}.", file=where)
 
 
 def _hidden(path: Path) -> bool:

@@ -1,4 +1,4 @@
-"""Tables to take away: a suite's rows on its pairs, or all rows on all data sets, in LaTeX, Markdown or cell by cell."""
+"""Tables to take away, in LaTeX, Markdown or cell by cell: a suite's rows on its pairs, all rows on all data sets."""
 
 from __future__ import annotations
 
@@ -91,8 +91,8 @@ def dataset_grid(catalogue: Catalogue, names: Sequence[str]) -> Grid:
                     found.setdefault((row.evidence != "measured", _title(row)), {})[column] = cells
                     columns[column] = None
     caption = (
-        "Gain in test top-1 accuracy over the student alone, in percent: the mean over the pairs of each data set, with "
-        "its 95 % t-interval over seeds."
+        "Gain in test top-1 accuracy over the student alone, in percent: the mean over the pairs of each data set, "
+        "with its 95 % t-interval over seeds."
     )
     order = sorted(found, key=lambda row: (row[0], -len(found[row]), row[1]))
     rows = tuple((row[1], tuple(found[row].get(column, ()) for column in columns)) for row in order)
