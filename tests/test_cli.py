@@ -214,16 +214,17 @@ def test_a_run_starts_from_a_baseline(
     cli: Cli, bench: Bench, make_suite: MakeSuite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_suite(suite_text(["ce", "kd"], epochs=1))
-    cli(*RUN, "--method", "ce", "--results", "before")
+    cli(*RUN, "--method", "kd", "--results", "before")
     labels = trained(monkeypatch)
     for dry in (["--dry-run"], []):
         ended = cli(*RUN, "--baseline", "before", *dry)
         assert (ended.code, ended.err) == (0, "")
         assert "2 trials, 1 recorded in results, 1 to train." in ended.out
         assert "1 of the recorded ones come from a baseline." in ended.out
-        assert "ce" not in labels
-    (before,) = Store(bench.folder / "before").files()
-    assert before.name in {path.name for path in bench.store.files()}
+    assert set(labels) == {"ce"}
+    before = {path.name for path in Store(bench.folder / "before").files()}
+    assert len(before) == 2, "the student's and its teacher's"
+    assert before < {path.name for path in bench.store.files()}
     assert "2 recorded in results" in cli(*RUN).out
     refused = cli(*RUN, "--baseline", "nowhere")
     assert refused.code == 2

@@ -24,7 +24,7 @@ from kdbench.records.provenance import source_digest
 from kdbench.registry import OURS
 from kdbench.suites import Suite
 from kdbench.trials.origins import foreign
-from kdbench.trials.trial import Trial
+from kdbench.trials.trial import Trial, teacher_trial
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,10 @@ def _again(trials: Sequence[Trial], missing: Sequence[Trial], store: Store, glob
 
 
 def _adopted(missing: Sequence[Trial], store: Store, request: Request) -> set[str]:
-    """Keys of the ``missing`` that a baseline has recorded, whose records are in the ``store`` now unless it is dry."""
+    """Keys of the ``missing`` that a baseline has recorded.
+
+    Unless it is dry, their records are in the ``store`` now, and with them those of the trainings of their teachers.
+    """
     found: set[str] = set()
     for baseline in request.baselines:
         baseline.check_current()
@@ -175,8 +178,19 @@ def _adopted(missing: Sequence[Trial], store: Store, request: Request) -> set[st
             adopted = [store.adopt_quietly(path, baseline) for path in paths]
             if not any(adopted):
                 done.discard(key)
+        if not request.dry:
+            teachers = baseline.paths(key for trial in missing if trial.key in done for key in _trainings(trial))
+            for path in (path for paths in teachers.values() for path in paths):
+                store.adopt_quietly(path, baseline)
         found |= done
     return found
+
+
+def _trainings(trial: Trial) -> list[str]:
+    """The keys of the trainings of the teacher of ``trial``, its earlier generations' included."""
+    lineage = trial.teacher.lineage if trial.teacher else ()
+    trained = [teacher for teacher in lineage if teacher.protocol is not None]
+    return [teacher_trial(teacher, trial.dataset, trial.data_digest).key for teacher in trained]
 
 
 def diverged_trials(trials: Sequence[Trial], store: Store) -> list[Trial]:
