@@ -15,7 +15,7 @@ from test_teachers import CHECKPOINT, keep, weights
 from kdbench import __version__
 from kdbench.cli import COMMANDS
 from kdbench.data import DATASETS
-from kdbench.suites import SUITES, Suite
+from kdbench.suites import PAIRS, SUITES, Suite
 from kdbench.teachers.weights import weights_digest
 
 MakeSuite = Callable[[str], Suite]
@@ -279,3 +279,8 @@ def fail(spec, root):
     raise KeyError("bad")
 """
 )
+
+
+def test_list_names_the_pairs_that_a_package_offers(cli: Cli) -> None:  # noqa: F811
+    PAIRS.add("mine", ('teacher = "tutor"\nstudent = "resnet20"', "mine.toml"), "plugin mine")
+    assert "mine" in next(line for line in cli("list", "pairs").out.splitlines() if "run --pair" in line)
