@@ -18,7 +18,7 @@ FLOORS = (
     ("methods.zoo", "trials"),
     ("suites",),
     ("plugins", "records", "measure"),
-    ("train",),
+    ("train", "frames"),
     ("teachers",),
     ("plan",),
     ("schedule", "jobs", "render", "regress"),
