@@ -27,12 +27,15 @@ from kdbench.regress.baseline import Baseline, from_records, read
 from kdbench.regress.judge import Judgement, Verdict, judge
 from kdbench.regress.report import ENDINGS, FORMATS
 from kdbench.regress.side import Place, sides
+from kdbench.regress.speed import SLOWER, judge_speed
 from kdbench.stats.aggregate import NO_TEACHER
 from kdbench.stats.drops import FIRST, MARGIN
 
 if TYPE_CHECKING:
     from kdbench.suites import Suite
 
+#: Seeds of a row that are trained at most.
+MOST = 20
 #: The exit code of the worst verdict, the worst first.
 CODES = (
     (Verdict.FAIL, EXIT_REGRESSION),
@@ -53,6 +56,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--margin", type=float, default=MARGIN, metavar="POINTS", help=f"the drop that matters (default: {MARGIN})"
     )
+    parser.add_argument(
+        "--speed", action="store_true", help=f"also judge the speed of training: {SLOWER:g} %% slower is what matters"
+    )
     parser.add_argument("--strict", action="store_true", help="exit with 4 where a verdict is open")
     parser.add_argument(
         "--seeds",
@@ -60,6 +66,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=FIRST,
         metavar="N",
         help=f"seeds of a row that --run trains first (default: {FIRST})",
+    )
+    parser.add_argument(
+        "--most",
+        type=int,
+        default=MOST,
+        metavar="N",
+        help=f"seeds of a row that --run trains at most (default: {MOST})",
     )
     parser.add_argument(
         "--run", action="store_true", help="train what is missing, then the seeds that should decide what is open"
@@ -82,6 +95,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(options: argparse.Namespace) -> int:
     if not 0 < options.margin <= 100:
         raise UserError(f"--margin is a drop in points of accuracy, above 0 and at most 100, not {options.margin:g}.")
+    for flag, value in (("--seeds", options.seeds), ("--most", options.most)):
+        if value < 1:
+            raise UserError(f"{flag} must be at least 1, not {value}.")
     files = [(path, _format_of(path)) for path in map(Path, options.write)]
     baseline = _baseline(Path(options.against), options.suite)
     judgement, interrupted = _judged(options, baseline)
@@ -125,30 +141,36 @@ def _judged(options: argparse.Namespace, baseline: Baseline) -> tuple[Judgement,
     root = Path(options.new)
     if not options.run and not root.is_dir():
         raise UserError(f"There is no results folder at {root}; name one that kdbench run has written, or add --run.")
+    interrupted = False
     if options.run:
         first = {place: options.seeds for place in baseline.sides}
-        if _train(options, baseline.suite, root, first) == EXIT_INTERRUPTED:
-            return _look(root, baseline, options.margin), True
-        judgement = _look(root, baseline, options.margin)
-        if _train(options, baseline.suite, root, _deciding(judgement)) == EXIT_INTERRUPTED:
-            return judgement, True
-    return _look(root, baseline, options.margin, complaining=True), False
+        interrupted = _train(options, baseline.suite, root, first) == EXIT_INTERRUPTED
+        if not interrupted and (more := _deciding(_look(options, baseline, last=False), options.most)):
+            interrupted = _train(options, baseline.suite, root, more) == EXIT_INTERRUPTED
+    return _look(options, baseline), interrupted
 
 
-def _look(root: Path, baseline: Baseline, margin: float, complaining: bool = False) -> Judgement:
-    records, problems = measured_rows(Store(root))
-    for problem in problems if complaining else ():
-        complain(problem)
-    return judge(baseline.suite, str(baseline.where), baseline.sides, sides(records, baseline.suite), margin)
+def _look(options: argparse.Namespace, baseline: Baseline, last: bool = True) -> Judgement:
+    """The judgement of what is recorded by now; at the ``last`` look, what cannot be read is named."""
+    records, problems = measured_rows(Store(Path(options.new)))
+    new = sides(records, baseline.suite)
+    judgement = judge(baseline.suite, str(baseline.where), baseline.sides, new, options.margin)
+    if last:
+        for problem in problems:
+            complain(problem)
+        if options.speed:
+            judgement = judgement.beside(judge_speed(baseline.sides, new))
+    return judgement
 
 
-def _deciding(judgement: Judgement) -> dict[Place, int]:
-    """How many seeds should decide each open cell, where new ones alone can and it has been looked at once only."""
+def _deciding(judgement: Judgement, most: int) -> dict[Place, int]:
+    """How many seeds, at ``most``, should decide each open cell: where new ones alone can, and after one look only."""
     first = min((cell.new[1] for cell in judgement.cells if cell.new and cell.needed is not None), default=0)
     return {
         cell.place: cell.needed[1]
         for cell in judgement.of(Verdict.INCONCLUSIVE)
         if cell.needed and cell.old and cell.needed[0] == cell.old[1] and cell.new and cell.new[1] == first
+        if cell.needed[1] <= most
     }
 
 

@@ -54,6 +54,12 @@ class Judgement:
     cells: tuple[Judged, ...]
     unknown: tuple[str, ...] = ()
 
+    def beside(self, cells: Sequence[Judged]) -> Judgement:
+        """This and the verdicts of ``cells``, the worst first."""
+        order = list(Verdict)
+        merged = sorted((*self.cells, *cells), key=lambda cell: (order.index(cell.verdict), cell.pair, cell.label))
+        return replace(self, cells=tuple(merged))
+
     def of(self, verdict: Verdict) -> list[Judged]:
         return [cell for cell in self.cells if cell.verdict is verdict]
 
@@ -65,14 +71,8 @@ def judge(
     settled = {place: found for place in old if (found := _settled(old[place], new.get(place)))}
     tested = [place for place in old if place not in settled]
     judged = [*settled.values(), *_tested([(old[place], new[place]) for place in tested], margin)]
-    order = list(Verdict)
-    return Judgement(
-        suite,
-        against,
-        margin,
-        tuple(sorted(judged, key=lambda cell: (order.index(cell.verdict), cell.pair, cell.label))),
-        tuple(f"{label} on {pair}" for pair, label in sorted(new.keys() - old.keys())),
-    )
+    unknown = tuple(f"{label} on {pair}" for pair, label in sorted(new.keys() - old.keys()))
+    return Judgement(suite, against, margin, (), unknown).beside(judged)
 
 
 def _settled(old: Side, new: Side | None) -> Judged | None:

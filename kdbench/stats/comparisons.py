@@ -36,7 +36,8 @@ class Comparisons:
 
     def halves(self, level: float = 0.95) -> Floats:
         """Half the width of each difference's own interval; infinite where there is no telling."""
-        return np.where(self.df > 0, t_quantiles(self.df, level) * self.error, np.inf)
+        known = self.df > 0
+        return np.where(known, t_quantiles(np.where(known, self.df, 1.0), level) * self.error, np.inf)
 
     def within(self, margin: float, alpha: float = 0.05) -> NDArray[np.bool_]:
         """Which differences are shown to be less than ``margin``, each by two one-sided tests (Schuirmann 1987)."""
