@@ -30,6 +30,12 @@ LONGEST = ("test_wheel", "test_conformance", "test_norms", "test_same_bits", "te
 
 _numbers = count()
 
+gc.disable()  # what is imported and collected stays
+
+
+def pytest_collection_finish() -> None:
+    gc.enable()
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))

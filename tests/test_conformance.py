@@ -10,6 +10,7 @@ import torch
 from kdbench.cli import main
 from kdbench.methods import METHODS
 from kdbench.plugins import load_plugins
+from kdbench.train import conformance
 from kdbench.train.conformance import check_method, cost
 
 BUILT_IN = [f"{name}(kd)" if METHODS.get(name).wraps else name for name in METHODS]
@@ -63,6 +64,12 @@ def plugin(folder: Path, name: str, body: str = GOOD, **parts: str) -> str:
     path = folder / f"{name}_plugin.py"
     path.write_text(PLUGIN.format(name=name, body=body, **values), encoding="utf-8")
     return str(path)
+
+
+@pytest.fixture(autouse=True)
+def _small_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half as high and wide as the command's."""
+    monkeypatch.setattr(conformance, "SIDE", 16)
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
