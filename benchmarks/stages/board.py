@@ -118,7 +118,7 @@ def _other(setting: Setting, suite: Suite, dataset: str, teacher: Any) -> Suite:
         dataset=dataset,
         protocol=protocol,
         teachers={teacher.name: teacher},
-        pairs=(suites.Pair(f"{teacher.name}:{STUDENT}", teacher.name, STUDENT, protocol),),
+        pairs=(suites.Pair(f"{teacher.name}:{STUDENT}", teacher.name, STUDENT, protocol, dataset),),
         rows=tuple(replace(row, config={**own, **row.config}) for row, own in zip(rows, printed, strict=True)),
         notes=(f"Rows and protocol of the suite {suite.id} on {title}, under {teacher.name}.",),
     )

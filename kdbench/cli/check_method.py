@@ -39,7 +39,7 @@ def main(options: argparse.Namespace) -> int:
     names = [name for word in words for name in (methods_of(word) if word.endswith(".py") else [word])]
     for name in names:
         METHODS.get(name)  # a mistyped one is said before the others take their time
-    found = max(check(name, print) for name in dict.fromkeys(names))
+    found = max(check(name, say) for name in dict.fromkeys(names))
     return EXIT_USAGE if changed else found
 
 

@@ -27,6 +27,7 @@ def test_killed_and_damaged_in_this_process_it_ends_with_the_bits_of_a_quiet_run
     monkeypatch.setattr(cohort, "CHECKPOINT_SECONDS", 0.0)
     trials = taught.trials(parse_suite(suite_text(METHOD_ROWS), "tiny.toml"))
     scene = Scene(taught.folder, [], random.Random(seed))
+    taught.damaged = True
     for _ in range(3):
         with monkeypatch.context() as patch:
             patch.setattr(Lockstep, "_share", at(scene.rng.randrange(STEPS // 2), Lockstep._share))
