@@ -289,3 +289,25 @@ def test_arrays_in_any_form_numpy_writes_are_read(tmp_path: Path) -> None:
     arrays = {"labels": np.arange(6, dtype=np.int16), "last_top5": np.asfortranarray(np.arange(30).reshape(6, 5))}
     found = unpack(pack(arrays)[1], 100)
     assert all(np.array_equal(found[name], arrays[name]) for name in arrays)
+
+
+def test_what_was_found_by_another_version_of_the_code_is_found_anew(
+    box: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from kdbench.records import memory
+
+    found = inspect(box)
+    with memory.Memory() as known:
+        assert known._known
+    monkeypatch.setattr(memory, "_code", lambda: "another")
+    with memory.Memory() as known:
+        assert not known._known
+    assert inspect(box) == found
+    with memory.Memory() as known:
+        assert known._known
+
+
+def test_where_nothing_is_recorded_nothing_is_remembered(tmp_path: Path) -> None:
+    (tmp_path / "results" / "v1").mkdir(parents=True)
+    assert inspect(Store(tmp_path / "results")).records == 0
+    assert not (tmp_path / "cache").exists()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import sqlite3
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from types import TracebackType
@@ -24,17 +25,17 @@ JUDGES = (canonical, spec, scores, agreement, predictions, reading, store, valid
 class Memory:
     """Names and what is remembered by them, in a file of the cache folder.
 
-    It is emptied where another version of the code that judges has filled it. One that is damaged, locked or on a full
-    disk is done without.
+    It is begun anew where another version of the code that judges has written it. One that is damaged, locked or on a
+    full disk is done without.
     """
 
     def __init__(self) -> None:
-        self._file = _open(cache_dir() / FILE)
+        self._path = cache_dir() / FILE
         self._known: dict[str, str] = {}
         self._new: dict[str, str] = {}
-        if self._file is not None:
-            with contextlib.suppress(sqlite3.Error):  # all at once, which is quicker than one by one
-                self._known = dict(self._file.execute("SELECT name, text FROM known"))
+        if self._path.is_file():
+            with contextlib.suppress(sqlite3.Error), _opened(self._path) as file:
+                self._known = dict(file.execute("SELECT name, text FROM known"))  # which is quicker than one by one
 
     def __enter__(self) -> Memory:
         return self
@@ -42,10 +43,11 @@ class Memory:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._file is not None:
-            with contextlib.suppress(sqlite3.Error), self._file:
-                self._file.executemany("INSERT OR REPLACE INTO known VALUES (?, ?)", self._new.items())
-            self._file.close()
+        if self._new:
+            with contextlib.suppress(sqlite3.Error, OSError):
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                with _opened(self._path) as file:
+                    file.executemany("INSERT OR REPLACE INTO known VALUES (?, ?)", self._new.items())
 
     def recall(self, name: str) -> str | None:
         """What is remembered by ``name``; None where nothing is."""
@@ -55,22 +57,18 @@ class Memory:
         self._known[name] = self._new[name] = text
 
 
-def _open(path: Path) -> sqlite3.Connection | None:
-    with contextlib.suppress(sqlite3.Error, OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        memory = sqlite3.connect(path, timeout=1.0)
-        with contextlib.suppress(sqlite3.Error), memory:
-            memory.execute("PRAGMA synchronous = OFF")  # what is lost is found out again
-            memory.execute("CREATE TABLE IF NOT EXISTS code (digest TEXT)")
-            row = memory.execute("SELECT digest FROM code").fetchone()
-            if row is None or row[0] != _code():
-                memory.execute("DROP TABLE IF EXISTS known")
-                memory.execute("DELETE FROM code")
-                memory.execute("INSERT INTO code VALUES (?)", (_code(),))
-            memory.execute("CREATE TABLE IF NOT EXISTS known (name TEXT PRIMARY KEY, text TEXT) WITHOUT ROWID")
-            return memory
-        memory.close()
-    return None
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[sqlite3.Connection]:
+    """The file at ``path``, empty where it is not this code's; what was written is there once the block has ended."""
+    with contextlib.closing(sqlite3.connect(path, timeout=1.0)) as file, file:
+        file.execute("PRAGMA synchronous = OFF")  # what is lost is found out again
+        file.execute("CREATE TABLE IF NOT EXISTS code (digest TEXT)")
+        if file.execute("SELECT digest FROM code").fetchall() != [(_code(),)]:
+            file.execute("DROP TABLE IF EXISTS known")
+            file.execute("DELETE FROM code")
+            file.execute("INSERT INTO code VALUES (?)", (_code(),))
+        file.execute("CREATE TABLE IF NOT EXISTS known (name TEXT PRIMARY KEY, text TEXT) WITHOUT ROWID")
+        yield file
 
 
 @cache
