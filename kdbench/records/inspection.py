@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdbench.errors import UserError
+from kdbench.errors import UserError, reason
 from kdbench.records.inventory import Inventory, take_inventory
 from kdbench.records.literature import load
 from kdbench.records.pins import read_pins
@@ -69,7 +69,7 @@ def _unreadable(store: Store) -> Iterator[Problem]:
             read_json(path)
         except ValueError as error:
             place = store.place(path)
-            yield Problem(f"The run {place} cannot be read ({error}); restore it or delete it.", file=place)
+            yield Problem(f"The run {place} cannot be read ({reason(error)}); restore it or delete it.", file=place)
     if (store.root / "reported").is_dir():
         try:
             load(store.root / "reported")
