@@ -23,6 +23,9 @@ from kdbench.shipped import shipped
 
 RECORDS = 10_000
 MIB = 2**20
+#: Seconds of CPU, and bytes.
+LIMITS = {"validate, cold": 60.0, "validate, warm": 15.0, "load_results, warm": 5.0}
+MOST = 500e6
 #: What a zip file ends with: the length of a comment, and the comment.
 NO_COMMENT = b"\0\0"
 
@@ -70,21 +73,22 @@ def measured(code: str, folder: Path) -> dict[str, float]:
     """CPU seconds and peak memory of a process that runs ``code``, whose cache lies beside the results."""
     command = [sys.executable, "-c", RUN, code.format(folder=str(folder / "results"), records=RECORDS)]
     environment = {**os.environ, "KDBENCH_CACHE": str(folder / "cache")}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    # Behind a shell that forks: what a process replaces counts as its memory, and pytest with torch is large.
+    shell = ["sh", "-c", '"$@"; exit $?', "sh", *command]
+    done = subprocess.run(shell, env=environment, capture_output=True, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])  # type: ignore[no-any-return]
 
 
 def test_ten_thousand_records(report: Report, folder: Path) -> None:
-    """Cold first: nothing is remembered; then warm. Limits: 60 s cold, 15 s warm, 5 s as a table, 500 MB."""
+    """Cold first, when nothing is remembered; then warm."""
     figures: dict[str, dict[str, float]] = {}
 
     def each() -> None:
-        for name, code in (("validate, cold", VALIDATE), ("validate, warm", VALIDATE), ("load_results, warm", LOAD)):
-            figures[name] = measured(code, folder)
+        for name in LIMITS:
+            figures[name] = measured(VALIDATE if name.startswith("validate") else LOAD, folder)
 
     report.benchmark.pedantic(each, rounds=1)
     for name, found in figures.items():
         report.add(name, found, f"{found['seconds']:.1f} s of CPU, {found['peak'] / MIB:.0f} MiB")
-    limits = {"validate, cold": 60.0, "validate, warm": 15.0, "load_results, warm": 5.0}
-    assert all(figures[name]["seconds"] < limit for name, limit in limits.items())
-    assert all(found["peak"] < 500e6 for found in figures.values())
+    missed = {name: found for name, found in figures.items() if found["seconds"] > LIMITS[name] or found["peak"] > MOST}
+    assert not missed

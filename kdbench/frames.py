@@ -160,7 +160,7 @@ def _result(row: Record) -> Record:
         "seed": _count(row["seed"]),
         "stream": _count(row["stream"]),
         "protocol": canonical(protocol).decode(),
-        "epochs": protocol["epochs"],  # which agrees with the curve, and so is a count
+        "epochs": _count(protocol["epochs"]),
         "recomputed": row["predictions"] is not None,
         "measurements": len(row.get("costs", (row,))),
         "attempts": _count(made["attempts"]),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
+import sqlite3
 import tracemalloc
 import zipfile
 import zlib
@@ -20,7 +22,7 @@ from test_contributed import shifted
 
 from kdbench.data import DATASETS
 from kdbench.errors import UserError
-from kdbench.records import Store
+from kdbench.records import Store, memory
 from kdbench.records.inspection import inspect
 from kdbench.records.predictions import digest_of
 from kdbench.records.store import file_name
@@ -289,3 +291,34 @@ def test_arrays_in_any_form_numpy_writes_are_read(tmp_path: Path) -> None:
     arrays = {"labels": np.arange(6, dtype=np.int16), "last_top5": np.asfortranarray(np.arange(30).reshape(6, 5))}
     found = unpack(pack(arrays)[1], 100)
     assert all(np.array_equal(found[name], arrays[name]) for name in arrays)
+
+
+def remembered(tmp_path: Path) -> int:
+    with contextlib.closing(sqlite3.connect(tmp_path / "cache" / memory.FILE)) as file:
+        return int(file.execute("SELECT count(*) FROM known").fetchone()[0])
+
+
+def test_what_was_found_by_another_version_of_the_code_is_found_anew(
+    box: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = inspect(box)
+    assert remembered(tmp_path) == 2, "the record, and its predictions"
+    monkeypatch.setattr(memory, "_code", lambda: "another")
+    with memory.Memory():
+        pass
+    assert remembered(tmp_path) == 0
+    assert inspect(box) == found
+    assert remembered(tmp_path) == 2
+
+
+def test_a_damaged_memory_is_begun_anew(box: Store, tmp_path: Path) -> None:
+    found = inspect(box)
+    (tmp_path / "cache" / memory.FILE).write_bytes(b"no database")
+    assert inspect(box) == found == inspect(box)
+    assert remembered(tmp_path) == 2
+
+
+def test_where_nothing_is_recorded_nothing_is_remembered(tmp_path: Path) -> None:
+    (tmp_path / "results" / "v1").mkdir(parents=True)
+    assert inspect(Store(tmp_path / "results")).records == 0
+    assert not (tmp_path / "cache").exists()

@@ -50,6 +50,7 @@ WIDEST = 100
 #: Extra -> a module of it, and what it is for.
 EXTRAS = {
     "dev": ("pytest", "for kdbench's tests"),
+    "parquet": ("pyarrow", "for results export parquet"),
     "ray": ("ray", "for a planned backend"),
     "slurm": ("submitit", "for a planned backend"),
 }

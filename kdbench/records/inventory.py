@@ -6,7 +6,7 @@ import gc
 import json
 import marshal
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,25 +95,26 @@ class _Reader:
                 self.problems.append(Problem(str(error), file=self.store.place(path)))
                 continue
             self.count += 1
-            yield {**self._slim(record), "file": self.store.place(path)}
+            yield {**self._shared(record), "file": self.store.place(path)}
 
     def _load(self, path: Path, memory: Memory) -> Record:
-        """The record at ``path``; one that was found sound there before is not looked at as closely again."""
+        """The record at ``path`` without its curve; one that was found sound there before is remembered."""
         data = self.store.content(path)
-        name = f"sound {digest_of(data)} {path.parent.name}/{path.name}"
-        if memory.recall(name) is not None:
-            return json.loads(data)  # type: ignore[no-any-return]
-        record = self.store.judged(path, data)
-        memory.keep(name)
+        name = f"record {digest_of(data)} {path.parent.name}/{path.name}"
+        if (known := memory.recall(name)) is not None:
+            with suppress(ValueError):
+                return json.loads(known)  # type: ignore[no-any-return]
+        record = {**self.store.judged(path, data), "curve": []}
+        memory.keep(name, json.dumps(record))
         return record
 
-    def _slim(self, record: Record) -> Record:
-        """``record`` without its curve; what it has in common with others is the same object."""
-        common = {name: self._shared(record[name]) for name in _COMMON}
-        identity = {**record["identity"], "protocol": self._shared(record["identity"].get("protocol"))}
-        provenance = {**record["provenance"], "packages": self._shared(record["provenance"]["packages"])}
-        return {**record, **common, "curve": [], "identity": identity, "provenance": provenance}
+    def _shared(self, record: Record) -> Record:
+        """``record``, in which what it has in common with others is the same object."""
+        common = {name: self._first(record[name]) for name in _COMMON}
+        identity = {**record["identity"], "protocol": self._first(record["identity"].get("protocol"))}
+        provenance = {**record["provenance"], "packages": self._first(record["provenance"]["packages"])}
+        return {**record, **common, "identity": identity, "provenance": provenance}
 
-    def _shared(self, part: Any) -> Any:
+    def _first(self, part: Any) -> Any:
         """The first part that was equal to ``part``; version 2 of marshal writes equal data alike, and fast."""
         return self._common.setdefault(marshal.dumps(part, 2), part)

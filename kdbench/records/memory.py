@@ -24,17 +24,17 @@ JUDGES = (canonical, spec, scores, agreement, predictions, reading, store, valid
 class Memory:
     """Names and what is remembered by them, in a file of the cache folder.
 
-    It is emptied where another version of the code that judges has filled it. One that is damaged, locked or on a full
-    disk is done without.
+    It is begun anew where it is damaged, or where another version of the code that judges has written it. One that is
+    locked or on a full disk is done without.
     """
 
     def __init__(self) -> None:
-        self._file = _open(cache_dir() / FILE)
-        self._known: dict[str, str] = {}
+        self._path = cache_dir() / FILE
+        self._file: sqlite3.Connection | None = None
         self._new: dict[str, str] = {}
-        if self._file is not None:
-            with contextlib.suppress(sqlite3.Error):  # all at once, which is quicker than one by one
-                self._known = dict(self._file.execute("SELECT name, text FROM known"))
+        if self._path.is_file():
+            with contextlib.suppress(sqlite3.Error):
+                self._file = _opened(self._path)
 
     def __enter__(self) -> Memory:
         return self
@@ -42,35 +42,44 @@ class Memory:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        with contextlib.suppress(sqlite3.Error, OSError):
+            if self._new:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                self._file = self._file or _opened(self._path)
+                with self._file:
+                    self._file.executemany("INSERT OR REPLACE INTO known VALUES (?, ?)", self._new.items())
         if self._file is not None:
-            with contextlib.suppress(sqlite3.Error), self._file:
-                self._file.executemany("INSERT OR REPLACE INTO known VALUES (?, ?)", self._new.items())
             self._file.close()
 
     def recall(self, name: str) -> str | None:
         """What is remembered by ``name``; None where nothing is."""
-        return self._known.get(name)
+        with contextlib.suppress(sqlite3.Error):
+            row = self._file and self._file.execute("SELECT text FROM known WHERE name = ?", (name,)).fetchone()
+            return row[0] if row else self._new.get(name)
+        return None
 
-    def keep(self, name: str, text: str = "") -> None:
-        self._known[name] = self._new[name] = text
+    def keep(self, name: str, text: str) -> None:
+        self._new[name] = text
 
 
-def _open(path: Path) -> sqlite3.Connection | None:
-    with contextlib.suppress(sqlite3.Error, OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        memory = sqlite3.connect(path, timeout=1.0)
-        with contextlib.suppress(sqlite3.Error), memory:
-            memory.execute("PRAGMA synchronous = OFF")  # what is lost is found out again
-            memory.execute("CREATE TABLE IF NOT EXISTS code (digest TEXT)")
-            row = memory.execute("SELECT digest FROM code").fetchone()
-            if row is None or row[0] != _code():
-                memory.execute("DROP TABLE IF EXISTS known")
-                memory.execute("DELETE FROM code")
-                memory.execute("INSERT INTO code VALUES (?)", (_code(),))
-            memory.execute("CREATE TABLE IF NOT EXISTS known (name TEXT PRIMARY KEY, text TEXT) WITHOUT ROWID")
-            return memory
-        memory.close()
-    return None
+def _opened(path: Path) -> sqlite3.Connection:
+    """The file at ``path``, empty where it is not this code's."""
+    file = sqlite3.connect(path, timeout=1.0)
+    try:
+        with file:
+            file.execute("PRAGMA synchronous = OFF")  # what is lost is found out again
+            file.execute("CREATE TABLE IF NOT EXISTS code (digest TEXT)")
+            if file.execute("SELECT digest FROM code").fetchall() != [(_code(),)]:
+                file.execute("DROP TABLE IF EXISTS known")
+                file.execute("DELETE FROM code")
+                file.execute("INSERT INTO code VALUES (?)", (_code(),))
+            file.execute("CREATE TABLE IF NOT EXISTS known (name TEXT PRIMARY KEY, text TEXT) WITHOUT ROWID")
+    except sqlite3.Error as error:
+        file.close()
+        if not isinstance(error, sqlite3.OperationalError):  # it is damaged, and not locked or on a full disk
+            path.unlink(missing_ok=True)
+        raise
+    return file
 
 
 @cache

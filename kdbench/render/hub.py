@@ -37,7 +37,7 @@ def _path(record: Record) -> str:
 def _entry(record: Record, dataset: str) -> dict[str, Any]:
     selection = record["identity"]["protocol"].get("selection")
     selection = selection if selection == "best_val" else "last"
-    score = record["scores"][selection]
+    score = record["scores"][selection] or record["scores"]["last"]
     notes = (
         f"Test top-1 accuracy in percent, kdbench {record['provenance']['kdbench']}, suite {record['suite']}, "
         f"{record['label']} on {record['pair']}, seed {record['seed']}, epoch {score['epoch']} ({selection}); "

@@ -104,7 +104,7 @@ def suite_view(catalogue: Catalogue, name: str) -> SuiteView:
     notes: dict[str, list[str]] = defaultdict(list)
     for line in every:
         for text in line.notes:
-            where = f"{line.cell.label} on {line.cell.pair}"
+            where = f"{line.cell.label} on {line.cell.pair}" + ("" if line.cell.measured else " (contributed)")
             if where not in notes[text]:
                 notes[text].append(where)
     return SuiteView(
