@@ -134,7 +134,7 @@ def _untold(found: Standings, suite: str) -> Iterator[str]:
         )
         alone = [row.label for row in found.rows if row.mcnemar is not None and row.mcnemar < 0.05]
         if alone:
-            yield f"On these test images alone, {listed(alone)} differ from the student alone (McNemar, Holm)."
+            yield f"On these very images {_are(alone)} told apart from the student alone (McNemar's test)."
         return
     undecided = open_comparisons(found, MARGIN)
     if undecided:
@@ -147,9 +147,13 @@ def _untold(found: Standings, suite: str) -> Iterator[str]:
     if doubtful:
         images = f"{found.images:,} test images" if found.images else "these test images"
         yield (
-            f"{images[0].upper()}{images[1:]} are too few to say that {listed(doubtful)} differ from the student alone "
-            "on other images; more seeds will not change that."
+            f"{images[0].upper()}{images[1:]} do not tell whether {_are(doubtful)} any other than the student alone on "
+            "other images; more seeds will not change that."
         )
+
+
+def _are(labels: Sequence[str]) -> str:
+    return f"{listed(labels)} {'is' if len(labels) == 1 else 'are'}"
 
 
 def _off_zero(interval: Interval | None) -> bool:
