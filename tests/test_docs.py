@@ -125,6 +125,20 @@ def test_each_field_of_the_literature_is_documented_and_no_other(kind: str) -> N
     assert documented == {f"{kind}.{name}" for name in schema(kind)["properties"]}
 
 
+def test_each_field_of_a_baseline_is_documented_and_no_other() -> None:
+    documented = {term for term in terms(section("docs/records.md", "Baselines")) if term.startswith("baseline.")}
+    assert documented == {f"baseline.{name}" for name in fields_of(schema("baseline"))}
+
+
+def test_each_verdict_and_form_of_regress_is_documented() -> None:
+    from kdbench.regress.judge import Verdict
+    from kdbench.regress.report import ENDINGS
+
+    assert set(Verdict) <= codes(section("docs/cli.md", "kdbench regress"))
+    assert set(Verdict) <= terms(section("docs/regression.md", "What a verdict means"))
+    assert set(ENDINGS) <= codes(section("docs/cli.md", "kdbench regress"))
+
+
 def test_each_status_metric_and_selection_is_documented() -> None:
     words = codes(read("docs/records.md"))
     record, reported = schema("record")["properties"], schema("reported")["properties"]

@@ -17,7 +17,7 @@ from kdbench.errors import UserError
 from kdbench.regress import baseline as baselines
 from kdbench.regress import report
 from kdbench.regress.judge import Judgement, Verdict, judge
-from kdbench.regress.side import Side, Training
+from kdbench.regress.side import Side, Taught, Training
 from kdbench.regress.speed import judge_speed
 
 IDENTITY = {
@@ -34,7 +34,7 @@ IDENTITY = {
 
 def side(label: str = "kd", scores: Any = (70.0, 70.2, 69.8), **changes: Any) -> Side:
     made = [Training(seed, score, "", f"{seed:064d}") for seed, score in enumerate(scores)]
-    plain = Side("t:s", label, 0, IDENTITY, ("torch 2, a CPU, AVX2",), ("a" * 64, 80.0), tuple(made), ())
+    plain = Side("t:s", label, 0, IDENTITY, ("torch 2, a CPU, AVX2",), Taught("a" * 64, 80.0), tuple(made), ())
     return replace(plain, **changes)
 
 
@@ -104,7 +104,7 @@ def test_another_method_is_compared_and_said() -> None:
     method = {"name": "kd", "version": 2, "config": {"temperature": 1.0}}
     found = only(
         side(),
-        other(identity={**IDENTITY, "method": method}, numerics=("another",), teacher=("b" * 64, 79.0)),
+        other(identity={**IDENTITY, "method": method}, numerics=("another",), teacher=Taught("b" * 64, 79.0)),
     )
     assert found.verdict is Verdict.PASS
     assert found.changes == (
@@ -284,8 +284,8 @@ def test_other_peoples_words_stay_words() -> None:
     told = replace(found, cells=(evil,))
     assert "\x1b" not in report.text(told)
     assert "a\\|b" in report.markdown(told)
-    assert report.annotations(told).count("\n") == 0
-    assert "100 %25 ::error::x" in report.annotations(told)
+    assert report.github(told).count("\n") == 0
+    assert "100 %25 ::error::x" in report.github(told)
     assert ElementTree.fromstring(report.junit(told))[0].get("name") == "a|b"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,7 @@ from kdbench.stats.aggregate import NO_TEACHER
 from kdbench.stats.drops import FIRST, MARGIN
 
 if TYPE_CHECKING:
+    from kdbench.plan.expand import Selection
     from kdbench.suites import Suite
 
 #: Seeds of a row that are trained at most.
@@ -181,7 +183,6 @@ def _train(options: argparse.Namespace, suite_id: str, root: Path, wanted: dict[
     from kdbench.cli.run import train
     from kdbench.cli.say import outlive_readers
     from kdbench.data import data_root, download_allowed
-    from kdbench.plan.expand import Selection
     from kdbench.plan.plan import Request, make_plan
     from kdbench.plugins import load_plugins
     from kdbench.schedule.devices import find_machine
@@ -195,12 +196,8 @@ def _train(options: argparse.Namespace, suite_id: str, root: Path, wanted: dict[
     store.check_writable([suite.id])
     store.tidy()
     machine = find_machine(options.device, options.slots, suite.protocol.threads)
-    groups: dict[tuple[str, int], list[str]] = defaultdict(list)
-    for (pair, label), seeds in wanted.items():
-        groups[pair, seeds].append(label)
     code = EXIT_OK
-    for (pair, seeds), labels in groups.items():
-        selection = Selection((_pair_of(suite, pair),), tuple(labels), seeds)
+    for selection in _selections(suite, wanted):
         folder, download = data_root(options.data_root), download_allowed(options.download)
         plan = make_plan(Request((suite,), selection, folder, download), store, machine)
         if plan.missing:
@@ -209,6 +206,20 @@ def _train(options: argparse.Namespace, suite_id: str, root: Path, wanted: dict[
         if code == EXIT_INTERRUPTED:
             break
     return code
+
+
+def _selections(suite: Suite, wanted: dict[Place, int]) -> Iterator[Selection]:
+    """Selections that ask for what is ``wanted`` and for nothing else, as few as that takes."""
+    from kdbench.plan.expand import Selection
+
+    rows: dict[tuple[str, int], list[str]] = defaultdict(list)
+    for (pair, label), seeds in wanted.items():
+        rows[_pair_of(suite, pair), seeds].append(label)
+    pairs: dict[tuple[tuple[str, ...], int], list[str]] = defaultdict(list)
+    for (pair, seeds), labels in rows.items():
+        pairs[tuple(sorted(labels)), seeds].append(pair)
+    for (methods, seeds), names in pairs.items():
+        yield Selection(tuple(names), methods, seeds)
 
 
 def _pair_of(suite: Suite, pair: str) -> str:

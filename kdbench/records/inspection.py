@@ -24,6 +24,7 @@ _OTHERS = (
     "pins/*/*.json",
     "pins.json",
     "runs/*.json",
+    "baselines/*.json",
     "reported/*.csv",
 )
 

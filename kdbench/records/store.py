@@ -27,7 +27,7 @@ from kdbench.records.validate import check
 Record = dict[str, Any]
 
 #: The folders of a results folder that are filled here and by runs.
-FOLDERS = ("v1", "runs", "pins", "methods")
+FOLDERS = ("v1", "runs", "pins", "methods", "baselines")
 #: Card, source and check of the methods of plugins that contributed records are of, each in a folder of its own.
 METHODS_FOLDER = "methods"
 #: Folders beside those of suites that hold no records.

@@ -18,7 +18,7 @@ from kdbench.records.provenance import code
 from kdbench.records.reading import read_json
 from kdbench.records.store import Store
 from kdbench.records.validate import SCHEMA_VERSION, check
-from kdbench.regress.side import Place, Side, Training, sides
+from kdbench.regress.side import Place, Side, Taught, Training, sides
 from kdbench.stats.aggregate import NO_TEACHER
 
 
@@ -101,7 +101,7 @@ def _side(raw: Mapping[str, Any]) -> Side:
         **{
             **raw,
             "numerics": tuple(raw["numerics"]),
-            "teacher": None if raw["teacher"] is None else tuple(raw["teacher"]),
+            "teacher": None if raw["teacher"] is None else Taught(**raw["teacher"]),
             "trainings": tuple(Training(**training) for training in raw["trainings"]),
             "diverged": tuple(raw["diverged"]),
         }

@@ -104,8 +104,10 @@ def _changes(old: Side, new: Side) -> tuple[str, ...]:
     found = what_differs(old, new, ("engine", "method", "stream"))
     if set(old.numerics) != set(new.numerics):
         found.append(f"numerics: {' and '.join(old.numerics)}, now {' and '.join(new.numerics)}")
-    if old.teacher and new.teacher and old.teacher[0] != new.teacher[0]:
-        found.append(f"the teacher has other weights: its own top-1 was {old.teacher[1]:.2f}, now {new.teacher[1]:.2f}")
+    if old.teacher and new.teacher and old.teacher.weights_sha256 != new.teacher.weights_sha256:
+        found.append(
+            f"the teacher has other weights: its own top-1 was {old.teacher.top1:.2f}, now {new.teacher.top1:.2f}"
+        )
     return tuple(found)
 
 

@@ -71,7 +71,7 @@ def junit(judgement: Judgement) -> str:
     return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True)
 
 
-def annotations(judgement: Judgement) -> str:
+def github(judgement: Judgement) -> str:
     """A line for each cell that did not pass, which GitHub Actions shows on the build."""
     lines = []
     for cell in judgement.cells:
@@ -88,7 +88,7 @@ FORMATS: dict[str, Callable[[Judgement], str]] = {
     "markdown": markdown,
     "json": as_json,
     "junit": junit,
-    "github": annotations,
+    "github": github,
 }
 ENDINGS = {".txt": "text", ".md": "markdown", ".json": "json", ".xml": "junit"}
 

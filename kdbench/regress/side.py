@@ -31,6 +31,14 @@ class Training:
 
 
 @dataclass(frozen=True)
+class Taught:
+    """The teacher of a row: its weights, and how good it is itself."""
+
+    weights_sha256: str
+    top1: float
+
+
+@dataclass(frozen=True)
 class Side:
     """The trainings of one row on one pair, which differ in nothing planned but the seed."""
 
@@ -39,7 +47,7 @@ class Side:
     stream: int
     identity: Mapping[str, Any]
     numerics: tuple[str, ...]
-    teacher: tuple[str, float] | None
+    teacher: Taught | None
     trainings: tuple[Training, ...]
     diverged: tuple[int, ...]
 
@@ -82,7 +90,7 @@ def _side(records: list[Record]) -> Side:
             by_seed[record["seed"]].append(record)
     finished = [record for group in by_seed.values() for record in group]
     first = records[0]
-    teachers = Counter((r["teacher"]["weights_sha256"], r["teacher"]["top1"]) for r in finished if r["teacher"])
+    teachers = Counter(Taught(r["teacher"]["weights_sha256"], r["teacher"]["top1"]) for r in finished if r["teacher"])
     return Side(
         pair=first["pair"],
         label=first["label"],
