@@ -185,7 +185,7 @@ def test_killed_after_the_last_step_only_the_record_is_made(
     assert all(same_bits(records[label], expected[label]) for label in METHODS)
 
 
-LONG = suite_text(["slow"], epochs=4, batch=16)
+LONG = suite_text(["slow"], epochs=3, batch=16)
 LONG_STEPS = 75
 #: So that the end does not come before the kill, however late that is.
 SLOW = {"top": "import time", "loss": "time.sleep(float(os.environ.get('SLOW', 0)))"}
