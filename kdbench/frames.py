@@ -177,13 +177,11 @@ def _count(value: object) -> int | None:
 
 def _series(columns: Sequence[Column], parts: Iterable[Record | None]) -> Iterator[tuple[Column, Any]]:
     """Each of ``columns`` with its values, one of each of ``parts``; of None all are missing."""
-    values: list[list[Any]] = [[] for _ in columns]
-    for part in parts:
-        for column, found in zip(columns, values, strict=True):
-            found.append(None if part is None else part.get(column.name))
-    for column, found in zip(columns, values, strict=True):
+    names = [column.name for column in columns]
+    rows = [tuple(map((part or {}).get, names)) for part in parts]
+    for column, values in zip(columns, zip(*rows, strict=True) if rows else [()] * len(columns), strict=True):
         if column.dtype == TIME:
-            times = pd.to_datetime(pd.Series(found, dtype=TEXT), utc=True, format="ISO8601", errors="coerce")
+            times = pd.to_datetime(pd.Series(values, dtype=TEXT), utc=True, format="ISO8601", errors="coerce")
             yield column, times.astype(TIME)
         else:
-            yield column, pd.Series(found, dtype=column.dtype)
+            yield column, pd.Series(values, dtype=column.dtype)

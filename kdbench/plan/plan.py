@@ -255,6 +255,7 @@ def _tasks(
         within=request.within,
         looks=request.looks,
     )
-    rate = measured_rate(store.read()[0], missing, machine.device) or RATES[machine.device]
+    records = (record for record in store.read()[0] if record["evidence"] == "measured")
+    rate = measured_rate(records, missing, machine.device) or RATES[machine.device]
     made = landing(cohorts(missing), rate, request.within)
     return made, make_tasks(made, template, rate, machine.slots, max(len(machine.gpus), 1), warnings)

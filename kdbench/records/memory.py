@@ -73,7 +73,7 @@ def _opened(path: Path) -> sqlite3.Connection:
                 file.execute("DROP TABLE IF EXISTS known")
                 file.execute("DELETE FROM code")
                 file.execute("INSERT INTO code VALUES (?)", (_code(),))
-            file.execute("CREATE TABLE IF NOT EXISTS known (name TEXT PRIMARY KEY, text TEXT) WITHOUT ROWID")
+            file.execute("CREATE TABLE IF NOT EXISTS known (name TEXT PRIMARY KEY, text TEXT)")
     except sqlite3.Error as error:
         file.close()
         if not isinstance(error, sqlite3.OperationalError):  # it is damaged, and not locked or on a full disk

@@ -25,11 +25,14 @@ def agreeing(rows: Iterable[Record]) -> tuple[list[Record], list[tuple[Record, s
     kept: list[Record] = []
     strangers: list[tuple[Record, str]] = []
     for (suite, dataset, pair, label), members in groups.items():
-        said = {_protocol(row) for row in members}
-        planned = None if len(said) == 1 else _planned(suite, dataset, pair, label)
-        if len(said) == 1 or (planned is None and pair.startswith(f"{NO_TEACHER}:")):
+        if all(row["identity"]["protocol"] == members[0]["identity"]["protocol"] for row in members):
             kept += members
             continue
+        planned = _planned(suite, dataset, pair, label)
+        if planned is None and pair.startswith(f"{NO_TEACHER}:"):
+            kept += members
+            continue
+        said = {_protocol(row) for row in members}
         measured = {_protocol(row) for row in members if row["evidence"] == "measured"}
         wanted = planned or (measured or said)
         for row in members:
@@ -41,7 +44,7 @@ def agreeing(rows: Iterable[Record]) -> tuple[list[Record], list[tuple[Record, s
 
 
 def _protocol(row: Record) -> bytes:
-    return canonical(row["identity"].get("protocol"))
+    return canonical(row["identity"]["protocol"])
 
 
 def _planned(suite: str, dataset: str, pair: str, label: str) -> set[bytes] | None:

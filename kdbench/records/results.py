@@ -36,6 +36,9 @@ def fold(records: Iterable[Record]) -> tuple[list[Record], list[tuple[Record, st
         if not done:
             results.append(max(attempts, key=_age))
             continue
+        if len(done) == 1:
+            results += done
+            continue
         groups: dict[bytes, list[Record]] = defaultdict(list)
         for record in done:
             groups[canonical([record["status"], record["numerics"], record["weights_sha256"]])].append(record)

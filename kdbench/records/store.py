@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
@@ -230,7 +231,7 @@ class Store:
 
     def place(self, path: Path) -> str:
         """What a sentence calls ``path``: its place in the results folder."""
-        return printable(path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else str(path))
+        return printable(str(path).removeprefix(f"{self.root}{os.sep}"))
 
     def _unreadable(self, path: Path, error: ValueError) -> UserError:
         return UserError(f"The record {self.place(path)} cannot be read ({reason(error)}); restore it or delete it.")
@@ -270,9 +271,8 @@ class Store:
 
     def files(self) -> Iterator[Path]:
         """The files of all records, sorted; whether they are sound is not looked at."""
-        for path in sorted((self.root / "v1").glob("*/*.json")):
-            if path.parent.name != LISTINGS:
-                yield path
+        for folder in sorted(path for path in (self.root / "v1").glob("*/") if path.name != LISTINGS):
+            yield from (folder / name for name in sorted(os.listdir(folder)) if name.endswith(".json"))
 
     def predictions_path(self, record: Mapping[str, Any]) -> Path:
         """Where the predictions of ``record``, which has some, belong."""

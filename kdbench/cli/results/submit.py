@@ -10,6 +10,7 @@ import shlex
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ def main(options: argparse.Namespace) -> int:
     if found.problems:
         raise UserError(
             f"Nothing was bundled, as {many(len(found.problems), 'record or file', 'records or files')} of "
-            f"{options.folder} would be set apart; kdbench results merge {options.folder} --into DIR leaves them out."
+            f"{options.folder} would be set apart; mend or delete what is named, and give the same command again."
         )
     rows = _chosen(found, options.suite, options.method)
     methods = _plugin_methods(rows)
@@ -144,9 +145,9 @@ def _bundle_method(name: str, folder: Path) -> list[str]:
 
 
 def _source(spec: MethodSpec) -> Iterator[tuple[str, Path]]:
-    """The files of the outermost package that implements ``spec``, or its one file."""
-    module = importlib.import_module(spec.implementation.partition(":")[0].partition(".")[0])
-    path = Path(str(module.__file__))
+    """The files of the outermost package that implements ``spec``, or its one file; a namespace is no package."""
+    names = accumulate(spec.implementation.partition(":")[0].split("."), "{}.{}".format)
+    path = next(Path(file) for name in names if (file := importlib.import_module(name).__file__))
     if path.name != "__init__.py":
         yield path.name, path
         return
