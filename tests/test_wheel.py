@@ -62,7 +62,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     base = tmp_path_factory.mktemp("wheel")
     python("-m", "build", "--wheel", "--no-isolation", "--outdir", base / "dist", ROOT)
     (wheel,) = (base / "dist").glob("kdbench-*.whl")
-    target = Bench(base).install_suite(suite_text(["ce", "kd"], epochs=1))
+    target = Bench(base).install_suite(suite_text(["ce"], epochs=1))
     python("-m", "pip", "install", "--no-deps", "--no-index", "--target", target, wheel)
     (base / "empty").mkdir()
     return Installed(target, base / "empty")
@@ -76,8 +76,10 @@ def said(request: pytest.FixtureRequest, installed: Installed) -> str:
     blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "docs" / "tutorial.md").read_text("utf-8"), re.DOTALL)
     assert len(blocks) == 5
     commands = "\n".join(blocks)
-    assert "--suite digits" in commands
-    return installed.run("bash", "-c", SHELL + commands.replace("--suite digits", f"--suite {request.param}"))
+    assert "--suite digits --seeds 1 --method ce --method kd --method soft-l1" in commands
+    if request.param == "tiny":
+        commands = commands.replace("digits", "tiny").replace("--method ce --method kd ", "")
+    return installed.run("bash", "-c", SHELL + commands)
 
 
 def test_it_carries_all_that_the_package_reads(installed: Installed) -> None:
@@ -102,7 +104,7 @@ def test_the_tutorial_can_be_followed(installed: Installed, said: str) -> None:
 def test_its_records_are_of_the_installed_code(installed: Installed, said: str) -> None:
     found, problems = Store(installed.place / "my-results").read()
     assert not problems
-    assert sorted(record["label"] for record in found) == ["ce", "kd", "soft-l1", "teacher"]
+    assert {"soft-l1", "teacher"} <= {record["label"] for record in found}
     for record in found:
         assert record["status"] == "finished"
         assert record["provenance"]["git_sha"] is None, "its worker ran from a checkout"
