@@ -102,7 +102,7 @@ def _told(side: Side) -> tuple[float, int] | None:
 def _changes(old: Side, new: Side) -> tuple[str, ...]:
     """What the new trainings have of their own that makes them no worse to compare, in words."""
     found = what_differs(old, new, ("engine", "method", "stream"))
-    if set(old.numerics) != set(new.numerics):
+    if new.numerics and set(old.numerics) != set(new.numerics):
         found.append(f"numerics: {' and '.join(old.numerics)}, now {' and '.join(new.numerics)}")
     if old.teacher and new.teacher and old.teacher.weights_sha256 != new.teacher.weights_sha256:
         found.append(

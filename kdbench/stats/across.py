@@ -87,5 +87,5 @@ def _across(table: NDArray[np.float64], labels: Sequence[str], baseline: int | N
 
 
 def _intervals(values: NDArray[np.float64], drawn: NDArray[np.float64], n: int) -> list[Interval]:
-    low, high = percentiles(drawn)
+    low, high = percentiles(drawn, n)
     return [Interval(n, float(v), float(a), float(b)) for v, a, b in zip(values, low, high, strict=True)]

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from kdbench.stats.intervals import t_quantile
 
 Floats = NDArray[np.float64]
 
@@ -24,7 +28,14 @@ def redrawn(scores: ArrayLike, draws: int = DRAWS, seed: int = 0) -> Floats:
     return np.asarray(np.moveaxis(table[:, pair, chosen].mean(axis=3), 0, 1), float)
 
 
-def percentiles(values: ArrayLike, level: float = 0.95) -> tuple[Floats, Floats]:
-    """The limits between which the middle ``level`` of the draws lie, for ``values`` [draws, ...]."""
-    low, high = np.quantile(np.asarray(values, float), [(1 - level) / 2, (1 + level) / 2], axis=0)
+def percentiles(values: ArrayLike, n: int, level: float = 0.95) -> tuple[Floats, Floats]:
+    """The limits of an interval from draws [draws, ...] of ``n`` pairs, two at least.
+
+    Percentiles of the draws alone make it too narrow for few pairs; these lie as much further out as Student's
+    distribution does (Hesterberg, Am. Stat. 69, 2015, "expanded percentiles").
+    """
+    from scipy.special import ndtr
+
+    tail = float(ndtr(-math.sqrt(n / (n - 1)) * t_quantile(n - 1, level)))
+    low, high = np.quantile(np.asarray(values, float), [tail, 1 - tail], axis=0)
     return low, high
