@@ -25,7 +25,15 @@ settings.register_profile("patient", settings(), deadline=None, suppress_health_
 settings.load_profile("patient")
 
 #: The files that take longest are begun first, so that processes side by side end together.
-LONGEST = ("test_wheel", "test_conformance", "test_norms", "test_same_bits", "test_remembered", "test_kill_resume")
+LONGEST = (
+    "test_gate",
+    "test_wheel",
+    "test_conformance",
+    "test_norms",
+    "test_same_bits",
+    "test_remembered",
+    "test_kill_resume",
+)
 
 
 _numbers = count()

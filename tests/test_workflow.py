@@ -15,6 +15,9 @@ from bench import ROOT, Bench, suite_text
 from test_cli import RUN, Cli, MakeSuite, cli  # noqa: F401
 from test_regress import edit, near_perfect
 
+from kdbench.errors import EXIT_INTERRUPTED
+from kdbench.regress import baseline as baselines
+
 yaml = pytest.importorskip("yaml", reason="pyyaml, which timm needs, is not installed")
 
 WORKFLOW = ROOT / "docs" / "ci" / "accuracy.yml"
@@ -64,6 +67,14 @@ def test_its_steps_go_red_and_green(bench: Bench) -> None:
     assert {path.suffix for path in here.glob(kept)} == {".md", ".json", ".xml"}
 
 
+@pytest.fixture
+def frozen_digits(tmp_path: Path) -> Path:
+    """A baseline of the committed records of digits."""
+    path = tmp_path / "digits.json"
+    baselines.write(baselines.from_records(ROOT / "results", "digits")[0], path)
+    return path
+
+
 def test_regress_trains_what_is_missing_and_what_decides(
     cli: Cli,  # noqa: F811
     bench: Bench,
@@ -93,6 +104,17 @@ def test_regress_trains_what_is_missing_and_what_decides(
     assert max(seeds.values()) > 2
     again = cli("regress", "new", *shared, "--run", "--seeds", "2", "--most", "30")
     assert "to train" not in again.out
+
+
+def test_an_interrupted_training_is_told_by_the_exit_code(
+    cli: Cli,  # noqa: F811
+    frozen_digits: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("kdbench.cli.run.train", lambda plan, store: EXIT_INTERRUPTED)
+    ended = cli("regress", "new", "--against", str(frozen_digits), "--run", "--device", "cpu")
+    assert ended.code == 130
+    assert ended.out.count("MISSING") == 11  # ten rows, and their number
 
 
 def test_the_page_links_the_workflow() -> None:

@@ -66,7 +66,7 @@ def _told(logs: list[float]) -> tuple[float, int] | None:
 
 def _open(place: Place, before: list[float], after: list[float], why: str) -> Judged:
     fewest = min(len(before), len(after))
-    why = why or f"{fewest} processes timed it and {PROCESSES} are needed; train more seeds"
+    why = why or f"it was timed by {fewest} of the {PROCESSES} processes that are needed; train more seeds"
     return Judged(place[0], f"{place[1]} speed", Verdict.INCONCLUSIVE, why, _told(before), _told(after))
 
 
