@@ -147,7 +147,7 @@ def _bundle_method(name: str, folder: Path) -> list[str]:
 def _source(spec: MethodSpec) -> Iterator[tuple[str, Path]]:
     """The files of the outermost package that implements ``spec``, or its one file; a namespace is no package."""
     names = accumulate(spec.implementation.partition(":")[0].split("."), "{}.{}".format)
-    path = next(Path(file) for name in names if (file := importlib.import_module(name).__file__))
+    path = next(Path(found) for name in names if (found := importlib.import_module(name).__file__))
     if path.name != "__init__.py":
         yield path.name, path
         return
