@@ -111,7 +111,7 @@ def test_another_protocol_under_the_suite_s_name_moves_no_measured_row(tmp_path:
     rr.put(box, 0.9, suite="own@1", identity=identity, evidence="contributed")
     assert measured(box) == before
     (problem,) = take_inventory(box).problems
-    assert "different protocols, and no copy of own@1 is at hand that decides" in problem.text
+    assert "differ in their protocol, and no copy of own@1 is at hand that decides" in problem.text
 
 
 def test_what_is_contributed_saves_nobody_the_measurement(tmp_path: Path) -> None:
@@ -171,3 +171,18 @@ def test_a_card_that_was_contributed_stands_behind_one_that_was_measured(tmp_pat
     card = {"name": "mine", "version": 999, "title": "Theirs"}
     rr.put(box, 0.5, "mine", seed=1, identity=identity, method_card=card, evidence="contributed")
     assert gather(box).cards["mine"].title == "Ours"
+
+
+def test_where_protocols_differ_a_suite_at_hand_decides(honest: Store) -> None:
+    """However many records of another protocol there are."""
+    before = measured(honest)
+    source = next(record for record in honest.read()[0] if record["label"] == "kd")
+    arrays = honest.predictions(source)
+    for seed in range(FALSE):
+        protocol = {**source["identity"]["protocol"], "lr": 0.123}
+        identity = {**source["identity"], "protocol": protocol, "seed": 100 + seed}
+        honest.put({**source, "identity": identity, "key": digest(identity), "seed": 100 + seed}, arrays)
+    assert measured(honest) == before
+    problems = take_inventory(honest).problems
+    assert len(problems) == FALSE
+    assert all("its protocol is not the one that digits@1 has for this row" in problem.text for problem in problems)

@@ -127,7 +127,7 @@ FAULTS: dict[str, tuple[Fault, str]] = {
     "a false name": (lambda box, path, arrays: path.rename(path.with_name(f"{'0' * 64}.{'0' * 12}.json")), "its name"),
     "another suite's folder": (said("suite", "other@1"), 'its folder is "cifar100-short@1", but suite is "other@1"'),
     "two results of one training": (twice, "it has the weights and the numerics of another record of its trial"),
-    "two protocols": (two_protocols, "records of this row were made under different protocols, and no copy of own@1"),
+    "two protocols": (two_protocols, "records of this row differ in their protocol, and no copy of own@1"),
     "no predictions": (
         lambda box, path, arrays: box.predictions_path(box.load(path)).unlink(),
         "cannot be used (No such file or directory)",

@@ -6,7 +6,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from kdbench.canonical import canonical
 from kdbench.stats.aggregate import NO_TEACHER
 from kdbench.suites import Row, installed_suite
 
@@ -25,30 +24,31 @@ def agreeing(rows: Iterable[Record]) -> tuple[list[Record], list[tuple[Record, s
     kept: list[Record] = []
     strangers: list[tuple[Record, str]] = []
     for (suite, dataset, pair, label), members in groups.items():
-        if all(row["identity"]["protocol"] == members[0]["identity"]["protocol"] for row in members):
+        alike = all(_protocol(row) == _protocol(members[0]) for row in members)
+        wanted = None if alike else _wanted(suite, dataset, pair, label)
+        if alike or (wanted is None and pair.startswith(f"{NO_TEACHER}:")):
             kept += members
             continue
-        planned = _planned(suite, dataset, pair, label)
-        if planned is None and pair.startswith(f"{NO_TEACHER}:"):
-            kept += members
-            continue
-        said = {_protocol(row) for row in members}
-        measured = {_protocol(row) for row in members if row["evidence"] == "measured"}
-        wanted = planned or (measured or said)
+        text = f"its protocol is not the one that {suite} has for this row"
+        if wanted is None:
+            said = [_protocol(row) for row in members if row["evidence"] == "measured"]
+            said = said or [_protocol(row) for row in members]
+            wanted = said[:1] if all(one == said[0] for one in said) else []
+            text = f"records of this row differ in their protocol, and no copy of {suite} is at hand that decides"
         for row in members:
-            if _protocol(row) in wanted and (planned or len(wanted) == 1):
+            if _protocol(row) in wanted:
                 kept.append(row)
             else:
-                strangers.append((row, _sentence(suite, bool(planned))))
+                strangers.append((row, text))
     return kept, strangers
 
 
-def _protocol(row: Record) -> bytes:
-    return canonical(row["identity"]["protocol"])
+def _protocol(row: Record) -> Any:
+    return row["identity"]["protocol"]
 
 
-def _planned(suite: str, dataset: str, pair: str, label: str) -> set[bytes] | None:
-    """The protocols that ``suite`` has for a row on a pair; None where this copy of kdbench has not the two."""
+def _wanted(suite: str, dataset: str, pair: str, label: str) -> list[Any] | None:
+    """The protocols that ``suite`` has for a row on a pair; None where this copy of kdbench does not know."""
     plan = installed_suite(suite)
     if plan is None:
         return None
@@ -60,10 +60,4 @@ def _planned(suite: str, dataset: str, pair: str, label: str) -> set[bytes] | No
         if other.dataset == dataset
         and (other.name == pair or (teacher == NO_TEACHER and other.name.partition(":")[2] == student))
     ]
-    return {canonical(row.protocol_for(other).identity()) for other in pairs} or None
-
-
-def _sentence(suite: str, decided: bool) -> str:
-    if decided:
-        return f"its protocol is not the one that {suite} has for this row"
-    return f"records of this row were made under different protocols, and no copy of {suite} is at hand that decides"
+    return [row.protocol_for(other).identity() for other in pairs] or None

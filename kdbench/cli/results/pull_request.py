@@ -66,9 +66,7 @@ def _made_with(records: Iterable[Record]) -> Iterator[str]:
     for record in records:
         said, numerics = record["provenance"], record["numerics"] or {}
         commit = f", commit {said['git_sha']}{' with changes' if said['git_dirty'] else ''}" if said["git_sha"] else ""
-        machine = ", ".join(
-            str(numerics[name]) for name in ("device_name", "device", "isa", "torch") if name in numerics
-        )
+        machine = ", ".join(str(numerics[name]) for name in MACHINE if name in numerics)
         text = f"* kdbench {said['kdbench']}{commit}; {machine}; Python {said['python']}, {said['platform']}"
         found[text] = found.get(text, 0) + 1
     for text, count in sorted(found.items()):
