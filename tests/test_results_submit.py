@@ -11,7 +11,7 @@ import render_records as rr
 from bench import Bench, suite_text
 from test_cli import Cli, cli  # noqa: F401
 
-from kdbench.plugins import load_plugins, methods_of
+from kdbench.plugins import load_plugins, methods_of, source_of
 from kdbench.records import Store
 from kdbench.records.inspection import inspect
 from kdbench.records.inventory import take_inventory
@@ -87,12 +87,11 @@ def test_a_bundle_is_checked_complete_and_merges(cli: Cli, bench: Bench, trained
 
 
 def test_a_plugin_that_is_not_there_or_another_one_is_refused(cli: Cli, tmp_path: Path) -> None:  # noqa: F811
-    from kdbench.plugins import SOURCES
-
     box = Store(tmp_path / "results")
     identity = rr.record("mine")["identity"]
     identity["method"]["source"] = "5" * 64
-    provenance = {**rr.record()["provenance"], "plugin_sha256": "5" * 64}
+    other = {"name": "mine_plugin.py", "version": "", "sha256": "5" * 64}
+    provenance = {**rr.record()["provenance"], "plugin_sha256": "5" * 64, "plugins": [other]}
     rr.put(box, 0.5, "mine", identity=identity, provenance=provenance, images=200)
     ended = cli("results", "submit", str(box.root), "--out", "bundle")
     assert ended.code == 2
@@ -101,20 +100,17 @@ def test_a_plugin_that_is_not_there_or_another_one_is_refused(cli: Cli, tmp_path
     file = bench.plugin("mine")
     ended = cli("results", "submit", str(box.root), "--out", "bundle", "--plugin", file)
     assert ended.code == 2
-    assert "The plugin file of mine is not the one that v1/cifar100-short@1/" in ended.err
-    assert SOURCES["mine"] != "5" * 64
+    assert "The code of the plugin mine_plugin.py is not what v1/cifar100-short@1/" in ended.err
     assert not Path("bundle").exists()
 
 
 def test_a_method_that_breaks_the_contract_is_refused(cli: Cli, tmp_path: Path) -> None:  # noqa: F811
     file = Bench(tmp_path).plugin("broken", loss="raise ValueError('no loss')")
     load_plugins([file])
-    from kdbench.plugins import SOURCES
-
     box = Store(tmp_path / "results")
     identity = rr.record("broken")["identity"]
-    identity["method"]["source"] = SOURCES["broken"]
-    provenance = {**rr.record()["provenance"], "plugin_sha256": SOURCES["broken"]}
+    identity["method"]["source"] = source = source_of("broken_plugin.py").sha256
+    provenance = {**rr.record()["provenance"], "plugin_sha256": source}
     rr.put(box, 0.5, "broken", identity=identity, provenance=provenance, images=200)
     ended = cli("results", "submit", str(box.root), "--out", str(tmp_path / "bundle"))
     assert ended.code == 2

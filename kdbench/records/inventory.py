@@ -73,9 +73,15 @@ def without_collecting() -> Iterator[None]:
 
 
 def measured_rows(store: Store) -> tuple[list[Record], list[str]]:
-    """What was measured here, wherever a suite shows it, and a sentence for each record and file that is left out."""
-    found = take_inventory(store)
-    return [row for row in found.rows if row["evidence"] == "measured"], [each.text for each in found.problems]
+    """What was measured here, wherever a suite shows it, and a sentence for each record and file that is left out.
+
+    As the records say it: nothing is recomputed from predictions, which are not even looked at.
+    """
+    records, problems = store.read()
+    results, contradictions = fold(record for record in records if record["evidence"] == "measured")
+    listings, damaged = store.listings()
+    problems += [*damaged, *(problem(record, f"{text}; it is left out.").text for record, text in contradictions)]
+    return list(placed(results, listings)), problems
 
 
 class _Reader:
