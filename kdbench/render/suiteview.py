@@ -18,7 +18,7 @@ from kdbench.stats import aggregate
 from kdbench.stats.across import Across, across
 from kdbench.stats.aggregate import Record, protocol
 from kdbench.stats.intervals import Interval
-from kdbench.stats.standings import Standing, Standings, row_name, standings, whole_rows
+from kdbench.stats.standings import Standing, Standings, standings, whole_rows
 from kdbench.suites import Suite
 
 Column = tuple[str, str]
@@ -92,7 +92,7 @@ def suite_view(catalogue: Catalogue, name: str) -> SuiteView:
     selection = tables[0].selection
     found = standings(cells, selection, catalogue.seen.right(selection))
     alone = next((row.label for row in found.rows if row.kind == "baseline"), None)
-    whole = {row.label: whole_rows(cells)[0][row.label] for row in found.rows}
+    whole = whole_rows(cells)
     rows = _rows(tables, selection, {row.label: row for row in found.rows})
     shared = axis([row.gain for row in rows if row.gain], 0.0)
     notes: dict[str, list[str]] = defaultdict(list)
@@ -109,7 +109,7 @@ def suite_view(catalogue: Catalogue, name: str) -> SuiteView:
         rows=tuple(dataclasses.replace(r, dot=shared.dot(r.gain, r.kind)) if r.gain else r for r in rows),
         axis=shared,
         standings=found,
-        across=across(whole, selection, alone),
+        across=across({row.label: whole[row.label] for row in found.rows}, selection, alone),
         speeds=tuple(speeds(records)),
         protocol=tuple(_protocol(lines)),
         outline=suite_outline(tables),
@@ -153,7 +153,7 @@ def _rows(tables: Sequence[Table], selection: str, standing: Mapping[str, Standi
             if len(only) == 1 and only[0].gain and (base := aggregate.baseline(only[0].cell, cells[column]))
         ]
         alone = first.kind == "baseline"
-        stands = standing.get(row_name(first.cell))
+        stands = standing.get(label) if evidence == "measured" else None
         rows.append(
             Row(
                 label=label,
