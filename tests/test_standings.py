@@ -104,7 +104,7 @@ def test_a_row_with_a_protocol_of_its_own_is_not_ranked_beside_the_student_alone
     assert "dkd" not in [row.label for row in found.rows]
     assert found.apart == ("dkd",)
     without = [record for record in made if record["method"] != "ce"]
-    assert [row.label for row in standings(cells(without), "last").rows][0] == "dkd"
+    assert next(row.label for row in standings(cells(without), "last").rows) == "dkd"
 
 
 def test_someone_elses_records_have_no_rank() -> None:
@@ -114,7 +114,7 @@ def test_someone_elses_records_have_no_rank() -> None:
 
 
 def test_replicates_of_a_seed_count_once_in_accuracy_and_images() -> None:
-    made = records(ce=[50.0, 52.0], kd=[60.0, 62.0]) + [_record("kd", "a:b", 0, 70.0)]
+    made = [*records(ce=[50.0, 52.0], kd=[60.0, 62.0]), _record("kd", "a:b", 0, 70.0)]
     right = {50.0: 50, 52.0: 52, 60.0: 60, 62.0: 62, 70.0: 70}
     found = standings(cells(made), "last", lambda r: np.arange(100) < right[r["scores"]["last"]["top1"]])
     (kd,) = [row for row in found.rows if row.label == "kd"]

@@ -126,8 +126,8 @@ def _notes(found: Standings, suite: str) -> Iterator[str]:
         yield f"Differences of less than {found.noise:.2f} points between two rows are within what chance does."
     if found.apart:
         yield (
-            "Not compared, as they lack a pair or a finished seed, or have several configurations or a protocol of their "
-            f"own: {listed(found.apart)}."
+            "Not compared, as they lack a pair or a finished seed, or have several configurations or a protocol of "
+            f"their own: {listed(found.apart)}."
         )
     if found.looks:
         yield (

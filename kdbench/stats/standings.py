@@ -49,11 +49,11 @@ class Standing:
 
 @dataclass(frozen=True)
 class Standings:
-    """The rows that can be compared, best mean first, as ``comparisons`` has them; ``apart`` are the labels of the others.
+    """The rows that can be compared, best mean first, as ``comparisons`` has them; ``apart``: the labels of the others.
 
     A row can be compared where it has been measured on every pair, in one configuration, under the protocol of the
-    student alone. ``twins``: each A/A row, the row it repeats and their difference. ``noise``: half the width of the interval of such
-    a difference, which is zero in truth, or of a usual one; None where one seed is all there is.
+    student alone. ``twins``: each A/A row, the row it repeats and their difference. ``noise``: half the width of the
+    interval of such a difference, which is zero in truth, or of a usual one; None where one seed is all there is.
     """
 
     rows: tuple[Standing, ...]
@@ -70,7 +70,7 @@ def standings(cells: Sequence[Cell], selection: str, right: Right = lambda recor
     """The standings of ``cells``, which belong to one suite."""
     rows = whole_rows(cells)
     alone, company = _company(rows)
-    scores = {label: found for label in company if (found := _scores(rows[label], selection))}
+    scores = {label: by_seed for label in company if (by_seed := _scores(rows[label], selection))}
     labels = sorted(scores, key=lambda name: (-_mean(scores[name]), name))
     alone = alone if alone in scores else None
     seeds = sorted({seed for label in labels for seed in scores[label]})
@@ -149,10 +149,10 @@ def _images(row: Mapping[str, Cell], right: Right) -> dict[int, Floats]:
             seen = right(record)
             replicates[record["seed"]].append(None if seen is None else np.asarray(seen, float))
         for seed, several in replicates.items():
-            if (seen := _mean_of(several)) is not None:
-                found[seed].append(seen)
+            if (mean := _mean_of(several)) is not None:
+                found[seed].append(mean)
     means = {seed: _mean_of(seen) for seed, seen in sorted(found.items()) if len(seen) == len(row)}
-    return {seed: mean for seed, mean in means.items() if mean is not None}
+    return {seed: shares for seed, shares in means.items() if shares is not None}
 
 
 def _mean_of(arrays: Sequence[Floats | None]) -> Floats | None:
