@@ -90,9 +90,37 @@ def test_a_row_without_all_pairs_or_with_two_configurations_has_no_rank() -> Non
         _record("at", "a:b", 0, 1.0),
         _record("at", "a:b", 0, 2.0, config={"T": 8}),
     ]
-    whole, partial = whole_rows(cells(made))
-    assert set(whole) == {"ce"}
-    assert partial == ("at", "dkd", "kd")
+    assert set(whole_rows(cells(made))) == {"ce"}
+    found = standings(cells(made), "last")
+    assert [row.label for row in found.rows] == ["ce"]
+    assert found.apart == ("at", "dkd", "kd")
+    assert "or a protocol of their own: at, dkd, kd." in "\n".join(lines(found, "s@1", "last"))
+
+
+def test_a_row_with_a_protocol_of_its_own_is_not_ranked_beside_the_student_alone() -> None:
+    longer = {"epochs": 240}
+    made = records(**GOOD) + [_record("dkd", "a:b", seed, 90.0 + seed, protocol=longer) for seed in range(3)]
+    found = standings(cells(made), "last")
+    assert "dkd" not in [row.label for row in found.rows]
+    assert found.apart == ("dkd",)
+    without = [record for record in made if record["method"] != "ce"]
+    assert next(row.label for row in standings(cells(without), "last").rows) == "dkd"
+
+
+def test_someone_elses_records_have_no_rank() -> None:
+    made = records(**GOOD)
+    made += [_record("kd", "a:b", seed, 99.0, evidence="contributed") for seed in range(3)]
+    assert stand(**GOOD).comparisons.difference == pytest.approx(standings(cells(made), "last").comparisons.difference)
+
+
+def test_replicates_of_a_seed_count_once_in_accuracy_and_images() -> None:
+    made = [*records(ce=[50.0, 52.0], kd=[60.0, 62.0]), _record("kd", "a:b", 0, 70.0)]
+    right = {50.0: 50, 52.0: 52, 60.0: 60, 62.0: 62, 70.0: 70}
+    found = standings(cells(made), "last", lambda r: np.arange(100) < right[r["scores"]["last"]["top1"]])
+    (kd,) = [row for row in found.rows if row.label == "kd"]
+    assert kd.gain is not None
+    assert kd.gain_on_images is not None
+    assert kd.gain.mean == pytest.approx(kd.gain_on_images.mean) == pytest.approx(12.5)
 
 
 def test_the_pareto_front_leaves_out_what_costs_more_for_less() -> None:
@@ -150,7 +178,7 @@ def test_six_pairs_are_summed_up_and_five_are_not() -> None:
                 for seed in range(3):
                     top1 = 60 + 2 * number + above + float(rng.normal(0, 0.3))
                     made.append(_record(label, f"a:s{number}", seed, top1))
-        found = across(whole_rows(cells(made))[0], "last", "ce")
+        found = across(whole_rows(cells(made)), "last", "ce")
     assert found is not None
     assert set(found.rows) == {"ce", "kd", "dkd"}
     assert found.rows[2] == "ce"

@@ -115,8 +115,11 @@ def _notes(found: Standings, suite: str) -> Iterator[str]:
     )
     if found.noise is not None:
         yield f"Differences of less than {found.noise:.2f} points between two rows are within what chance does."
-    if found.partial:
-        yield f"Not compared, as they lack a pair or have several configurations: {listed(found.partial)}."
+    if found.apart:
+        yield (
+            "Not compared, as they lack a pair or a finished seed, or have several configurations or a protocol of "
+            f"their own: {listed(found.apart)}."
+        )
     if found.looks:
         yield (
             f"Seeds were added where rows were not told apart, with looks at {', '.join(map(str, found.looks))} seeds; "

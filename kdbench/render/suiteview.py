@@ -18,7 +18,7 @@ from kdbench.stats import aggregate
 from kdbench.stats.across import Across, across
 from kdbench.stats.aggregate import Record, protocol
 from kdbench.stats.intervals import Interval
-from kdbench.stats.standings import Standing, Standings, row_name, standings, whole_rows
+from kdbench.stats.standings import Standing, Standings, standings, whole_rows
 from kdbench.suites import Suite, installed_suite
 
 Column = tuple[str, str]
@@ -97,7 +97,7 @@ def suite_view(catalogue: Catalogue, name: str) -> SuiteView:
     cells = [line.cell for line in lines if line.cell.measured]
     found = standings(cells, selection, catalogue.seen.right(selection))
     alone = next((row.label for row in found.rows if row.kind == "baseline"), None)
-    whole = {row.label: whole_rows(cells)[0][row.label] for row in found.rows}
+    whole = whole_rows(cells)
     rows = rows_of(tables, selection, {row.label: row for row in found.rows})
     ours = [row for row in rows if row.evidence == "measured"]
     shared = axis([row.gain for row in ours if row.gain], 0.0)
@@ -116,7 +116,7 @@ def suite_view(catalogue: Catalogue, name: str) -> SuiteView:
         contributed=tuple(row for row in rows if row.evidence != "measured"),
         axis=shared,
         standings=found,
-        across=across(whole, selection, alone),
+        across=across({row.label: whole[row.label] for row in found.rows}, selection, alone),
         speeds=tuple(speeds(records)),
         protocol=tuple(_protocol(lines)),
         outline=suite_outline(lines),
@@ -161,7 +161,7 @@ def rows_of(tables: Sequence[Table], selection: str, standing: Mapping[str, Stan
             if len(only) == 1 and only[0].gain and (base := aggregate.baseline(only[0].cell, cells[column]))
         ]
         alone = first.kind == "baseline"
-        stands = (standing or {}).get(row_name(first.cell)) if first.cell.measured else None
+        stands = (standing or {}).get(label) if evidence == "measured" else None
         rows.append(
             Row(
                 label=label,

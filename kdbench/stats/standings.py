@@ -49,14 +49,15 @@ class Standing:
 
 @dataclass(frozen=True)
 class Standings:
-    """The rows that cover every pair, best mean first, as ``comparisons`` has them; and the labels of the others.
+    """The rows that can be compared, best mean first, as ``comparisons`` has them; ``apart``: the labels of the others.
 
-    ``twins``: each A/A row, the row it repeats and their difference. ``noise``: half the width of the interval of such
-    a difference, which is zero in truth, or of a usual one; None where one seed is all there is.
+    A row can be compared where it has been measured on every pair, in one configuration, under the protocol of the
+    student alone. ``twins``: each A/A row, the row it repeats and their difference. ``noise``: half the width of the
+    interval of such a difference, which is zero in truth, or of a usual one; None where one seed is all there is.
     """
 
     rows: tuple[Standing, ...]
-    partial: tuple[str, ...]
+    apart: tuple[str, ...]
     pairs: tuple[str, ...]
     comparisons: Comparisons
     twins: tuple[tuple[str, str, Interval], ...]
@@ -67,25 +68,26 @@ class Standings:
 
 def standings(cells: Sequence[Cell], selection: str, right: Right = lambda record: None) -> Standings:
     """The standings of ``cells``, which belong to one suite."""
-    rows, partial = whole_rows(cells)
-    scores = {label: _scores(row, selection) for label, row in rows.items()}
-    labels = sorted((label for label in rows if scores[label]), key=lambda name: (-_mean(scores[name]), name))
+    rows = whole_rows(cells)
+    alone, company = _company(rows)
+    scores = {label: by_seed for label in company if (by_seed := _scores(rows[label], selection))}
+    labels = sorted(scores, key=lambda name: (-_mean(scores[name]), name))
+    alone = alone if alone in scores else None
     seeds = sorted({seed for label in labels for seed in scores[label]})
     table = np.array([[scores[label].get(seed, np.nan) for seed in seeds] for label in labels], float)
     looks = max((looks_of(cell) for label in labels for cell in rows[label].values()), key=len, default=())
     found = compare(table.reshape(len(labels), len(seeds)), looks)
-    alone = _alone(rows, labels, cells)
     images = {label: _images(rows[label], right) for label in labels}
     ranks = rank_intervals(found.better)
     made = [
         _standing(number, label, rows[label], scores[label], ranks[number], _Beside(found, labels, alone, images))
         for number, label in enumerate(labels)
     ]
-    twins = _twins(found, rows, labels, cells)
+    twins = _twins(found, {label: rows[label] for label in labels})
     counts = {len(next(iter(seen.values()))) for seen in images.values() if seen}
     return Standings(
         rows=tuple(_marked(made)),
-        partial=partial,
+        apart=tuple(sorted({cell.label for cell in cells} - scores.keys())),
         pairs=tuple(sorted({cell.pair for cell in cells})),
         comparisons=found,
         twins=tuple(twins),
@@ -101,23 +103,30 @@ def looks_of(cell: Cell) -> tuple[int, ...]:
     return max(found, key=lambda looks: (len(looks), looks), default=())
 
 
-def whole_rows(cells: Iterable[Cell]) -> tuple[dict[str, dict[str, Cell]], tuple[str, ...]]:
-    """The cells of each row by pair, where it has one on every pair, and the names of the other rows."""
+def whole_rows(cells: Iterable[Cell]) -> dict[str, dict[str, Cell]]:
+    """The measured cells of each row by pair, where it has one cell on every pair."""
     found: dict[str, dict[str, list[Cell]]] = defaultdict(lambda: defaultdict(list))
     for cell in cells:
-        found[row_name(cell)][cell.pair].append(cell)
+        if cell.evidence == "measured":
+            found[cell.label][cell.pair].append(cell)
     pairs = sorted({pair for places in found.values() for pair in places})
-    whole = {
-        name: {pair: places[pair][0] for pair in pairs}
-        for name, places in found.items()
+    return {
+        label: {pair: places[pair][0] for pair in pairs}
+        for label, places in found.items()
         if all(len(places.get(pair, ())) == 1 for pair in pairs)
     }
-    return whole, tuple(sorted(found.keys() - whole.keys()))
 
 
-def row_name(cell: Cell) -> str:
-    """What the row of ``cell`` is called among all rows: someone else's records are a row of their own."""
-    return cell.label if cell.evidence == "measured" else f"{cell.label} ({cell.evidence})"
+def _company(rows: Mapping[str, Mapping[str, Cell]]) -> tuple[str | None, list[str]]:
+    """The student alone that most rows share their setting with, and those rows; without any such student, all rows."""
+
+    def sharing(label: str) -> list[str]:
+        setting = {pair: cell.setting for pair, cell in rows[label].items()}
+        return [other for other, row in rows.items() if {pair: cell.setting for pair, cell in row.items()} == setting]
+
+    students = [label for label, row in rows.items() if all(c.method == "ce" and c.stream == 0 for c in row.values())]
+    best = max(students, key=lambda label: (len(sharing(label)), label == "ce"), default=None)
+    return best, list(rows) if best is None else sharing(best)
 
 
 def _scores(row: Mapping[str, Cell], selection: str) -> dict[int, float]:
@@ -131,25 +140,25 @@ def _mean(values: Mapping[int, float]) -> float:
     return sum(values.values()) / len(values)
 
 
-def _alone(rows: Mapping[str, Mapping[str, Cell]], labels: Sequence[str], cells: Sequence[Cell]) -> str | None:
-    """The row of the student alone that most others are compared with."""
-    for label in labels:
-        first = next(iter(rows[label].values()))
-        if first.method == "ce" and first.stream == 0 and aggregate.baseline(first, cells) is None:
-            return label
-    return None
-
-
 def _images(row: Mapping[str, Cell], right: Right) -> dict[int, Floats]:
     """For each seed that every pair has: on which test images the row was right, as a share of the pairs."""
     found: dict[int, list[Floats]] = defaultdict(list)
     for cell in row.values():
-        for record in {record["seed"]: record for record in cell.finished}.values():
+        replicates: dict[int, list[Floats | None]] = defaultdict(list)
+        for record in cell.finished:
             seen = right(record)
-            if seen is not None:
-                found[record["seed"]].append(np.asarray(seen, float))
-    whole = {seed: seen for seed, seen in found.items() if len(seen) == len(row) and len({*map(len, seen)}) == 1}
-    return {seed: np.mean(seen, axis=0) for seed, seen in sorted(whole.items())}
+            replicates[record["seed"]].append(None if seen is None else np.asarray(seen, float))
+        for seed, several in replicates.items():
+            if (mean := _mean_of(several)) is not None:
+                found[seed].append(mean)
+    means = {seed: _mean_of(seen) for seed, seen in sorted(found.items()) if len(seen) == len(row)}
+    return {seed: shares for seed, shares in means.items() if shares is not None}
+
+
+def _mean_of(arrays: Sequence[Floats | None]) -> Floats | None:
+    """The mean of ``arrays``; None where one is missing or has another length."""
+    known = [array for array in arrays if array is not None]
+    return np.mean(known, axis=0) if len(known) == len(arrays) and len({*map(len, known)}) == 1 else None
 
 
 @dataclass(frozen=True)
@@ -225,16 +234,14 @@ def _marked(rows: Sequence[Standing]) -> list[Standing]:
     ]
 
 
-def _twins(
-    found: Comparisons, rows: Mapping[str, Mapping[str, Cell]], labels: Sequence[str], cells: Sequence[Cell]
-) -> list[tuple[str, str, Interval]]:
+def _twins(found: Comparisons, rows: Mapping[str, Mapping[str, Cell]]) -> list[tuple[str, str, Interval]]:
+    labels, cells = list(rows), [cell for row in rows.values() for cell in row.values()]
     made = []
-    for number, label in enumerate(labels):
-        twin = aggregate.doubled(next(iter(rows[label].values())), cells)
-        if twin is not None and row_name(twin) in labels:
-            other = labels.index(row_name(twin))
-            at, sign = found.of(number, other), 1 if number < other else -1
-            made.append((label, row_name(twin), _interval(found, at, sign)))
+    for number, (label, row) in enumerate(rows.items()):
+        twin = aggregate.doubled(next(iter(row.values())), cells)
+        if twin is not None:
+            other = labels.index(twin.label)
+            made.append((label, twin.label, _interval(found, found.of(number, other), 1 if number < other else -1)))
     return made
 
 
