@@ -11,6 +11,7 @@ from pathlib import Path
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from kdbench.canonical import digest
+from kdbench.records.store import file_name, written
 from kdbench.shipped import shipped
 
 RECORDS = 1000
@@ -24,12 +25,12 @@ def test_regress(benchmark: BenchmarkFixture, tmp_path: Path) -> None:
         record = json.loads(source.read_text(encoding="utf-8"))
         record["seed"] = record["identity"]["seed"] = seed
         record["key"] = digest(record["identity"])
-        record["predictions"]["file"] = f"{record['key']}.npz"
-        (folder / f"{record['key']}.json").write_text(json.dumps(record), encoding="utf-8")
+        data = written(record)
+        (folder / file_name(record["key"], data)).write_bytes(data)
     kdbench = [sys.executable, "-m", "kdbench"]
-    results, baseline, written = tmp_path / "results", tmp_path / "b.json", tmp_path / "verdicts.json"
+    results, baseline, found = tmp_path / "results", tmp_path / "b.json", tmp_path / "verdicts.json"
     subprocess.run([*kdbench, "baseline", "freeze", "digits", "--results", results, "--out", baseline], check=True)
-    regress = [*kdbench, "regress", results, "--against", baseline, "--write", written]
+    regress = [*kdbench, "regress", results, "--against", baseline, "--write", found]
     benchmark.pedantic(lambda: subprocess.run(regress, check=True, capture_output=True), rounds=3)
-    verdicts = json.loads(written.read_text(encoding="utf-8"))
+    verdicts = json.loads(found.read_text(encoding="utf-8"))
     assert sum(cell["new"][1] for cell in verdicts["cells"]) == RECORDS
