@@ -7,7 +7,8 @@ again on random numbers in tensors that are laid out alike.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -25,10 +26,15 @@ class Layout:
     shape: tuple[int, ...]
     stride: tuple[int, ...]
     dtype: torch.dtype
+    device: torch.device
 
     def tensor(self) -> Tensor:
         extent = 1 + sum((n - 1) * step for n, step in zip(self.shape, self.stride, strict=True))
-        return torch.randn(extent).to(self.dtype).as_strided(self.shape, self.stride)
+        return torch.randn(extent, device=self.device).to(self.dtype).as_strided(self.shape, self.stride)
+
+    def channels_first(self) -> Layout:
+        """The same with its last axis innermost."""
+        return replace(self, stride=torch.empty(self.shape, device="meta").stride())
 
 
 #: An operator and its arguments, a Layout for each tensor among them.
@@ -42,9 +48,20 @@ class _Recorder(TorchDispatchMode):
 
     def __torch_dispatch__(self, operator: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if operator.overloadpacket in OPERATORS:
-            seen = [Layout(tuple(a.shape), a.stride(), a.dtype) if isinstance(a, Tensor) else a for a in args]
-            self.calls.append((operator, seen))
+            self.calls.append((operator, [_seen(argument) for argument in args]))
         return operator(*args, **(kwargs or {}))
+
+
+def _seen(argument: Any) -> Any:
+    if not isinstance(argument, Tensor):
+        return argument
+    return Layout(tuple(argument.shape), argument.stride(), argument.dtype, argument.device)
+
+
+def channels_first(calls: Sequence[Call]) -> list[Call]:
+    """``calls`` on tensors that lie as torch lays them out by itself."""
+    turned = partial(map, lambda argument: argument.channels_first() if isinstance(argument, Layout) else argument)
+    return [(operator, list(turned(arguments))) for operator, arguments in calls]
 
 
 def recorded(work: Callable[[], object]) -> list[Call]:

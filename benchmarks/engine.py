@@ -18,9 +18,10 @@ from kdbench.models.folding import folded
 from kdbench.models.precision import in_precision
 from kdbench.train.compiling import compiled
 from kdbench.train.conformance import Bench
-from kdbench.train.crew import Crew
+from kdbench.train.crew import Crew, Streams
 from kdbench.train.device import set_up
 from kdbench.train.file_batches import make_batches
+from kdbench.train.graphs import ReplayedMember, ReplayedNetwork
 from kdbench.train.lockstep import Lockstep, Outcome, Saver, Shared
 from kdbench.train.member import Member
 
@@ -33,8 +34,8 @@ EPOCHS = 10_000
 class Engine(Bench):
     """Cohorts of one pair, all on the same batches, each operation on one thread."""
 
-    def __init__(self, pair: Pair, dataset: Dataset) -> None:
-        super().__init__("kd", pair.student, pair.teacher, dataset, set_up("cpu", 1), pair.batch)
+    def __init__(self, pair: Pair, dataset: Dataset, device: str = "cpu") -> None:
+        super().__init__("kd", pair.student, pair.teacher, dataset, set_up(device, 1), pair.batch)
         augmentation = "resized_crop_flip" if pair.in_files else "crop_flip"
         self.protocol = replace(self.protocol, epochs=EPOCHS, augmentation=augmentation)
         self.batches = make_batches(dataset, self.protocol, 0, 0, self.device)
@@ -42,17 +43,29 @@ class Engine(Bench):
         self._ahead: dict[int, Future[Shared] | None] = {}
 
     def cohort(
-        self, methods: Sequence[str], fold: bool = False, mode: str = "none", precision: str = "float32", cores: int = 1
+        self,
+        methods: Sequence[str],
+        fold: bool = False,
+        mode: str = "none",
+        precision: str = "float32",
+        cores: int = 1,
+        graphs: bool = False,
     ) -> Lockstep:
-        """Students of ``methods`` under one teacher on ``cores`` cores; ``mode`` is the protocol's ``compile``."""
+        """Students of ``methods`` under one teacher on ``cores`` cores; ``mode`` is the protocol's ``compile``.
+
+        ``graphs``: as CUDA graphs, as a Task with them is done.
+        """
         teacher = self.network
         if fold:
             teacher = folded(teacher, self.teacher, self.dataset.spec.image_shape)
         teacher = compiled(in_precision(teacher, precision), mode)
+        teacher = ReplayedNetwork(teacher) if graphs else teacher
+        self.kind = ReplayedMember if graphs else Member
         self.protocol = replace(self.protocol, compile=mode, precision=precision)
         saver = Saver(Path(os.devnull), math.inf, {})
         members = [self.member(name) for name in methods]
-        return Lockstep(members, self.batches, teacher, saver, lambda event: None, _ended, Crew(cores))
+        crew = Streams(self.device) if graphs and self.device.type == "cuda" else Crew(cores)
+        return Lockstep(members, self.batches, teacher, saver, lambda event: None, _ended, crew)
 
     def share(self, cohort: Lockstep) -> Shared:
         """The next batch, and what the teacher says of it."""

@@ -20,13 +20,17 @@ SIZE = (500, 375)
 
 @dataclass(frozen=True)
 class Pair:
-    """Two architectures and their images, ``batch`` at a time; those of more than 32 pixels are in files."""
+    """Two architectures and their images, ``batch`` at a time and so many ``batches`` an epoch.
+
+    Those of more than 32 pixels are in files.
+    """
 
     teacher: str
     student: str
     batch: int = 64
     side: int = 32
     classes: int = 100
+    batches: int = BATCHES
 
     @property
     def name(self) -> str:
@@ -38,7 +42,7 @@ class Pair:
 
     @property
     def images(self) -> int:
-        return BATCHES * self.batch
+        return self.batches * self.batch
 
     def dataset(self, folder: Path) -> Dataset:
         """The images as kdbench takes them; files lie below ``folder``, as torchvision's ImageFolder wants them."""

@@ -9,6 +9,7 @@ kdbench's, with ReLUs in place wherever the maps allow it, and so no slower than
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import cycle
 
 import numpy as np
 import torch
@@ -73,16 +74,23 @@ def kd_loss(student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
 class Peer:
     """One training in progress."""
 
-    def __init__(self, pair: Pair, dataset: Dataset) -> None:
-        self.teacher, self.student = (_network(name, pair, dataset) for name in (pair.teacher, pair.student))
+    def __init__(self, pair: Pair, dataset: Dataset, device: str = "cpu", workers: int = WORKERS) -> None:
+        self.device = torch.device(device)
+        networks = (_network(name, pair, dataset).to(self.device) for name in (pair.teacher, pair.student))
+        self.teacher, self.student = networks
         self.teacher.eval()
         self.optimiser = torch.optim.SGD(self.student.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
-        loader = DataLoader(pictures(dataset), pair.batch, shuffle=True, num_workers=WORKERS)
+        pinned = self.device.type == "cuda"
+        loader = DataLoader(pictures(dataset), pair.batch, shuffle=True, num_workers=workers, pin_memory=pinned)
         self.batches: Iterator[list[Tensor]] = iter(loader)
         self.sums = dict.fromkeys(("loss", "top1", "top5"), 0.0)
 
+    def keep(self, count: int) -> None:
+        """Go round the next ``count`` batches from here on: the loop without its loader."""
+        self.batches = cycle([next(self.batches) for _ in range(count)])
+
     def step(self) -> None:
-        images, labels = next(self.batches)
+        images, labels = (part.to(self.device, non_blocking=True) for part in next(self.batches))
         self.optimiser.zero_grad()
         logits = _logits(self.student, images)
         with torch.no_grad():

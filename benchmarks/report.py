@@ -3,39 +3,16 @@
 from __future__ import annotations
 
 import math
-import random
-import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
+from rounds import FEWEST, Ratio, Rounds
 
 #: What is printed under the table of pytest-benchmark.
 LINES = pytest.StashKey[list[str]]()
-#: Fewer say nothing of the spread.
-FEWEST = 3
-
-
-@dataclass(frozen=True)
-class Ratio:
-    """A figure over another one of the same round: the median and the quartiles of all rounds."""
-
-    low: float
-    median: float
-    high: float
-
-    @classmethod
-    def of(cls, figures: Sequence[float], others: Sequence[float]) -> Ratio:
-        return cls(*statistics.quantiles([a / b for a, b in zip(figures, others, strict=True)], n=4))
-
-    @property
-    def quartiles(self) -> list[float]:
-        return [self.low, self.median, self.high]
-
-    def __str__(self) -> str:
-        return f"{self.median:.3f} ({self.low:.3f} to {self.high:.3f})"
 
 
 @dataclass(frozen=True)
@@ -63,25 +40,11 @@ class Report:
         than a round slows all of it, and cancels in a Ratio. Where a task uses several cores it takes another
         ``clock``. ``budget``: seconds in which the rounds should be over, unless those are fewer than the ``fewest``.
         """
-        seconds: dict[str, list[float]] = {name: [] for name in tasks}
-        order, shuffle = list(tasks), random.Random(0).shuffle
-
-        def each() -> None:
-            shuffle(order)
-            for name in order:
-                started = clock()
-                tasks[name]()
-                seconds[name].append(clock() - started)
-
-        started = time.monotonic()
-        each()
-        fitting = budget / (time.monotonic() - started)
-        for times in seconds.values():
-            times.clear()
+        timed = Rounds(tasks, clock)
+        fitting = timed.fitting(rounds, budget, fewest)
         asked = self.config.getoption("rounds", None)
-        wanted = max(FEWEST, asked) if asked else max(fewest, int(min(rounds, fitting)))
-        self.benchmark.pedantic(each, rounds=wanted)
-        return seconds
+        self.benchmark.pedantic(timed.turn, rounds=max(FEWEST, asked) if asked else fitting)
+        return timed.seconds
 
     def ratios(self, tasks: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, Ratio]:
         """The time of each of ``tasks`` over that of the first."""

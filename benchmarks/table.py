@@ -133,6 +133,14 @@ def waits(benchmarks: Sequence[Figures]) -> Iterator[str]:
         yield row("`import torch`, of which none of these does any", f"{benchmark['stats']['median']:.2f} s")
 
 
+def results(benchmarks: Sequence[Figures]) -> Iterator[str]:
+    """What ten thousand records cost."""
+    yield from ("| 10,000 records | CPU | most memory |", "| --- | --- | --- |")
+    for benchmark in _named(benchmarks, "test_ten_thousand_records"):
+        for name, found in benchmark["extra_info"].items():
+            yield row(name, f"{found['seconds']:.1f} s", f"{found['peak'] / 2**20:,.0f} MiB")
+
+
 def norms(benchmarks: Sequence[Figures]) -> Iterator[str]:
     """Compiled normalisation over torch's, by precision and map."""
     yield from ("| images, channels, side | in | time, over that of torch's operators |", "| --- | --- | --- |")
@@ -169,6 +177,7 @@ BLOCKS = {
     "norms": Block(("test_norms.py",), norms),
     "cores": Block(("test_cores.py",), cores),
     "waits": Block(("test_decoding.py", "test_augmentation.py", "test_worker.py", "test_start.py"), waits),
+    "results": Block(("test_results.py",), results),
     "methods": Block(("test_steps.py", "-m", "slow"), methods),
 }
 

@@ -9,7 +9,8 @@ import torch
 from engine import Engine
 from pairs import PAIRS
 from peer import pictures
-from report import Ratio, Report
+from report import Report
+from rounds import Ratio
 from torch import Tensor
 from torch.utils.data import DataLoader
 

@@ -16,7 +16,8 @@ import pytest
 import torch
 from engine import SUITE, Engine
 from pairs import PAIRS
-from report import Ratio, Report
+from report import Report
+from rounds import Ratio
 
 from kdbench.train.lockstep import Lockstep
 

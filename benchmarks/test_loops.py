@@ -20,7 +20,8 @@ from convolutions import recorded, replay
 from engine import SUITE, Engine
 from pairs import PAIRS, Pair
 from peer import Peer
-from report import Ratio, Report
+from report import Report
+from rounds import Ratio
 
 from kdbench.models.precision import native
 

@@ -23,7 +23,7 @@ def wide(rows: int) -> str:
 
 
 def plan(suite: Suite, folder: Path, **selection: int | tuple[str, ...]) -> Plan:
-    request = Request(suite, Selection(**selection), folder / "data", dry=True)  # type: ignore[arg-type]
+    request = Request((suite,), Selection(**selection), folder / "data", dry=True)  # type: ignore[arg-type]
     return make_plan(request, Store(folder / "results"), Machine("cpu", slots=2))
 
 

@@ -92,8 +92,8 @@ class UnknownName(UserError):
             spelt.setdefault(_folded(other), []).append(other)
         wanted = _folded(name)
         near = (
-            difflib.get_close_matches(wanted, spelt, n=4, cutoff=0.45)
-            or [other for other in spelt if name and (wanted in other or other in wanted)][:4]
+            difflib.get_close_matches(wanted, spelt)
+            or [other for other in spelt if name and (wanted in other or other in wanted)][:3]
         )
         nearest = ", ".join(other for folded in near for other in spelt[folded])
         hint = f"the nearest are {nearest}" if near else f"known are {listed(names)}"

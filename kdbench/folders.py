@@ -119,3 +119,16 @@ def _lock(descriptor: int, work: str) -> None:
         except BlockingIOError:
             print(f"kdbench: waiting for another process, which is at {work}.", file=sys.stderr)
             fcntl.flock(descriptor, fcntl.LOCK_EX)
+
+
+def any_held(locks: Path) -> bool:
+    """Whether a process holds a lock file in the folder ``locks``."""
+    for path in locks.glob("*.lock"):
+        with contextlib.suppress(FileNotFoundError), path.open() as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+            except OSError:  # a file system without locks says nothing
+                continue
+    return False

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from kdbench.data import DatasetSpec
-from kdbench.data.spec import Part, Source
+from kdbench.data.spec import Part, Source, labels_digest
 from kdbench.errors import DataError, UserError
 from kdbench.methods import MethodSpec, load_card, parse_card
 from kdbench.models import ModelSpec
@@ -45,6 +45,7 @@ __all__ = [
     "Wrapper",
     "check_method",
     "full",
+    "labels_digest",
     "load_card",
     "parse_card",
 ]

@@ -6,44 +6,42 @@ import hashlib
 import importlib.util
 import sys
 import traceback
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol, TypeVar
 
+from kdbench import distributions
+from kdbench.canonical import canonical
 from kdbench.data import DATASETS, DatasetSpec
-from kdbench.errors import UserError, described, reason
+from kdbench.errors import UserError, described, reason, shown
 from kdbench.methods import METHODS, MethodSpec
 from kdbench.models import MODELS, ModelSpec
 from kdbench.registry import OURS, Registry
-from kdbench.suites import SUITES, TEACHERS
+from kdbench.suites import PAIRS, SUITES, TEACHERS
+from kdbench.trials.origins import Plugin
 
-#: Method name -> sha256 of the plugin file it came from. A method of a released package is known by its version
-#: instead.
-SOURCES: dict[str, str] = {}
+#: The groups of entry points that a package may offer something in; and what is offered in each.
+GROUPS = (
+    "kdbench.methods",
+    "kdbench.models",
+    "kdbench.datasets",
+    "kdbench.teachers",
+    "kdbench.pairs",
+    "kdbench.suites",
+)
+Offered = Mapping[str, Sequence[metadata.EntryPoint]]
 
 #: The most bytes of a plugin file.
 LONGEST = 4 * 2**20
 
 
-@dataclass(frozen=True)
-class Plugin:
-    """A plugin as a plan saw it. ``mark``: the version of an installed package, or the sha256 of the file ``path``."""
-
-    name: str
-    mark: str
-    path: str = ""
-
-    @property
-    def origin(self) -> str:
-        """What the registries call it."""
-        return f"plugin {Path(self.path).name if self.path else self.name}"
-
-
 _loaded: set[str] = set()
+#: By name, as this process saw them first.
 _files: dict[str, Plugin] = {}
+_packages: dict[str, Plugin] = {}
 
 
 class _Named(Protocol):
@@ -58,9 +56,11 @@ def load_plugins(files: Iterable[str] = ()) -> None:
     """Register what installed packages offer, and what the plugin ``files`` define. Safe to call again."""
     if "entry points" not in _loaded:
         _loaded.add("entry points")
-        _load_specs()
-        _load_texts("kdbench.teachers", TEACHERS)
-        _load_texts("kdbench.suites", SUITES)
+        offered = _offered()
+        _load_specs(offered)
+        _load_texts(offered, "kdbench.teachers", TEACHERS)
+        _load_texts(offered, "kdbench.pairs", PAIRS)
+        _load_texts(offered, "kdbench.suites", SUITES)
     for file in files:
         try:
             path = Path(file).resolve()
@@ -74,53 +74,103 @@ def load_planned(plugins: Iterable[Plugin]) -> None:
 
     What else is installed here can neither fail nor change what a worker trains.
     """
+    wanted = {plugin.name: plugin for plugin in plugins if not plugin.path}
     for plugin in plugins:
         if plugin.path:
-            _load_file(Path(plugin.path), plugin.mark)
-        elif (now := _version(plugin.name)) != plugin.mark:
+            _load_file(Path(plugin.path), plugin.sha256)
+        elif (now := _version(plugin.name)) != plugin.version:
             raise UserError(
-                f"The package {plugin.name} was at version {plugin.mark} when the run was planned and is at {now} now; "
-                "start the run again."
+                f"The package {plugin.name} was at version {plugin.version} when the run was planned and is at {now} "
+                "now; start the run again."
             )
-    packages = {plugin.name for plugin in plugins if not plugin.path}
-    if packages and not {"entry points", *packages} & _loaded:
-        _loaded.update(packages)
-        _load_specs(packages)
+    if wanted and not {"entry points", *wanted} & _loaded:
+        _loaded.update(wanted)
+        _load_specs(_offered(wanted))
+    for name, plugin in wanted.items():  # now that it is known which modules implement what
+        _packages[name] = _package(name)
+        if _packages[name] != plugin:
+            raise UserError(
+                f"The files of the package {plugin.name} are not those that the run was planned with; start the run "
+                "again, from a folder that holds no other copy of it."
+            )
+
+
+def source_of(origin: str) -> Plugin:
+    """The plugin that registries call ``origin``, as this process saw it first."""
+    name = origin.removeprefix("plugin ")
+    if name not in _files and name not in _packages:
+        _packages[name] = _package(name)
+    return _files.get(name) or _packages[name]
 
 
 def planned(origins: Iterable[str]) -> tuple[Plugin, ...]:
-    """The plugins that registries call ``origins``, as they are now."""
-    names = (origin.removeprefix("plugin ") for origin in sorted(origins))
-    return tuple(_files.get(name) or Plugin(name, _version(name)) for name in names)
+    """The plugins that registries call ``origins``, as this process saw them first."""
+    return tuple(map(source_of, sorted(origins)))
+
+
+def _package(name: str) -> Plugin:
+    """The installed package ``name``, as it is now."""
+    package = distributions.find(name)
+    if package is None:
+        return Plugin(name, "", _version(name))
+    return Plugin(name, distributions.distribution_digest(package, _implementations(f"plugin {name}")), package.version)
+
+
+def _implementations(origin: str) -> Iterator[str]:
+    """The modules that implement what ``origin`` registered."""
+    methods = (METHODS.get(name).implementation for name in METHODS if METHODS.origin(name) == origin)
+    models = (MODELS.get(name).implementation for name in MODELS if MODELS.origin(name) == origin)
+    loaders = (DATASETS.get(name).loader for name in DATASETS if DATASETS.origin(name) == origin)
+    return (reference.partition(":")[0] for reference in (*methods, *models, *loaders))
 
 
 def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return "none"
+    found = distributions.find(package)
+    return "none" if found is None else found.version
 
 
-def _load_specs(packages: Collection[str] | None = None) -> None:
-    """Register the methods, models and data sets that installed packages name; only these ``packages``' if given."""
-    _load_entry_points("kdbench.methods", METHODS, MethodSpec, packages)
-    _load_entry_points("kdbench.models", MODELS, ModelSpec, packages)
-    _load_entry_points("kdbench.datasets", DATASETS, DatasetSpec, packages)
+def _offered(packages: Collection[str] | None = None) -> Offered:
+    """What installed packages offer, or only these ``packages``; asked once, as that reads a file of each installed."""
+    points = metadata.entry_points()
+    return {
+        group: [p for p in points.select(group=group) if packages is None or (p.dist and p.dist.name in packages)]
+        for group in GROUPS
+    }
+
+
+def _load_specs(offered: Offered) -> None:
+    """Register the methods, models and data sets that installed packages name."""
+    _load_entry_points(offered, "kdbench.methods", METHODS, MethodSpec)
+    _load_entry_points(offered, "kdbench.models", MODELS, ModelSpec)
+    _load_entry_points(offered, "kdbench.datasets", DATASETS, DatasetSpec)
 
 
 def methods_of(file: str) -> list[str]:
     """The methods that the plugin ``file`` defines, which is loaded."""
-    return [name for name in SOURCES if METHODS.origin(name) == f"plugin {Path(file).name}"]
+    return [name for name in METHODS if METHODS.origin(name) == f"plugin {Path(file).name}"]
 
 
-def _load_entry_points(group: str, registry: Registry[T], kind: type[T], packages: Collection[str] | None) -> None:
-    for point in metadata.entry_points(group=group):
-        if packages is not None and (point.dist is None or point.dist.name not in packages):
-            continue
+def _load_entry_points(offered: Offered, group: str, registry: Registry[T], kind: type[T]) -> None:
+    for point in offered[group]:
         origin, spec = _load(point, group)
         if not isinstance(spec, kind):
             raise UserError(f"{origin}: the entry point {point.name!r} in {group} must name a {kind.__name__}.")
+        if isinstance(spec, ModelSpec):
+            _check_options(spec, origin)
         registry.add(spec.name, _signed(spec, origin), origin)
+
+
+def _check_options(spec: ModelSpec, origin: str) -> None:
+    """UserError unless the options of ``spec``, which are in every key, have one written form."""
+    try:
+        if not isinstance(spec.options, Mapping):
+            raise TypeError("they are no mapping of names to values")
+        canonical(dict(spec.options))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UserError(
+            f"{origin}: the options of the model {shown(spec.name)} must be plain values, lists and tables, as "
+            f"they are part of every key: {reason(error)}."
+        ) from None
 
 
 def _signed(spec: T, origin: str) -> T:
@@ -144,9 +194,9 @@ def _load(point: metadata.EntryPoint, group: str) -> tuple[str, Any]:
         ) from None
 
 
-def _load_texts(group: str, registry: Registry[tuple[str, str]]) -> None:
+def _load_texts(offered: Offered, group: str, registry: Registry[tuple[str, str]]) -> None:
     """An entry point of a suite or a teacher names a module-level string: the TOML text."""
-    for point in metadata.entry_points(group=group):
+    for point in offered[group]:
         origin, text = _load(point, group)
         if not isinstance(text, str):
             raise UserError(f"{origin}: the entry point {point.name!r} in {group} must name a string of TOML.")
@@ -158,7 +208,7 @@ def _load_file(path: Path, planned: str = "") -> None:
     known = _files.get(path.name)
     if known is None or known.path != str(path):
         known = _files[path.name] = _register_file(path, planned)
-    if planned and known.mark != planned:
+    if planned and known.sha256 != planned:
         raise UserError(f"The plugin file {path} changed since the run was planned; start the run again.")
 
 
@@ -181,8 +231,7 @@ def _register_file(path: Path, planned: str) -> Plugin:
         raise UserError(f"--plugin {path}: the file defines no MethodSpec at module level; see docs/plugins.md.")
     for spec in found.values():
         METHODS.add(spec.name, _signed(spec, f"plugin {path.name}"), f"plugin {path.name}")
-        SOURCES[spec.name] = source
-    return Plugin(path.name, source, str(path))
+    return Plugin(path.name, source, path=str(path))
 
 
 def _run(path: Path, text: bytes) -> ModuleType:

@@ -8,6 +8,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -35,14 +36,30 @@ LONGEST = (
 )
 
 
+_numbers = count()
+
+gc.disable()  # what is imported and collected stays
+
+
+def pytest_collection_finish() -> None:
+    gc.enable()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
 
 
 @pytest.fixture(autouse=True)
-def _own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("KDBENCH_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("KDBENCH_DATA", str(tmp_path / "data"))
+def _own_folders(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a test asks for no folder, these are made as they are needed: most of the thousands need none."""
+    if "tmp_path" in request.fixturenames:
+        folder: Path = request.getfixturevalue("tmp_path")
+    else:
+        folder = tmp_path_factory.getbasetemp() / "folders" / str(next(_numbers))
+    monkeypatch.setenv("KDBENCH_CACHE", str(folder / "cache"))
+    monkeypatch.setenv("KDBENCH_DATA", str(folder / "data"))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])))
     for name in ("KDBENCH_DOWNLOAD", "KDBENCH_CHECKPOINT_SECONDS", "KDBENCH_DECODERS", "CUDA_VISIBLE_DEVICES"):
         monkeypatch.delenv(name, raising=False)
@@ -86,6 +103,14 @@ def _measured_in_a_moment() -> Iterator[None]:
             patch.setattr(throughput, "REFERENCE_BATCH", 1)
             patch.setattr(throughput, "SHORTEST", 0.0)
             patch.setattr(pace, "SECONDS", PATIENCE)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_wait_for_the_disk() -> Iterator[None]:
+    """No test cuts the power."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
         yield
 
 

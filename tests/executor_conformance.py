@@ -21,8 +21,8 @@ from bench import wait_until
 from test_trial import TRIAL
 
 from kdbench.plan.task import Task
-from kdbench.plugins import Plugin
 from kdbench.schedule import Executor, Report
+from kdbench.trials.origins import Plugin
 
 ACTOR = r"""
 import json, os, signal, subprocess, sys, time
@@ -252,7 +252,7 @@ class ExecutorConformance:
 
     def test_trials_of_other_peoples_code_come_last_when_their_task_falls_apart(self) -> None:
         trials = tuple(replace(TRIAL, seed=seed) for seed in range(2))
-        plugin = (Plugin("a.py", "0" * 64, "/a.py"),)
+        plugin = (Plugin("a.py", "0" * 64, path="/a.py"),)
         foreign = replace(self.task("foreign", "poison:7"), trials=trials, plugins=plugin)
         self.run(1, foreign, self.task("u", "ok"), self.task("v", "ok"))
         assert [line["id"] for line in self.journal("start")][:3] == ["foreign", "u", "v"]

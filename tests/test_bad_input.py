@@ -33,7 +33,7 @@ def _tiny(make_suite: MakeSuite) -> None:
         ([*RUN, "--method", "kdd"], "named 'kdd'; the nearest are kd"),
         (
             [*RUN, "--pair", "tiny_cnn_l:*"],
-            "no pair in suite tiny@1 named 'tiny_cnn_l:*'; the nearest are tiny_cnn_s",
+            "no pair in tiny@1 named 'tiny_cnn_l:*'; the nearest are tiny_cnn_s",
         ),
         ([*RUN, "--seeds", "0"], "--seeds must be at least 1, not 0."),
         ([*RUN, "--seeds", "-3"], "--seeds must be at least 1, not -3."),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import runpy
 import subprocess
 import sys
 from collections import Counter
@@ -32,6 +33,13 @@ def benchmarks(monkeypatch: pytest.MonkeyPatch) -> Import:
     return importlib.import_module
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda path: path.stem)
+def test_they_can_be_imported(benchmarks: Import, path: Path) -> None:
+    """Under another name, as the tests have modules of the same."""
+    assert runpy.run_path(str(path), run_name=f"benchmarks_{path.stem}")
+
+
+@pytest.mark.slow
 def test_they_can_be_collected_with_pytest_benchmark() -> None:
     options = ["--collect-only", "-q", "--benchmark-only", "-p", "no:cacheprovider"]
     command = [sys.executable, "-m", "pytest", "benchmarks", *options]

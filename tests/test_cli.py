@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,10 @@ from test_teachers import CHECKPOINT, keep, weights
 from kdbench import schedule
 from kdbench.cli import main, site
 from kdbench.cli import run as run_command
+from kdbench.data import DATASETS
 from kdbench.plan.task import Task
+from kdbench.records import Store
+from kdbench.records.results import fold, placed
 from kdbench.schedule import Report, Watch, devices
 from kdbench.suites import SUITES, Suite
 from kdbench.train.member import Member
@@ -99,7 +102,7 @@ def test_a_run_its_records_its_site_and_the_next_run(
     (manifest,) = (bench.folder / "results" / "runs").glob("*.json")
     said = json.loads(manifest.read_text())
     assert {entry["key"] for entry in said["planned"]} == set(said["recorded"])
-    assert (said["left"], said["interrupted"], said["suite"]) == ([], False, "tiny@1")
+    assert (said["left"], said["interrupted"], said["suites"]) == ([], False, ["tiny@1"])
 
     before = {p: p.stat().st_mtime_ns for p in (bench.folder / "results").rglob("*") if p.is_file()}
     labels = trained(monkeypatch)
@@ -136,7 +139,7 @@ def test_a_run_that_trains_nothing_builds_a_site_where_there_is_none_or_where_it
     assert last_line() == again
     del SUITES._items["tiny"]
     make_suite(suite_text(["ce"], epochs=1).replace("version = 1", "version = 2"))
-    assert last_line().endswith(f"pages. Open {index}"), "the records that a new version takes over are new to the site"
+    assert last_line().endswith(f"pages. Open {index}"), "the records that a new version shows are new to the site"
     assert last_line() == again
 
 
@@ -162,10 +165,106 @@ def test_a_new_version_trains_only_what_it_adds(
         said = cli(*RUN, *dry)
         assert said.code == 0
         assert "tiny@2: 2 trials, 1 recorded in results, 1 to train." in said.out
-        assert "1 of the recorded ones are trials of another version of the suite as well." in said.out
+        assert "1 of the recorded ones were trained for another suite, and are shown in this one as well." in said.out
     assert set(labels) == {"teacher", "kd"}
-    assert sorted(r["label"] for r in bench.store.read()[0] if r["suite"] == "tiny@2") == ["ce", "kd", "teacher"]
-    assert "tiny@2: 2 trials, 2 recorded in results, 0 to train." in cli(*RUN).out
+    assert shown(bench.store, "tiny@1") == ["ce"]
+    assert shown(bench.store, "tiny@2") == ["ce", "kd"]
+    assert len(list(bench.store.files())) == 3, "each training has one record"
+    last = cli(*RUN).out
+    assert "tiny@2: 2 trials, 2 recorded in results, 0 to train." in last
+    assert "for another suite" not in last
+
+
+def test_several_suites_are_one_plan_one_run_and_one_site(
+    cli: Cli, bench: Bench, make_suite: MakeSuite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(site, "build_and_say", BUILD_AND_SAY)
+    make_suite(suite_text(["ce", "kd"], epochs=1))
+    make_suite(suite_text([{"name": "kd", "label": "hinton"}, "ttm"], epochs=1, name="second"))
+    labels = trained(monkeypatch)
+    ended = cli(*RUN, "--suite", "second", "--suite", "tiny")
+    assert (ended.code, ended.err) == (0, "")
+    assert "tiny@1, second@1: 3 trials, 0 recorded in results, 3 to train." in ended.out
+    assert set(labels) == {"teacher", "ce", "kd", "ttm"}
+    assert shown(bench.store, "tiny@1") == ["ce", "kd"]
+    assert shown(bench.store, "second@1") == ["hinton", "ttm"]
+    for name in ("tiny", "second"):
+        assert (bench.folder / "site" / "public" / "suites" / f"{name}@1.html").exists()
+    (manifest,) = (bench.folder / "results" / "runs").glob("*.json")
+    assert json.loads(manifest.read_text())["suites"] == ["tiny@1", "second@1"]
+    assert "3 trials, 3 recorded in results, 0 to train." in cli(*RUN, "--suite", "second").out
+
+
+def test_a_pair_on_another_data_set_trains_on_that_one(cli: Cli, bench: Bench, make_suite: MakeSuite) -> None:
+    twin = replace(DATASETS.get("digits"), name="twin", mean=(0.5,))
+    DATASETS.add("twin", twin, "test")
+    text = suite_text(["ce", "kd"], epochs=1)
+    make_suite(f'{text}\n[[pairs]]\ndataset = "twin"\nteacher = "tutor"\nstudent = "tiny_cnn_s"\n')
+    ended = cli(*RUN)
+    assert (ended.code, ended.err) == (0, "")
+    records, _ = bench.store.read()
+    assert sorted((r["dataset"], r["label"]) for r in records) == [
+        ("digits", "ce"), ("digits", "kd"), ("digits", "teacher"), ("twin", "ce"), ("twin", "kd"), ("twin", "teacher"),
+    ]  # fmt: skip
+    assert len({r["key"] for r in records}) == 6
+    assert {tuple(r["identity"]["student"]["mean"]) for r in records if r["dataset"] == "twin"} == {(0.5,)}
+
+
+def test_a_run_starts_from_a_baseline(
+    cli: Cli, bench: Bench, make_suite: MakeSuite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_suite(suite_text(["ce", "kd"], epochs=1))
+    cli(*RUN, "--method", "kd", "--results", "before")
+    labels = trained(monkeypatch)
+    for dry in (["--dry-run"], []):
+        ended = cli(*RUN, "--baseline", "before", *dry)
+        assert (ended.code, ended.err) == (0, "")
+        assert "2 trials, 1 recorded in results, 1 to train." in ended.out
+        assert "1 of the recorded ones come from a baseline." in ended.out
+    assert set(labels) == {"ce"}
+    before = {path.name for path in Store(bench.folder / "before").files()}
+    assert len(before) == 2, "the student's and its teacher's"
+    assert before < {path.name for path in bench.store.files()}
+    assert "2 recorded in results" in cli(*RUN).out
+    refused = cli(*RUN, "--baseline", "nowhere")
+    assert refused.code == 2
+    assert "--baseline nowhere is no results folder" in refused.err
+
+
+def test_a_folder_of_an_earlier_version_is_not_run_on(cli: Cli, bench: Bench, make_suite: MakeSuite) -> None:
+    make_suite(suite_text(["ce"], epochs=1))
+    cli(*RUN)
+    (path,) = bench.store.files()
+    path.rename(path.with_name(f"{path.name.partition('.')[0]}.json"))
+    refused = cli(*RUN)
+    assert refused.code == 2
+    assert "kdbench results migrate results brings its records over" in refused.err
+    assert cli("results", "migrate").code == 0
+    assert "1 recorded in results, 0 to train" in cli(*RUN).out
+
+
+@pytest.mark.parametrize("text", ["soon", "0m", "45", "-1h", "1h-", "m", "9999999h"])
+def test_a_time_that_is_none_is_refused(cli: Cli, make_suite: MakeSuite, text: str) -> None:
+    make_suite(suite_text(["ce"], epochs=1))
+    refused = cli(*RUN, f"--land-within={text}")
+    assert refused.code == 2
+    assert "--land-within takes a time such as 45m, 2h or 1h30m" in refused.err
+
+
+def test_cohorts_are_cut_to_land(cli: Cli, make_suite: MakeSuite) -> None:
+    make_suite(suite_text(["ce", "kd", "ttm", "dist"], epochs=300))
+    assert "  1 cohort on" in cli(*RUN, "--dry-run").out
+    assert "  1 cohort on" in cli(*RUN, "--dry-run", "--land-within", "1d").out
+    assert "  4 cohorts on" in cli(*RUN, "--dry-run", "--land-within", "1s").out
+
+
+def shown(store: Store, suite: str) -> list[str]:
+    """The rows of students that a page of ``suite`` shows."""
+    results, refused = fold(store.read()[0])
+    assert not refused
+    return sorted(
+        r["label"] for r in placed(results, store.listings()[0]) if r["suite"] == suite and r["label"] != "teacher"
+    )
 
 
 def test_filters_train_what_they_name_and_a_wider_call_the_rest(
@@ -177,7 +276,7 @@ def test_filters_train_what_they_name_and_a_wider_call_the_rest(
     assert set(labels) == {"ce"}, "no teacher is trained for a student alone"
     wider = cli(*RUN, "--method", "ce", "--method", "ttm", "--seeds", "1")
     assert "2 trials, 1 recorded in results, 1 to train" in wider.out
-    assert "ttm is not in tiny@1; it was added because --method names it exactly." in wider.out
+    assert "ttm is not in tiny@1; it was added because it was named exactly." in wider.out
     assert set(labels) == {"ce", "teacher", "ttm"}
     del labels[:]
     assert "4 trials, 1 recorded in results, 3 to train" in cli(*RUN).out
@@ -378,7 +477,7 @@ def test_a_full_disk_is_one_sentence_and_costs_nothing(
     make_suite(suite_text(["ce", "kd"], epochs=1))
 
     def full(path: Path, data: bytes) -> None:
-        if path.suffix == ".npz" and path.parent.name != "teachers":
+        if path.parent.name == "tiny@1":
             raise OSError(28, "No space left on device")
         original(path, data)
 

@@ -15,7 +15,7 @@ from test_teachers import CHECKPOINT, keep, weights
 from kdbench import __version__
 from kdbench.cli import COMMANDS
 from kdbench.data import DATASETS
-from kdbench.suites import SUITES, Suite
+from kdbench.suites import PAIRS, SUITES, Suite
 from kdbench.teachers.weights import weights_digest
 
 MakeSuite = Callable[[str], Suite]
@@ -34,6 +34,19 @@ def test_help_names_every_command_and_option(cli: Cli) -> None:  # noqa: F811
         assert "usage: kdbench" in own.out
     assert "--dry-run" in cli("run", "--help").out
     assert cli("--version").out == f"kdbench {__version__}\n"
+
+
+def test_flags_may_stand_between_the_words_of_a_command(cli: Cli, bench: Bench) -> None:  # noqa: F811
+    mine = bench.plugin("mine")
+    ended = cli("show", "method", "--plugin", mine, "mine")
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out.startswith("method mine: ")
+    ended = cli("check-method", "kdd", "--plugin", mine, "mine")
+    assert "There is no method named 'kdd'" in ended.err
+    ended = cli("list", "methods", "--plugin", mine, "models")
+    assert (ended.code, ended.out) == (2, "")
+    assert "usage: kdbench list" in ended.err
+    assert "unrecognized arguments: models" in ended.err
 
 
 @pytest.mark.parametrize(
@@ -104,7 +117,7 @@ def test_doctor(cli: Cli, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None
     assert all(len(line) <= 80 or " " not in line.strip() for line in ended.out.splitlines() if line not in sections)
     assert rows_of(ended.out, "Packages")["torch"] == ("ok", metadata.version("torch"))
     assert rows_of(ended.out, "Devices")["cpu"][0] == "ok"
-    assert rows_of(ended.out, "Data sets")["digits"] == ("ok", "the official one")
+    assert rows_of(ended.out, "Data sets")["digits"] == ("ok", "needs nothing, it comes with scikit-learn")
     assert rows_of(ended.out, "Teachers")["cifar100"][0] == "missing"
     assert rows_of(ended.out, "Extras")["dev"] == ("ok", "for kdbench's tests")
     folders = rows_of(ended.out, "Folders")
@@ -266,3 +279,8 @@ def fail(spec, root):
     raise KeyError("bad")
 """
 )
+
+
+def test_list_names_the_pairs_that_a_package_offers(cli: Cli) -> None:  # noqa: F811
+    PAIRS.add("mine", ('teacher = "tutor"\nstudent = "resnet20"', "mine.toml"), "plugin mine")
+    assert "mine" in next(line for line in cli("list", "pairs").out.splitlines() if "run --pair" in line)

@@ -9,6 +9,8 @@ import torch
 
 from kdbench.cli import main
 from kdbench.methods import METHODS
+from kdbench.plugins import load_plugins
+from kdbench.train import conformance
 from kdbench.train.conformance import check_method, cost
 
 BUILT_IN = [f"{name}(kd)" if METHODS.get(name).wraps else name for name in METHODS]
@@ -64,6 +66,12 @@ def plugin(folder: Path, name: str, body: str = GOOD, **parts: str) -> str:
     return str(path)
 
 
+@pytest.fixture(autouse=True)
+def _small_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half as high and wide as the command's."""
+    monkeypatch.setattr(conformance, "SIDE", 16)
+
+
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_every_built_in_method_keeps_the_contract(name: str) -> None:
     assert not [f"{check.what}: {check.detail}" for check in check_method(name) if not check.passed]
@@ -72,6 +80,13 @@ def test_every_built_in_method_keeps_the_contract(name: str) -> None:
 def test_a_sum_and_a_preset_keep_it_too() -> None:
     for name in ("wttm+rkd", "kd@t1-half", "lskd(dkd)"):
         assert all(check.passed for check in check_method(name)), name
+
+
+def test_a_method_that_wants_large_batches_is_given_them(tmp_path: Path) -> None:
+    path = Path(plugin(tmp_path, "large", "assert len(z) >= 40\n        " + GOOD))
+    path.write_text(path.read_text().replace("[paper]", "[applies]\nmin_batch = 40\n[paper]"))
+    load_plugins([str(path)])
+    assert not [f"{check.what}: {check.detail}" for check in check_method("large") if not check.passed]
 
 
 def test_cost_is_a_ratio_to_plain_kd() -> None:
@@ -182,6 +197,7 @@ def hook(signature: str, body: str) -> str:
         ),
         ("exits", GOOD, "raise SystemExit('bye')", "it can be set up: SystemExit: bye (in setup, line 36"),
         ("pages", GOOD, "raise ValueError('one\\ntwo')", "it can be set up: ValueError: one two (in setup"),
+        ("colours", GOOD, "raise ValueError('\\x1b[31mred')", "it can be set up: ValueError: red (in setup"),
         ("sweeps", GOOD, hook("prepare(self, sweep)", "self.centres"), "it can be set up: AttributeError: 'M' object"),
         (
             "phased",

@@ -12,12 +12,12 @@ from bench import PHASED, Bench, same_bits, suite_text
 from kdbench.methods import METHODS
 from kdbench.plugins import load_plugins
 from kdbench.suites import Suite
-from kdbench.train.conformance import make_bench
+from kdbench.train import conformance
 
 MakeSuite = Callable[[str], Suite]
 
 
-@pytest.mark.parametrize("cores", [2, 3])
+@pytest.mark.parametrize("cores", [pytest.param(2, marks=pytest.mark.slow), 3])
 def test_side_by_side(bench: Bench, make_suite: MakeSuite, cores: int) -> None:
     """Of these, nd has dropout and phased is a plugin: both are stepped alone."""
     load_plugins([bench.plugin("phased", **PHASED)])
@@ -32,8 +32,11 @@ def test_side_by_side(bench: Bench, make_suite: MakeSuite, cores: int) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in METHODS if not METHODS.get(name).wraps])
-def test_who_may_be_stepped_beside_others_draws_nothing_that_threads_share(name: str) -> None:
-    bench = make_bench(name)
+def test_who_may_be_stepped_beside_others_draws_nothing_that_threads_share(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conformance, "SIDE", 16)  # small images will do
+    bench = conformance.make_bench(name)
     member = bench.member()
     batch = bench.batch(0, member)
     taught = bench.taught(batch, member)

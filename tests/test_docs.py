@@ -13,6 +13,7 @@ from typing import Any, get_args
 import pytest
 
 from kdbench import cli, errors, plugin, plugins, protocol
+from kdbench.cli import results
 from kdbench.data.builtin import BUILTIN
 from kdbench.data.spec import DatasetSpec
 from kdbench.methods import METHODS, HyperParameter, MethodSpec, Paper, card
@@ -30,9 +31,9 @@ def read(name: str) -> str:
 
 def section(page: str, heading: str) -> str:
     """The text under ``heading`` of ``page``, subsections included."""
-    found = re.search(rf"^(#+) {re.escape(heading)}\n(.*?)(?=^#{{1,2}} |\Z)", read(page), re.DOTALL | re.MULTILINE)
+    found = re.search(rf"^(#+) {re.escape(heading)}\n(.*)", read(page), re.DOTALL | re.MULTILINE)
     assert found, f"{page} has no section {heading!r}"
-    return found[2]
+    return re.split(rf"^#{{1,{len(found[1])}}} ", found[2], maxsplit=1, flags=re.MULTILINE)[0]
 
 
 def unfenced(text: str) -> str:
@@ -52,13 +53,18 @@ def codes(text: str) -> set[str]:
     return {*found, *(word for code in found for word in code.split())}
 
 
+#: The commands, and the verbs of those that have some.
+COMMANDS = [*(name for name in cli.COMMANDS if name != "results"), *(f"results {verb}" for verb in results.VERBS)]
+
+
 def parser_of(command: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=command)
-    cli.module_of(command).add_arguments(parser)
+    name, _, verb = command.partition(" ")
+    (results.module_of(verb) if verb else cli.module_of(name)).add_arguments(parser)
     return parser
 
 
-@pytest.mark.parametrize("command", cli.COMMANDS)
+@pytest.mark.parametrize("command", COMMANDS)
 def test_each_flag_of_a_command_is_documented_and_no_other(command: str) -> None:
     actions = [action for action in parser_of(command)._actions if action.dest != "help"]
     text = section("docs/cli.md", f"kdbench {command}")

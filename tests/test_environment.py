@@ -6,10 +6,9 @@ import ast
 import json
 import os
 import platform
-import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,7 @@ from bench import ROOT, Bench, same_bits, suite_text
 
 from kdbench import cli, environment
 from kdbench.environment import FIXED, pinned
-from kdbench.errors import EXIT_OK, EXIT_USAGE
-from kdbench.plan.task import EXIT_REFUSED, Task
+from kdbench.errors import EXIT_OK, EXIT_USAGE, UserError
 from kdbench.records import Record
 from kdbench.schedule.local import LocalExecutor
 from kdbench.suites import parse_suite
@@ -136,74 +134,70 @@ def test_what_python_itself_sets_as_it_starts_is_taken_back_and_ends_in_no_circl
     assert said == [pid, None, None]
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Record]:
-    """Trains one trial in a worker of its own, under an environment with these variables beside."""
-    bench = Bench(tmp_path_factory.mktemp("environment"))
-    rows = [{"name": "ce", "label": "plain"}, {"name": "ce", "label": "bf16", "protocol": {"precision": "bf16"}}]
-    trials = {trial.label: trial for trial in bench.trials(parse_suite(suite_text(rows, epochs=1), "tiny.toml"))}
-
-    def train(label: str = "plain", pinned: bool = True, **variables: str) -> Record:
-        shutil.rmtree(bench.folder / "results", ignore_errors=True)
-        (task,) = bench.tasks([trials[label]])
-        code, text = worker(bench, task, pinned=pinned, **variables)
-        assert code == 0, text
-        return bench.records()[label]
-
-    return train
+KEPT = {name: value for name, value in os.environ.items() if not environment.concerns_numbers(name)}
+PIN = "from kdbench.environment import pin; pin()\n"
 
 
-def worker(bench: Bench, task: Task, *, pinned: bool = True, **variables: str) -> tuple[int, str]:
-    """The exit code of a worker for ``task``, and what it said. It keeps its environment where it is not ``pinned``."""
-    file = bench.folder / "task.json"
-    file.write_text(task.to_json())
-    kept = {name: value for name, value in bench.environment().items() if not environment.concerns_numbers(name)}
-    pin = "from kdbench.environment import pin; pin()\n" if pinned else ""
-    with (bench.folder / "log").open("w+b") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-c", pin + QUICKLY, str(file)],
-            env=kept | variables,
-            stdin=subprocess.PIPE,
-            stdout=log,
-            stderr=log,
-        )
-        code = process.wait(timeout=300)
-        log.seek(0)
-        return code, log.read().decode()
+def printed_by(code: str, **variables: str) -> list[str]:
+    """The lines that a process which runs ``code`` prints; it has these variables beside those that move nothing."""
+    command = [sys.executable, "-c", code]
+    return subprocess.check_output(command, env=KEPT | variables, text=True, timeout=300).splitlines()
 
 
-#: What kdbench.worker does, with speeds measured in a moment.
-QUICKLY = """
-import sys
-from kdbench.jobs.worker import main
-from kdbench.measure import throughput
-throughput.BATCHES, throughput.ROUNDS, throughput.REFERENCE_BATCH, throughput.SHORTEST = (1, 4), 1, 1, 0.0
-sys.exit(main(sys.argv[1:]))
+#: The gradients of a network in float32 and in bf16, and then a convolution on two threads.
+STEP = """
+import hashlib, torch
+from kdbench.models.factory import create
+from kdbench.models.precision import in_precision
+from kdbench.train.device import set_up
+set_up("cpu", 1)
+for precision in ("float32", "bf16"):
+    torch.default_generator.manual_seed(0)
+    network = create("resnet8", classes=10, image_shape=(3, 16, 16), mean=(0.5,) * 3, std=(0.25,) * 3)
+    network.to(memory_format=torch.channels_last)
+    in_precision(network, precision)(torch.rand(32, 3, 16, 16), frozenset()).logits.logsumexp(1).sum().backward()
+    gradients = torch.cat([parameter.grad.flatten() for parameter in network.parameters()])
+    print(hashlib.sha256(gradients.numpy().tobytes()).hexdigest())
+set_up("cpu", 2)
+torch.nn.Conv2d(16, 32, 3)(torch.rand(64, 16, 16, 16).to(memory_format=torch.channels_last))
 """
 
 
 @pytest.fixture(scope="module")
-def clean(trained: Callable[..., Record]) -> dict[str, Record]:
-    return {label: trained(label) for label in ("plain", "bf16")}
+def clean() -> list[str]:
+    return printed_by(STEP)
 
 
-@pytest.mark.parametrize("name", MOVING)
-def test_a_variable_that_moved_bits_moves_none_now(
-    name: str, trained: Callable[..., Record], clean: dict[str, Record]
-) -> None:
-    assert same_bits(trained(**{name: MOVING[name]}), clean["plain"])
-
-
-def test_all_of_them_together_move_none(trained: Callable[..., Record], clean: dict[str, Record]) -> None:
-    assert same_bits(trained("bf16", **MOVING, **SUSPECT), clean["bf16"])
+def test_what_moved_bits_moves_none_now(clean: list[str]) -> None:
+    """Nor does a convolution wait for threads that may not be there: oneDNN counts on as many as torch asks for."""
+    assert printed_by(PIN + STEP, **MOVING, **SUSPECT, OMP_NUM_THREADS="2") == clean
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="they are for x86")
-@pytest.mark.parametrize("label", ["plain", "bf16"])
-def test_they_do_move_bits_of_a_worker_that_is_given_them(
-    label: str, trained: Callable[..., Record], clean: dict[str, Record]
-) -> None:
-    assert not same_bits(trained(label, pinned=False, **MOVING), clean[label])
+def test_they_do_move_bits_of_a_process_that_is_given_them(clean: list[str]) -> None:
+    found = printed_by(STEP, **MOVING)
+    assert len(found) == len(clean) == 2
+    assert not set(found) & set(clean)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("names", [[*MOVING, *SUSPECT], *([name] for name in MOVING)], ids=lambda names: names[0])
+def test_no_training_is_moved(tmp_path_factory: pytest.TempPathFactory, names: list[str]) -> None:
+    """Trials in float32 and in bf16, each time in a worker."""
+    rows = [{"name": "ce", "label": "plain"}, {"name": "ce", "label": "bf16", "protocol": {"precision": "bf16"}}]
+
+    def trained(**variables: str) -> dict[str, Record]:
+        bench = Bench(tmp_path_factory.mktemp("environment"))
+        trials = bench.trials(parse_suite(suite_text(rows, epochs=1), "tiny.toml"))
+        file = bench.folder / "task.json"
+        file.write_text(replace(bench.template(trials[0]), trials=tuple(trials)).to_json())
+        command = [sys.executable, "-m", "kdbench.worker", str(file)]
+        process = subprocess.Popen(command, env=bench.environment() | variables, stdin=subprocess.PIPE)
+        assert process.wait(timeout=300) == 0
+        return bench.records()
+
+    expected, found = trained(), trained(**{name: {**MOVING, **SUSPECT}[name] for name in names})
+    assert all(same_bits(found[label], expected[label]) for label in expected)
 
 
 COMPUTED = """
@@ -214,33 +208,12 @@ print(hashlib.sha256(repr([math.cos(value) for value in x]).encode() + np.exp(-x
 
 
 @pytest.mark.parametrize("name", ["GLIBC_TUNABLES", "NPY_DISABLE_CPU_FEATURES"])
-def test_nor_does_one_by_which_rates_and_scores_are_computed(name: str) -> None:
+def test_nor_one_by_which_rates_and_scores_are_computed(name: str) -> None:
     """The rate of a step is a cosine of the C library's, a prediction's probability an exponential of numpy's."""
-    kept = {key: value for key, value in os.environ.items() if not environment.concerns_numbers(key)}
-
-    def said(code: str, **variables: str) -> str:
-        return subprocess.check_output([sys.executable, "-c", code], env=kept | variables, text=True)
-
-    pin = "from kdbench.environment import pin; pin()\n"
-    assert said(pin + COMPUTED, **{name: MOVING[name]}) == said(COMPUTED)
+    moving = {name: MOVING[name]}
+    assert printed_by(PIN + COMPUTED, **moving) == printed_by(COMPUTED)
     if platform.libc_ver()[0] == "glibc" and "fma" in Path("/proc/cpuinfo").read_text():
-        assert said(COMPUTED, **{name: MOVING[name]}) != said(COMPUTED)
-
-
-@pytest.mark.parametrize("name", ["OMP_DYNAMIC", "OMP_MAX_ACTIVE_LEVELS", "OMP_THREAD_LIMIT"])
-def test_a_training_on_two_threads_waits_for_no_thread_that_may_not_be_there(name: str) -> None:
-    """oneDNN counts on as many as torch has asked for: without the pin, its first convolution never ends."""
-    code = """
-from kdbench.environment import pin; pin()
-from kdbench.train.device import set_up; set_up("cpu", 2)
-import torch
-x = torch.rand(64, 16, 16, 16).to(memory_format=torch.channels_last)
-print(torch.nn.Conv2d(16, 32, 3)(x).shape)
-"""
-    kept = {key: value for key, value in os.environ.items() if not environment.concerns_numbers(key)}
-    variables = {name: SUSPECT[name], "OMP_NUM_THREADS": "2"}
-    said = subprocess.check_output([sys.executable, "-c", code], env=kept | variables, text=True, timeout=300)
-    assert said.strip() == "torch.Size([64, 32, 14, 14])"
+        assert printed_by(COMPUTED, **moving) != printed_by(COMPUTED)
 
 
 # kdbench's own.
@@ -273,12 +246,14 @@ def test_a_broken_variable_is_one_sentence_before_anything_begins(
 
 
 @pytest.mark.parametrize(("name", "value"), [("KDBENCH_CHECKPOINT_SECONDS", "abc"), ("KDBENCH_CACHE", __file__)])
-def test_a_worker_refuses_it_in_a_sentence(name: str, value: str, bench: Bench) -> None:
-    (task,) = bench.tasks(bench.trials(parse_suite(suite_text(["ce"], epochs=1), "tiny.toml")))
-    code, said = worker(bench, task, **{name: value})
-    assert code == EXIT_REFUSED
-    assert "Traceback" not in said
-    assert f'"refused", "text": "{name} ' in said
+def test_a_worker_refuses_it_in_a_sentence(
+    name: str, value: str, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which is its last event: tests/test_worker.py has it so of any."""
+    trials = bench.trials(parse_suite(suite_text(["ce"], epochs=1), "tiny.toml"))
+    monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=f"^{name} "):
+        bench.train(trials)
 
 
 @pytest.mark.parametrize("command", ["list", "doctor"])

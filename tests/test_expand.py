@@ -6,13 +6,13 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from bench import suite_text
+from bench import made_foreign, suite_text
 
 from kdbench.errors import UnknownName, UserError
 from kdbench.methods import METHODS
 from kdbench.plan.cohorts import cohorts
-from kdbench.plan.expand import Selection, chosen_rows, chosen_seeds, expand
-from kdbench.suites import Suite
+from kdbench.plan.expand import Selection, chosen_pairs, chosen_rows, chosen_seeds, expand, with_pairs
+from kdbench.suites import PAIRS, Suite
 from kdbench.trials.trial import Trial
 
 TWO_PAIRS = """
@@ -62,12 +62,8 @@ def test_a_registered_method_outside_the_suite_is_added_by_its_exact_name(suite:
     ("selection", "words"),
     [
         (
-            Selection(pairs=("othr:tiny_cnn_s",)),
-            "no pair in suite tiny@1 .*; the nearest are other:",
-        ),
-        (
             Selection(methods=("fitnt",)),
-            "no method in suite tiny@1 .* 'fitnt'; the nearest are fitnet",
+            "no method or row of suite tiny@1 named 'fitnt'; the nearest are fitnet",
         ),
         (Selection(methods=("kd", "dis*")), "no method .* named 'dis"),
     ],
@@ -75,6 +71,56 @@ def test_a_registered_method_outside_the_suite_is_added_by_its_exact_name(suite:
 def test_a_filter_that_matches_nothing_lists_the_nearest(suite: Suite, selection: Selection, words: str) -> None:
     with pytest.raises(UnknownName, match=words):
         expand(suite, selection, "0" * 64)
+
+
+def test_a_pair_that_no_suite_has_lists_the_nearest_of_all(suite: Suite) -> None:
+    other = replace(suite, name="second", pairs=(replace(suite.pairs[0], name="much:another"),))
+    assert with_pairs([suite, other], ["much:*", "other:*"]) == ([suite, other], [])
+    for globs, words in (
+        (["othr:tiny_cnn_s"], "no pair in tiny@1 or second@1 .*; the nearest are other:"),
+        (["mch:another"], "the nearest are much:another"),
+    ):
+        with pytest.raises(UnknownName, match=words):
+            with_pairs([suite, other], globs)
+
+
+def test_a_registered_pair_is_added_by_its_exact_name(suite: Suite) -> None:
+    text = 'teacher = "tutor"\nstudent = "tiny_cnn_l"\nname = "tutor:large"\nprotocol = { epochs = 3 }'
+    PAIRS.add("larger", (text, "larger.toml"), "test")
+    (grown,), added = with_pairs([suite], ["larger", "other:*"])
+    assert added == ["larger"]
+    chosen = chosen_pairs(grown, ["larger", "other:*"])
+    assert [pair.name for pair in chosen][-1] == "tutor:large"
+    assert chosen[-1].protocol == replace(suite.protocol, epochs=3)
+    assert {t.student for t in expand(grown, Selection(pairs=("larger",)), "0" * 64)} == {"tiny_cnn_l"}
+    PAIRS.add("lost", ('teacher = "nobody"\nstudent = "tiny_cnn_l"', "lost.toml"), "test")
+    with pytest.raises(UserError, match=r"lost.toml: teacher 'nobody' is not under \[teachers\]"):
+        with_pairs([suite], ["lost"])
+
+
+def test_a_pair_of_another_data_set_has_its_images_and_its_own_normalisation(
+    make_suite: Callable[[str], Suite],
+) -> None:
+    text = (
+        suite_text(["ce", "kd"])
+        + """
+[[pairs]]
+dataset = "mnist"
+teacher = "tutor"
+student = "tiny_cnn_s"
+"""
+    )
+    suite = make_suite(text)
+    assert suite.datasets == ("digits", "mnist")
+    trials = expand(suite, Selection(), {"digits": "1" * 64, "mnist": "2" * 64})
+    assert [(t.dataset, t.data_digest[0], t.label, t.seed) for t in trials if t.seed == trials[0].seed] == [
+        ("digits", "1", "ce", trials[0].seed), ("digits", "1", "kd", trials[0].seed),
+        ("mnist", "2", "ce", trials[0].seed), ("mnist", "2", "kd", trials[0].seed),
+    ]  # fmt: skip
+    taught = [t for t in trials if t.label == "kd" and t.seed == trials[0].seed]
+    assert [t.teacher.normalisation.mean for t in taught if t.teacher] == [(0.3057,), (0.1307,)]
+    assert [t.normalisation.mean for t in taught] == [(0.3057,), (0.1307,)]
+    assert len({t.key for t in trials}) == len(trials)
 
 
 def test_more_seeds_than_the_suite_has_go_on_from_its_last(suite: Suite) -> None:
@@ -102,9 +148,11 @@ def test_a_digest_that_the_suite_pins_is_not_overruled(make_suite: Callable[[str
 
 
 def test_a_plugins_source_is_in_the_keys_of_its_method_only(suite: Suite) -> None:
-    plain = {t.label: t for t in expand(suite, Selection(seeds=1), "0" * 64)}
-    edited = {t.label: t for t in expand(suite, Selection(seeds=1), "0" * 64, None, {"fitnet": "f" * 64})}
-    assert {label for label in plain if plain[label].key != edited[label].key} == {"fitnet"}
+    chosen = Selection(methods=("*", "dkd+fitnet", "dkd+rkd"), seeds=1)
+    plain = {t.label: t for t in expand(suite, chosen, "0" * 64)}
+    made_foreign(METHODS, "fitnet", "f" * 64)
+    edited = {t.label: t for t in expand(suite, chosen, "0" * 64)}
+    assert {label for label in plain if plain[label].key != edited[label].key} == {"fitnet", "dkd+fitnet"}
 
 
 def test_hyper_parameters_printed_for_a_pair_are_used_for_it(make_suite: Callable[[str], Suite]) -> None:

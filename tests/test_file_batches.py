@@ -19,7 +19,9 @@ from bench import Bench, registries_kept, same_bits
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pictures import CLASSES, PICTURES, TRAIN, write_pictures
+from test_cli import Cli, cli  # noqa: F401
 
+from kdbench import plugins
 from kdbench.data import DATASETS, Dataset, load
 from kdbench.data.decoders import Decoders, Pending, decoders
 from kdbench.data.decoding import decode
@@ -282,16 +284,28 @@ def test_a_damaged_file_stops_the_training_and_loses_nothing(
     assert same_bits(record, expected)
 
 
-def test_from_the_command_line_with_a_plugins_data_set(bench: Bench) -> None:
-    """A real worker and a process that decodes for it."""
+@pytest.mark.parametrize("real", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["here", "real"])
+def test_from_the_command_line_with_a_plugins_data_set(
+    cli: Cli,  # noqa: F811
+    bench: Bench,
+    monkeypatch: pytest.MonkeyPatch,
+    real: bool,
+) -> None:
+    """With a process that decodes; and, in the slow form, for a worker in a process of its own."""
     write_pictures(bench.folder / "data" / "pictures")
     packages = bench.install(datasets={"pictures": "pictures:PICTURES"}, suites={"thumbnails": "own_suite:TEXT"})
     (packages / "own_suite.py").write_text(f"TEXT = {SUITE!r}\n", encoding="utf-8")
-    environment = bench.environment(packages, Path(__file__).parent, KDBENCH_DECODERS="1")
+    monkeypatch.setenv("KDBENCH_DECODERS", "1")
     words = ["run", "--suite", "thumbnails", "--device", "cpu", "--method", "ce", "--results", "results"]
-    run = subprocess.run(
-        [sys.executable, "-m", "kdbench", *words], env=environment, cwd=bench.folder, capture_output=True, text=True
-    )
-    assert run.returncode == 0, run.stdout + run.stderr
-    record = bench.records()["ce"]
-    assert record["status"] == "finished"
+    if real:
+        command, environment = (
+            [sys.executable, "-m", "kdbench", *words],
+            bench.environment(packages, Path(__file__).parent),
+        )
+        run = subprocess.run(command, env=environment, cwd=bench.folder, capture_output=True, text=True)
+        assert run.returncode == 0, run.stdout + run.stderr
+    else:
+        monkeypatch.syspath_prepend(str(packages))
+        monkeypatch.setattr(plugins, "_loaded", set())
+        assert cli(*words).code == 0
+    assert bench.records()["ce"]["status"] == "finished"

@@ -188,6 +188,24 @@ def test_they_are_set_whatever_state_they_are_found_in(change: Callable[[], obje
     assert differences() == ()
 
 
+def test_a_torch_that_lacks_some_of_them_is_set_up_all_the_same() -> None:
+    """An older one: without a flag, and with one that is a truth value where it is two by now."""
+    older = """if True:
+        import torch
+        C, name = torch._C, "cublas_allow_fp16_reduced_precision_reduction"
+        for lacking in ("_get_cudnn_depthwise_kernel", "_is_grad_layout_enforcement_enabled"):
+            delattr(C, lacking)
+        state = [False]
+        setattr(C, f"_get_{name}", lambda: state[0])
+        setattr(C, f"_set_{name}", lambda value: state.__setitem__(0, value))
+        from kdbench.train.global_state import SWITCHES, differences, establish
+        establish(torch.device("cpu"), 1)
+        print(state[0], differences(), len(SWITCHES))
+    """
+    run = subprocess.run([sys.executable, "-c", older], capture_output=True, text=True)
+    assert run.stdout.strip() == f"True () {len(SWITCHES) - 2}", run.stderr
+
+
 def test_all_of_them_at_once() -> None:
     kept = [change() for change, names in CHANGES if "dispatch modes" not in names]
     assert len(differences()) > 40
@@ -225,22 +243,6 @@ def test_a_mode_that_was_never_left_and_ends_later_changes_nothing_then() -> Non
 def test_a_look_takes_microseconds() -> None:
     seconds = min(timeit.repeat(differences, number=500, repeat=5, timer=time.thread_time)) / 500
     assert seconds < 50e-6
-
-
-def test_threads_that_flush_denormals_for_good_are_refused() -> None:
-    """Threads of OpenMP that were started while it was on keep it on; a process of its own, as they stay."""
-    code = (
-        "import torch; from kdbench.train.device import set_up; from kdbench.errors import UserError\n"
-        "torch.set_num_threads(2); torch.set_flush_denormal({on}); torch.ones(10**6).mul(2)\n"
-        "try: set_up('cpu', 2)\n"
-        "except UserError as error: print('refused', error)\n"
-    )
-    said = [
-        subprocess.run([sys.executable, "-c", code.format(on=on)], capture_output=True, text=True, check=True).stdout
-        for on in (True, False)
-    ]
-    assert said[0].startswith("refused Threads of torch flush denormal numbers")
-    assert said[1] == ""
 
 
 def test_before_anything_was_established_nothing_is_held_to_it() -> None:
@@ -333,7 +335,7 @@ def test_what_torch_itself_puts_in_the_place_of_a_step_is_left() -> None:
         "establish(torch.device('cpu'), 1)\n"
         "weight = torch.nn.Parameter(torch.ones(2))\n"
         "for name in ('SGD', 'AdamW', 'Adam', 'RMSprop', 'AdamW'): getattr(torch.optim, name)([weight], lr=0.1)\n"
-        "import torchvision, timm, sklearn, scipy.optimize, torch._dynamo, torch._inductor.compile_fx, torch.func\n"
+        "import torchvision, timm, scipy.optimize, torch._dynamo, torch._inductor.compile_fx, torch.func\n"
         "torch.func.vmap(torch.sin)(torch.ones(3)); torch.einsum('ij,jk,kl->il', *[torch.ones(2, 2)] * 3)\n"
         "print(differences(thorough=True))\n"
     )
@@ -378,19 +380,26 @@ def test_filters_that_only_silence_and_variables_that_no_library_computes_by_are
         del os.environ["TORCHINDUCTOR_CACHE_DIR"], os.environ["OWN_PLUGINS_FOLDER"]
 
 
-@pytest.mark.filterwarnings("ignore")
-def test_a_kernel_of_torchs_own_that_was_registered_anew_is_past_mending() -> None:
+def test_what_is_past_mending_is_refused() -> None:
+    """A kernel of torch's own that was registered anew; threads of OpenMP that were started while denormal numbers were
+    flushed, which they go on with. In a process of its own, as both stay.
+    """
     code = (
-        "import torch; from kdbench.train.global_state import differences, establish\n"
+        "import torch; from kdbench.train.device import set_up; from kdbench.train.global_state import differences\n"
         "from kdbench.errors import UserError\n"
-        "establish(torch.device('cpu'), 1)\n"
+        "set_up('cpu', 1)\n"
         "own = torch.library.Library('aten', 'IMPL')\n"
         "own.impl('relu', lambda x: x, 'CPU')\n"
         "try: differences(thorough=True)\n"
         "except UserError as error: print(error)\n"
+        "torch.set_num_threads(2); torch.set_flush_denormal(True); torch.ones(10**6).mul(2)\n"
+        "try: set_up('cpu', 2)\n"
+        "except UserError as error: print(error)\n"
     )
     said = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
-    assert "cannot be put back: aten/relu/CPU" in said.stdout
+    kernel, threads = said.stdout.splitlines()
+    assert "cannot be put back: aten/relu/CPU" in kernel
+    assert threads.startswith("Threads of torch flush denormal numbers")
 
 
 def test_the_places_are_those_that_were_asked_for() -> None:

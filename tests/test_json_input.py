@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import resource
@@ -14,19 +13,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import render_records as rr
-from bench import Bench, suite_text
+from bench import Bench
 from test_cli import BUILD_AND_SAY, RUN, Cli, cli  # noqa: F401
-from test_store import predictions, record
+from test_store import predicted, predictions, record
 from test_trial import TRIAL
 
 from kdbench.cli import site
 from kdbench.errors import UserError
 from kdbench.records import Store, literature
 from kdbench.records.build import build_record
+from kdbench.records.predictions import pack
 from kdbench.records.reading import DEEPEST, LARGEST, LARGEST_JSON, read_json
-from kdbench.records.store import npz
 from kdbench.render import build
-from kdbench.suites import Suite
 
 #: A sound document, and the place in it where something else can be said.
 SOUND = b'{"schema_version": 1, "key": %s, "seed": 0}'
@@ -123,7 +121,8 @@ def test_a_record_is_named_and_the_rest_is_read(tmp_path: Path, kind: str | Call
     assert said in problem
     assert "\n" not in problem
     assert len(problem) < 500
-    assert box.done([path.stem, sound.stem], "s@1") == {sound.stem}
+    keys = [path.name.partition(".")[0] for path in (path, sound)]
+    assert box.done(keys) == {keys[1]}
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=name_of)
@@ -147,20 +146,20 @@ def test_a_pin_is_named_and_other_suites_are_read(
 def test_predictions_that_are_no_file_cost_their_record_only(tmp_path: Path, kind: Callable[[Path], None]) -> None:
     box = Store(tmp_path / "results")
     found = box.load(box.put(record(), predictions()))
-    said = lay(box.root / "v1" / "s@1" / f"{found['key']}.npz", kind)
-    with pytest.raises(UserError, match=rf"{found['key']}\.npz cannot be used \({said}\)"):
+    name = f"{found['predictions']['sha256']}.npz"
+    said = lay(box.root / "v1" / "predictions" / name, kind)
+    with pytest.raises(UserError, match=rf"{name} cannot be used \({said}\)"):
         box.predictions(found)
 
 
 def test_predictions_that_unpack_without_end_cost_their_record_only(tmp_path: Path) -> None:
     box = Store(tmp_path / "results")
     path = box.put(record(), predictions())
-    bomb = npz({"labels": np.zeros(LARGEST + 1, np.int8)})
+    sha256, bomb = pack({"labels": np.zeros(LARGEST + 1, np.int8)})
     assert len(bomb) < 1 << 20
-    path.with_suffix(".npz").write_bytes(bomb)
-    sha256 = hashlib.sha256(bomb).hexdigest()
-    with pytest.raises(UserError, match=r"cannot be used \(it unpacks to more than 64 MiB\)"):
-        box.predictions({**record(), "predictions": {"file": f"{path.stem}.npz", "sha256": sha256}})
+    predicted(box, path).with_name(f"{sha256}.npz").write_bytes(bomb)
+    with pytest.raises(UserError, match=r"cannot be used \('labels' unpacks to 67,108,993 bytes"):
+        box.predictions({**record(), "predictions": {"sha256": sha256}})
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read anything")
@@ -241,29 +240,6 @@ def test_what_an_exception_says_is_recorded_as_text(tmp_path: Path) -> None:
     (found,), problems = box.read()
     assert not problems
     assert (found["detail"], found["warnings"]) == ("caf? is gone", ["?!"])
-
-
-def test_a_folder_where_a_record_belongs_costs_its_own_trial_only(
-    cli: Cli,  # noqa: F811
-    bench: Bench,
-    make_suite: Callable[[str], Suite],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    suite = make_suite(suite_text(["ce", "ttm"], epochs=1))
-    (key,) = (trial.key for trial in bench.trials(suite, "ce"))
-    path = bench.folder / "results" / "v1" / "tiny@1" / f"{key}.json"
-    path.mkdir(parents=True)
-    monkeypatch.setattr(site, "build_and_say", BUILD_AND_SAY)
-    monkeypatch.setattr("kdbench.render.site.load", lambda: rr.FEW)
-    ended = cli(*RUN)
-    assert ended.code == 3
-    said = ended.err.splitlines()
-    assert said[0] == (f"kdbench: {path} is a folder where a file belongs; move it away, and the same command goes on.")
-    assert "cannot be read (Is a directory)" in said[1]
-    assert len(said) == 2
-    assert [r["label"] for r in bench.store.read()[0] if r["label"] != "teacher"] == ["ttm"]
-    path.rmdir()
-    assert cli(*RUN).code == 0
 
 
 def test_a_site_with_records_left_out_is_built_and_says_so(

@@ -48,10 +48,9 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Benc
 
 
 @pytest.fixture
-def fast_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A checkpoint at every step, without waiting for the disk."""
+def at_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkpoint at every step."""
     monkeypatch.setattr(cohort, "CHECKPOINT_SECONDS", 0.0)
-    monkeypatch.setattr(os, "fsync", lambda _: None)
 
 
 def at(count: int, call: Callable[..., Any]) -> Callable[..., Any]:
@@ -77,7 +76,7 @@ KILLS: dict[str, tuple[object, str, list[int]]] = {
 }
 
 
-@pytest.mark.usefixtures("fast_disk")
+@pytest.mark.usefixtures("at_every_step")
 @pytest.mark.parametrize("kill", KILLS)
 def test_killed_twice_and_resumed_gives_the_same_bits(
     bench: Bench,
@@ -102,7 +101,7 @@ def test_killed_twice_and_resumed_gives_the_same_bits(
     assert not list((bench.folder / "cache" / "checkpoints").glob("*.ckpt"))
 
 
-@pytest.mark.usefixtures("fast_disk")
+@pytest.mark.usefixtures("at_every_step")
 def test_a_resumed_trial_among_new_ones_and_after_a_lost_checkpoint(
     bench: Bench, undisturbed: tuple[Bench, Suite, dict[str, Record]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -121,7 +120,7 @@ def test_a_resumed_trial_among_new_ones_and_after_a_lost_checkpoint(
     assert all(same_bits(records[label], expected[label]) for label in METHODS)
 
 
-@pytest.mark.usefixtures("fast_disk")
+@pytest.mark.usefixtures("at_every_step")
 def test_a_batch_made_ahead_for_one_that_left_is_nobody_elses(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """On two cores: a new member crashes while the next batch is made, and the resumed one waits at a later step."""
     bench.cores = 2
@@ -143,7 +142,7 @@ def test_a_batch_made_ahead_for_one_that_left_is_nobody_elses(bench: Bench, monk
     assert same_bits(records["ce"], expected["ce"])
 
 
-@pytest.mark.usefixtures("fast_disk")
+@pytest.mark.usefixtures("at_every_step")
 @pytest.mark.parametrize("part", ["curve", "method", "optimiser", "network"])
 def test_a_checkpoint_of_another_version_of_the_code_is_passed_over(
     bench: Bench, undisturbed: tuple[Bench, Suite, dict[str, Record]], monkeypatch: pytest.MonkeyPatch, part: str
@@ -168,7 +167,7 @@ def test_a_checkpoint_of_another_version_of_the_code_is_passed_over(
     assert same_bits(record, expected["phased"])
 
 
-@pytest.mark.usefixtures("fast_disk")
+@pytest.mark.usefixtures("at_every_step")
 def test_killed_after_the_last_step_only_the_record_is_made(
     bench: Bench, undisturbed: tuple[Bench, Suite, dict[str, Record]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -186,7 +185,7 @@ def test_killed_after_the_last_step_only_the_record_is_made(
     assert all(same_bits(records[label], expected[label]) for label in METHODS)
 
 
-LONG = suite_text(["slow"], epochs=4, batch=16)
+LONG = suite_text(["slow"], epochs=3, batch=16)
 LONG_STEPS = 75
 #: So that the end does not come before the kill, however late that is.
 SLOW = {"top": "import time", "loss": "time.sleep(float(os.environ.get('SLOW', 0)))"}

@@ -16,8 +16,8 @@ from bench import ROOT, wait_until
 from executor_conformance import ExecutorConformance, alive
 
 from kdbench.plan.task import Task
-from kdbench.plugins import Plugin
 from kdbench.schedule import Executor, LocalExecutor, local
+from kdbench.trials.origins import Plugin
 
 
 class TestLocal(ExecutorConformance):
@@ -112,6 +112,6 @@ def test_a_task_survives_its_file(tmp_path: Path) -> None:
         "cpu",
     )
     task = replace(
-        task, plugins=(Plugin("a.py", "0" * 64, "/a.py"),), warnings=("w",), after=("x",), cost=2.5, attempt=3
+        task, plugins=(Plugin("a.py", "0" * 64, path="/a.py"),), warnings=("w",), after=("x",), cost=2.5, attempt=3
     )
     assert Task.from_json(task.to_json()) == task

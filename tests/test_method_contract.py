@@ -71,25 +71,25 @@ def _assert_finite(name: str, student: Outputs, teacher: Outputs) -> None:
     for term, value in terms.items():
         assert value.dtype == torch.float32, term
         assert value.shape == (), term
-        assert value.isfinite(), term
+        assert value.isfinite(), (term, student.logits.dtype)
     total(terms).backward()
-    assert any(leaf.grad is not None for leaf in leaves(student))
-    for leaf in leaves(student):
-        assert leaf.grad is None or leaf.grad.isfinite().all()
+    gradients = [leaf.grad for leaf in leaves(student) if leaf.grad is not None]
+    assert gradients
+    assert all(gradient.isfinite().all() for gradient in gradients), student.logits.dtype
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("inputs", [_saturated, _equal, _student_dead])
 @pytest.mark.parametrize("name", ALL)
-def test_extreme_inputs_stay_finite(name, inputs, dtype):
-    _assert_finite(name, *inputs(*_pair(dtype=dtype)))
+def test_extreme_inputs_stay_finite(name, inputs):
+    for dtype in DTYPES:
+        _assert_finite(name, *inputs(*_pair(dtype=dtype)))
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize(("n", "classes"), [(1, 10), (4, 1000), (1, 1000)])
+@pytest.mark.parametrize(("n", "classes"), [(4, 1000), (1, 1000)])
 @pytest.mark.parametrize("name", ALL)
-def test_batch_of_one_and_a_thousand_classes(name, n, classes, dtype):
-    _assert_finite(name, *_pair(n, classes, dtype))
+def test_batch_of_one_and_a_thousand_classes(name, n, classes):
+    for dtype in DTYPES:
+        _assert_finite(name, *_pair(n, classes, dtype))
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -107,9 +107,8 @@ def test_terms_are_those_of_the_card_and_only_the_student_learns(name):
         assert any(g is not None and g.abs().max() > 0 for g in reached), f"{term} teaches the student nothing"
 
 
-@pytest.mark.parametrize("dtype", DTYPES[1:], ids=str)
 @pytest.mark.parametrize("name", ALL)
-def test_half_precision_is_widened_before_anything_is_computed(name, dtype):
+def test_half_precision_is_widened_before_anything_is_computed(name):
     def widened(outputs: Outputs) -> Outputs:
         return Outputs(
             outputs.logits.float(),
@@ -120,9 +119,12 @@ def test_half_precision_is_widened_before_anything_is_computed(name, dtype):
             outputs.pooled_map.float(),
         )
 
-    student, teacher = _pair(dtype=dtype)
-    half, wide = run(name, student, teacher), run(name, widened(student), widened(teacher))
-    assert {term: value.item() for term, value in half.items()} == {term: value.item() for term, value in wide.items()}
+    for dtype in DTYPES[1:]:
+        student, teacher = _pair(dtype=dtype)
+        half, wide = run(name, student, teacher), run(name, widened(student), widened(teacher))
+        assert {term: value.item() for term, value in half.items()} == {
+            term: value.item() for term, value in wide.items()
+        }
 
 
 @pytest.mark.parametrize("name", ALL)

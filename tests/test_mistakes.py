@@ -58,7 +58,7 @@ def test_only_a_methods_own_word_is_a_result(bench: Bench, make_suite: MakeSuite
     assert (records["shy"]["status"], records["shy"]["detail"]) == ("inapplicable", "It wants two stages.")
     assert records["missing"]["status"] == "crashed"
     assert "no_such_package" in records["missing"]["detail"]
-    assert bench.store.done([record["key"] for record in records.values()], "tiny@1") == {records["shy"]["key"]}
+    assert bench.store.done([record["key"] for record in records.values()]) == {records["shy"]["key"]}
 
 
 def test_a_network_that_cannot_be_built_is_a_crash_and_no_result(bench: Bench, make_suite: MakeSuite) -> None:

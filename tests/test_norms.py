@@ -161,13 +161,18 @@ NETWORKS = (
     "shufflenetv1_cifar",
     "shufflenetv2_cifar",
     "tiny_cnn_s",
+    "timm/resnet18",
 )
+#: Those that a step with all their parts is tried on, too: one of each kind. The slow tests try the others.
+WHOLE = ("resnet8", "wrn_16_1", "mobilenetv2_cifar", "shufflenetv1_cifar")
+REST = [pytest.param(name, PARTS, marks=pytest.mark.slow) for name in NETWORKS if name not in WHOLE]
+STEPS = [*((name, frozenset()) for name in NETWORKS), *((name, PARTS) for name in WHOLE), *REST]
 
 
-@pytest.mark.parametrize("name", [*NETWORKS, "timm/resnet18"])
-@pytest.mark.parametrize("parts", [frozenset(), PARTS - {"pooled_map"}], ids=["logits", "parts"])
+@pytest.mark.parametrize(("name", "parts"), STEPS, ids=lambda part: part if isinstance(part, str) else str(len(part)))
 def test_networks(name: str, parts: frozenset[str]) -> None:
     """A step in float32, on maps that are small enough for float64 beside it."""
+    parts -= {"pooled_map"}
     torch.manual_seed(0)
     side = 16 if name == "resnet50_cifar" else 32
     network = create(name, classes=10, image_shape=(3, side, side), mean=(0.5,) * 3, std=(0.25,) * 3)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from bench import Bench, suite_text
+from bench import Bench, plugin_text, suite_text
 from safetensors.torch import load_file, save_file
 
 from kdbench import plugins
@@ -17,7 +17,7 @@ from kdbench.jobs.worker import run
 from kdbench.plan.cohorts import cohorts
 from kdbench.plan.task import Task
 from kdbench.plan.tasks import make_tasks
-from kdbench.plugins import Plugin, load_planned, load_plugins, planned
+from kdbench.plugins import load_planned, load_plugins, planned
 from kdbench.records.provenance import source_digest
 from kdbench.suites import Suite
 
@@ -76,12 +76,14 @@ def test_what_runs_is_what_was_hashed_and_not_what_python_compiled_before(bench:
 
 
 def test_a_package_at_another_version_is_refused(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(bench.install()))
+    folder = bench.install(methods={"own": "own_plugin:SPEC"})
+    (folder / "own_plugin.py").write_text(plugin_text("own"))
+    monkeypatch.syspath_prepend(str(folder))
     (package,) = planned({"plugin kdbench-test"})
-    assert package == Plugin("kdbench-test", "1")
+    assert (package.name, package.version) == ("kdbench-test", "1")
     load_planned([package])
     with pytest.raises(UserError, match=r"kdbench-test was at version 0\.9 when the run was planned and is at 1 now"):
-        load_planned([replace(package, mark="0.9")])
+        load_planned([replace(package, version="0.9")])
 
 
 def test_kdbench_at_another_state_of_its_code_is_refused(edited: tuple[Bench, str, Task]) -> None:

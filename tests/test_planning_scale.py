@@ -47,7 +47,9 @@ def pairs(count: int) -> str:
 def plan(suite: Suite, folder: Path, **selection: Any) -> Plan:
     """What ``run --dry-run`` makes and says."""
     store = Store(folder / "results")
-    made = make_plan(Request(suite, Selection(**selection), folder / "data", dry=True), store, Machine("cpu", slots=2))
+    made = make_plan(
+        Request((suite,), Selection(**selection), folder / "data", dry=True), store, Machine("cpu", slots=2)
+    )
     say_plan(made, store, verbose=True)
     return made
 

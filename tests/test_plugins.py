@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from bench import Bench, plugin_text, suite_text
+from bench import ROOT, Bench, made_foreign, plugin_text, suite_text
+from test_cli import BUILD_AND_SAY, RUN, Cli, cli  # noqa: F401
 
 from kdbench import plugins
+from kdbench.cli import site
 from kdbench.errors import UserError
 from kdbench.methods import METHODS, load_class
-from kdbench.plugins import SOURCES, load_plugins
+from kdbench.plugins import load_plugins, source_of
 from kdbench.suites import SUITES, get_suite
+from kdbench.trials.origins import Plugin
 
 
 @pytest.fixture
@@ -38,7 +42,8 @@ def test_a_file_adds_its_method(bench: Bench) -> None:
     load_plugins([path])
     assert METHODS.get("mine").title == "mine"
     assert METHODS.origin("mine") == "plugin mine_plugin.py"
-    assert SOURCES["mine"] == hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    sha256 = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    assert source_of("plugin mine_plugin.py") == Plugin("mine_plugin.py", sha256, path=path)
     assert load_class(METHODS.get("mine")).__name__ == "Own"
 
 
@@ -53,7 +58,7 @@ def test_an_edited_plugin_makes_other_trials(bench: Bench, make_suite: Callable[
     load_plugins([bench.plugin("mine")])
     suite = get_suite(make_suite(suite_text(["ce", "mine"])).name)  # type: ignore[attr-defined]
     ce, mine = bench.trials(suite)
-    SOURCES["mine"] = "0" * 64
+    made_foreign(METHODS, "mine", "0" * 64)
     other_ce, other_mine = bench.trials(suite)
     assert ce.key == other_ce.key
     assert mine.key != other_mine.key
@@ -109,7 +114,6 @@ def test_an_installed_package_adds_methods_and_suites(offer: Callable[..., Path]
     )
     load_plugins()
     assert METHODS.origin("packaged") == "plugin kdbench-test"
-    assert "packaged" not in SOURCES, "a released package is known by its version"
     assert [row.method for row in get_suite("tiny").rows] == ["packaged"]
 
 
@@ -139,6 +143,29 @@ def test_a_suite_of_a_package_names_it_in_its_errors(offer: Callable[..., Path])
     assert "own" in SUITES
     with pytest.raises(UserError, match=r"^plugin kdbench-test: own_plugin:TEXT: name must be a str"):
         get_suite("own")
+
+
+def test_the_method_of_the_readme_joins_what_is_recorded(
+    cli: Cli,  # noqa: F811
+    bench: Bench,
+    make_suite: Callable[[str], object],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(site, "build_and_say", BUILD_AND_SAY)
+    source = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
+    assert source
+    (bench.folder / "prob_mse.py").write_text(source[1], encoding="utf-8")
+    make_suite(suite_text(["ce", "kd"], epochs=1))
+    assert cli(*RUN).code == 0
+    monkeypatch.setitem(sys.modules, "prob_mse", None)  # forgotten at the end
+    del sys.modules["prob_mse"]
+    ended = cli(*RUN, "--plugin", "prob_mse.py", "--method", "ce", "--method", "prob-mse")
+    assert ended.code == 0, ended.err
+    assert "2 trials, 1 recorded in results, 1 to train" in ended.out
+    assert bench.records()["prob-mse"]["status"] == "finished"
+    page = (bench.folder / "site" / "public" / "suites" / "tiny@1.html").read_text("utf-8")
+    assert "prob-mse" in page
+    assert "kd" in page
 
 
 def test_plugins_need_no_torch() -> None:

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import render_records as rr
 from bench import suite_text
-from test_store import predictions, record
+from test_store import predictions, record, rewritten
+from test_trial import TRIAL
 
 from kdbench.canonical import digest
 from kdbench.errors import UserError
@@ -37,13 +38,13 @@ def damaged(box: Store, path: Path, change: Change) -> str:
     """Change the record at ``path`` as if by hand; what is said of it. The rest must be read all the same."""
     document = json.loads(path.read_text())
     change(document)
-    path.write_text(json.dumps(document))
+    path = rewritten(path, document)
     (found,), (problem,) = box.read()
     assert found["seed"] == 7
     assert path.relative_to(box.root).as_posix() in problem
     assert "\n" not in problem
     assert len(problem) < 500
-    assert box.done([path.name.split(".")[0]], path.parent.name) == set()
+    assert box.done([path.name.split(".")[0]]) == set()
     return problem
 
 
@@ -90,10 +91,8 @@ def test_so_it_is_where_the_identity_was_changed_and_the_key_with_it(box: Store,
     """Key, file name and prediction file all fit the changed identity; the copies are what gives it away."""
     sound = box.put(record(), predictions())
     changed = identified(json.loads(sound.read_text()), COPIES[field], OTHER[field])
-    path = sound.with_name(f"{changed['key']}.json")
-    shutil.move(sound.with_suffix(".npz"), path.with_suffix(".npz"))
+    path = sound.with_name(f"{changed['key']}.{'0' * 12}.json")
     sound.rename(path)
-    changed["predictions"]["file"] = f"{changed['key']}.npz"
     problem = damaged(box, path, lambda document: document.update(changed))
     assert "is damaged: " in problem
     assert f"identity/{COPIES[field]}" in problem
@@ -102,10 +101,6 @@ def test_so_it_is_where_the_identity_was_changed_and_the_key_with_it(box: Store,
 CONTRADICTIONS: dict[str, tuple[Change, str]] = {
     "another suite's folder": (lambda r: r.update(suite="s@2"), 'its folder is "s@1", but suite is "s@2"'),
     "a teacher's label": (lambda r: r.update(label="teacher"), 'its folder is "s@1", but label is "teacher"'),
-    "another prediction file": (
-        lambda r: r["predictions"].update(file=f"{'0' * 64}.npz"),
-        f'predictions/file is "{"0" * 59}..., but its own name is "',
-    ),
     "no teacher's architecture": (
         lambda r: r.update(teacher_model=None),
         "teacher_model is null, but identity/teacher",
@@ -203,13 +198,30 @@ def test_what_a_record_says_twice_is_said_alike(box: Store, name: str) -> None:
     assert said.rstrip(".") in problem
 
 
+@pytest.mark.parametrize("part", ["student", "teacher", "method"])
+@pytest.mark.parametrize("source", ["d" * 64, ["d" * 64]], ids=["another", "no text"])
+def test_the_plugins_that_ran_are_those_of_the_identity(part: str, source: object) -> None:
+    sound = record()
+    sound["provenance"] |= {"plugins": [{"name": "own", "version": "1", "sha256": "e" * 64}], "plugin_sha256": None}
+    sound["predictions"] = {"sha256": "0" * 64}
+    assert disagreement(sound, "s@1") == ""
+    named = identified(sound, f"{part}/source", "e" * 64)
+    other = identified(sound, f"{part}/source", source)
+    for changed in (named, other):
+        changed["provenance"]["plugin_sha256"] = changed["identity"]["method"]["source"]
+    assert disagreement(named, "s@1") == ""
+    assert f"but identity/{part}/source is" in disagreement(other, "s@1")
+    del other["provenance"]["plugins"]  # as older records are
+    assert disagreement(other, "s@1") == ""
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [
         ("weights_sha256", "1" * 64),
         ("cost", rr.COST | {"ratio_to_ce": None}),
         ("scores/last", record()["scores"]["last"]),
-        ("predictions", {"file": f"{record()['key']}.npz", "sha256": "0" * 64}),
+        ("predictions", {"sha256": "0" * 64}),
         ("scores/best_val", record()["scores"]["last"]),
         ("curve", [*record()["curve"], {**record()["curve"][0], "epoch": 241}]),
     ],
@@ -253,11 +265,8 @@ def test_a_method_that_was_not_registered_has_a_card_without_a_version(box: Stor
 @pytest.mark.parametrize("name", ["{key}.0123456789ab.json", "{key}.copy.json", "{other}.json"])
 def test_a_copy_under_another_name_is_no_second_result(box: Store, name: str) -> None:
     path = box.put(record(), predictions())
-    copied = path.with_name(name.format(key=path.stem, other="f" * 64))
-    document = json.loads(path.read_text())
-    document["predictions"]["file"] = copied.with_suffix(".npz").name
-    copied.write_text(json.dumps(document))
-    shutil.copy(path.with_suffix(".npz"), copied.with_suffix(".npz"))
+    copied = path.with_name(name.format(key=TRIAL.key, other="f" * 64))
+    shutil.copy(path, copied)
     found, (problem,) = box.read()
     assert len(found) == 2
     assert copied.name in problem
@@ -275,7 +284,7 @@ def test_a_record_that_was_moved_into_another_suite_is_named(box: Store) -> None
 @pytest.mark.parametrize("identity", [{}, {"protocol": 3}, {"teacher": [], "protocol": {"epochs": 0}}])
 def test_an_identity_of_any_form_is_a_disagreement_and_no_crash(identity: dict[str, Any]) -> None:
     document = {**record(), "identity": identity, "key": digest(identity)}
-    assert disagreement(document, "s@1", document["key"]).startswith("dataset is ")
+    assert disagreement(document, "s@1").startswith("dataset is ")
 
 
 def test_a_disagreement_is_not_written_either(box: Store) -> None:

@@ -54,7 +54,9 @@ def test_neither_case_nor_hyphens_hide_the_nearest(name: str, nearest: str) -> N
         registry.get(name)
 
 
-@pytest.mark.parametrize(("name", "hint"), [("zzzz", "known are peach, pear, plum"), ("", "known are peach")])
+@pytest.mark.parametrize(
+    ("name", "hint"), [("zzzz", "known are peach, pear, plum"), ("pelt", "known are"), ("", "known are peach")]
+)
 def test_a_name_near_to_nothing_lists_what_there_is(fruits: Registry[int], name: str, hint: str) -> None:
     with pytest.raises(UnknownName, match=hint):
         fruits.get(name)

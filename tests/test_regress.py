@@ -100,6 +100,13 @@ def test_what_answers_another_question_is_incomparable(part: str, value: Any) ->
     assert ", now " in found.why
 
 
+def test_a_plugins_architecture_with_other_code_is_the_same_question() -> None:
+    student = {**IDENTITY["student"], "source": "a" * 64}
+    changed = {**student, "source": "b" * 64}
+    found = only(side(identity={**IDENTITY, "student": student}), other(identity={**IDENTITY, "student": changed}))
+    assert found.verdict is Verdict.PASS
+
+
 def test_another_method_is_compared_and_said() -> None:
     method = {"name": "kd", "version": 2, "config": {"temperature": 1.0}}
     found = only(

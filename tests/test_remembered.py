@@ -8,6 +8,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from bench import Bench, same_bits, suite_text
 from kdbench.data import whole
 from kdbench.models.network import Network
 from kdbench.records import Record
-from kdbench.suites import Suite
+from kdbench.suites import Suite, parse_suite
 from kdbench.train import remembered
 
 MakeSuite = Callable[[str], Suite]
@@ -39,6 +40,23 @@ def forwards(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     monkeypatch.setattr(remembered, "teach", counted)
     monkeypatch.setattr("kdbench.train.lockstep.teach", counted)
     return seen
+
+
+@pytest.fixture(scope="module")
+def honest(
+    tmp_path_factory: pytest.TempPathFactory, good: tuple[Path, dict[str, Record]]
+) -> tuple[Path, dict[str, Record]]:
+    """The cache of ``ROWS`` and their records: the teacher and its outputs, as they were kept for them."""
+    bench = Bench(tmp_path_factory.mktemp("honest"))
+    shutil.copytree(good[0] / "teachers", bench.folder / "cache" / "teachers")
+    return bench.folder / "cache", _train(bench, parse_suite(suite_text(ROWS), "tiny.toml"))
+
+
+@pytest.fixture
+def keeping(bench: Bench, honest: tuple[Path, dict[str, Record]]) -> Bench:
+    """A bench on which they are kept."""
+    shutil.copytree(honest[0], bench.folder / "cache")
+    return bench
 
 
 def _train(bench: Bench, suite: Suite) -> dict[str, Record]:
@@ -74,13 +92,11 @@ def test_the_bits_are_those_of_a_teacher_that_runs_each_time(
     assert all(same_bits(kept[label], plain[label]) for label in kept)
 
 
-def test_what_is_kept_serves_the_next_seed(taught: Bench, make_suite: MakeSuite, forwards: list[int]) -> None:
-    _train(taught, make_suite(suite_text(ROWS)))
-    forwards.clear()
-    records = taught.train(taught.trials(make_suite(suite_text(ROWS, name="seeds", seeds=[5]))))
+def test_what_is_kept_serves_the_next_seed(keeping: Bench, make_suite: MakeSuite, forwards: list[int]) -> None:
+    records = _train(keeping, make_suite(suite_text(ROWS, seeds=[5])))
     assert records["kd"]["status"] == "finished"
     assert forwards == [200]
-    assert len(_notes(taught)) == 1
+    assert not _notes(keeping)
 
 
 def test_a_short_batch_and_other_parts_go_through_the_teacher(
@@ -104,26 +120,22 @@ def test_nothing_is_kept_that_would_not_be_seen_again(taught: Bench, make_suite:
 
 
 def test_outputs_that_are_not_this_machines_are_not_used(
-    taught: Bench, make_suite: MakeSuite, forwards: list[int]
+    keeping: Bench, honest: tuple[Path, dict[str, Record]], make_suite: MakeSuite, forwards: list[int]
 ) -> None:
-    suite = make_suite(suite_text(ROWS))
-    honest = _train(taught, suite)
-    (place,) = (taught.folder / "cache" / "outputs").iterdir()
+    (place,) = (keeping.folder / "cache" / "outputs").iterdir()
     np.load(place / "logits.npy", mmap_mode="r+")[:] += 1e-6
     digests = {name: remembered._sha256(place / f"{name}.npy") for name in ("logits", "pooled")}
     (place / "complete.json").write_text(json.dumps(digests))
-    (taught.folder / "results").rename(taught.folder / "first")
-    forwards.clear()
-    again = _train(taught, suite)
+    again = _train(keeping, make_suite(suite_text(ROWS)))
     assert len(forwards) == 1 + 2 * 6
-    assert all(same_bits(honest[label], again[label]) for label in honest)
+    assert all(same_bits(record, again[label]) for label, record in honest[1].items())
 
 
 @pytest.mark.parametrize("damage", ["complete.json", "logits.npy", "pooled.npy", "some rows", "no logits", "a list"])
-def test_a_damaged_memory_is_made_anew(taught: Bench, make_suite: MakeSuite, damage: str) -> None:
-    suite = make_suite(suite_text(ROWS))
-    honest = _train(taught, suite)
-    (place,) = (taught.folder / "cache" / "outputs").iterdir()
+def test_a_damaged_memory_is_made_anew(
+    keeping: Bench, honest: tuple[Path, dict[str, Record]], make_suite: MakeSuite, damage: str
+) -> None:
+    (place,) = (keeping.folder / "cache" / "outputs").iterdir()
     if damage == "some rows":
         np.load(place / "logits.npy", mmap_mode="r+")[600:800] = 0
     elif damage == "no logits":
@@ -132,9 +144,9 @@ def test_a_damaged_memory_is_made_anew(taught: Bench, make_suite: MakeSuite, dam
         (place / "complete.json").write_text("[7]")
     else:
         (place / damage).write_bytes((place / damage).read_bytes()[:10])
-    (taught.folder / "results").rename(taught.folder / "first")
-    assert all(same_bits(honest[label], record) for label, record in _train(taught, suite).items())
-    assert len(_notes(taught)) == 2
+    again = _train(keeping, make_suite(suite_text(ROWS)))
+    assert all(same_bits(record, again[label]) for label, record in honest[1].items())
+    assert len(_notes(keeping)) == 1
 
 
 def test_a_disk_that_refuses_costs_no_training(taught: Bench, make_suite: MakeSuite) -> None:
@@ -157,17 +169,14 @@ def test_a_disk_that_fills_up_costs_no_training(
     assert list((taught.folder / "cache" / "outputs").iterdir()) == []
 
 
-def test_what_a_killed_worker_left_goes_in_the_end(taught: Bench, make_suite: MakeSuite) -> None:
-    suite = make_suite(suite_text(ROWS, epochs=2))
-    _train(taught, suite)
-    (place,) = (taught.folder / "cache" / "outputs").iterdir()
+def test_what_a_killed_worker_left_goes_in_the_end(keeping: Bench, make_suite: MakeSuite) -> None:
+    (place,) = (keeping.folder / "cache" / "outputs").iterdir()
     shutil.rmtree(place)
     for name, age in (("old", 2 * whole.STALE), ("new", 60.0)):
         left = place.with_name(f"{place.name}.{name}")
         left.mkdir()
         os.utime(left, (time.time() - age,) * 2)
-    (taught.folder / "results").rename(taught.folder / "first")
-    _train(taught, suite)
+    _train(keeping, make_suite(suite_text(ROWS)))
     assert sorted(path.name for path in place.parent.iterdir()) == [place.name, f"{place.name}.new"]
 
 
@@ -184,13 +193,12 @@ def test_what_a_killed_worker_left_goes_in_the_end(taught: Bench, make_suite: Ma
     ids=lambda change: str(next(reversed(change.get("protocol", change)))),
 )
 def test_what_the_outputs_depend_on_is_in_their_name(
-    taught: Bench, make_suite: MakeSuite, change: dict[str, Any]
+    keeping: Bench, make_suite: MakeSuite, change: dict[str, Any]
 ) -> None:
-    _train(taught, make_suite(suite_text([{"name": "kd", **FIXED}])))
     row = {"name": "kd", "protocol": change.get("protocol", FIXED["protocol"])}
-    _train(taught, make_suite(suite_text([row], name="other", teacher=change.get("teacher", ""))))
-    places = list((taught.folder / "cache" / "outputs").iterdir())
-    assert len(places) == len(_notes(taught)) == 2
+    _train(keeping, make_suite(suite_text([row], teacher=change.get("teacher", ""))))
+    places = list((keeping.folder / "cache" / "outputs").iterdir())
+    assert (len(places), len(_notes(keeping))) == (2, 1)
     assert all(isinstance(array, np.memmap) for place in places for array in remembered._open(place).values())
 
 

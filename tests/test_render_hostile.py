@@ -8,6 +8,7 @@ import json
 import pytest
 import render_records as rr
 from test_render import Html, few  # noqa: F401
+from test_store import rewritten
 
 from kdbench.canonical import digest
 from kdbench.errors import UserError
@@ -33,7 +34,7 @@ def _hostile_record(seed, text):
     identity["student"] = identity["teacher"] = {**identity["teacher"], "model": text}
     identity["method"]["version"] = {text: 1}
     return {
-        "label": "kd",
+        "label": f"kd-{seed}",  # rows of one label have one protocol
         "identity": identity,
         "warnings": [text],
         "student_model": text,
@@ -203,6 +204,6 @@ def test_a_record_whose_key_is_not_its_identitys_is_named(tmp_path):
     forged = json.loads(path.read_text())
     forged["identity"]["seed"] = 3
     assert digest(forged["identity"]) != forged["key"]
-    path.write_text(json.dumps(forged))
+    rewritten(path, forged)
     (problem,) = build(tmp_path / "results", tmp_path / "out").problems
-    assert "do not agree" in problem
+    assert "but the digest of identity is" in problem

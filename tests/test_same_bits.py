@@ -4,7 +4,6 @@ all students at a time or for one, or killed.
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -33,9 +32,8 @@ ROWS: list[dict[str, Any]] = [
     *({"name": name, "protocol": FIXED} for name in ("ce", "kd", "pkt", "fitnet", "crld")),
     {"name": "kd", "label": "kd bf16", "protocol": {**FIXED, "precision": "bf16"}},
     *({"name": name, "label": f"{name} moved"} for name in ("kd", "nd", "phased", "dot(dkd)")),
-    {"name": "kd", "label": "kd bf16 moved", "protocol": {"precision": "bf16"}},
-    *({"name": name, "label": f"{name} folded", "protocol": {"fold": True}} for name in ("kd", "fitnet")),
-    *({"name": name, "label": f"{name} fast", "protocol": FAST} for name in ("kd", "fitnet", "dkd")),
+    {"name": "fitnet", "label": "fitnet folded", "protocol": {"fold": True}},
+    *({"name": name, "label": f"{name} fast", "protocol": FAST} for name in ("kd", "fitnet")),
 ]
 
 
@@ -101,7 +99,6 @@ def _train_again(
         bench = Bench(Path(folder), cores=cores)
         shutil.copytree(whole.folder / "cache" / "teachers", bench.folder / "cache" / "teachers")
         patch.setattr(cohort, "CHECKPOINT_SECONDS", 0.0)
-        patch.setattr(os, "fsync", lambda _: None)
         patch.setattr(remembered, "SHARE", share)
         patch.setattr(cohort, "free_memory", lambda *_: memory)
         chosen = [trials[place] for place in order]

@@ -8,18 +8,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from bench import ROOT, TRAINED, Bench, suite_text
+from bench import ROOT, TRAINED, Bench, made_foreign, suite_text
 from test_cli import BUILD_AND_SAY, RUN, Cli, cli, trained  # noqa: F401
 
 from kdbench import plugins
 from kdbench.cli import site
 from kdbench.errors import UserError
+from kdbench.methods import METHODS
 from kdbench.plan.cohorts import cohorts
 from kdbench.plan.cost import cohort_seconds, teacher_seconds
 from kdbench.plan.expand import Selection, expand
 from kdbench.plan.task import Task
 from kdbench.plan.tasks import longest_chain, make_tasks
-from kdbench.plugins import SOURCES, load_plugins
+from kdbench.plugins import load_plugins
 from kdbench.suites import Suite, parse_suite
 from kdbench.trials.teacher import Teacher
 from kdbench.trials.trial import teacher_identity, teacher_trial
@@ -144,8 +145,9 @@ def test_training_teachers_leaves_generations_as_they_are(make_suite: MakeSuite)
 def test_a_plugins_source_is_in_the_key_of_the_generations_it_trains(bench: Bench, make_suite: MakeSuite) -> None:
     load_plugins([bench.plugin("mine", needs=["teacher"])])
     suite = make_suite(suite_text(["kd"], teacher=f'{SELF}\ngenerations = 2\nmethod = "mine"'))
-    (before,) = expand(suite, Selection(), DATA, None, SOURCES)
-    (after,) = expand(suite, Selection(), DATA, None, {"mine": "0" * 64})
+    (before,) = expand(suite, Selection(), DATA)
+    made_foreign(METHODS, "mine", "0" * 64)
+    (after,) = expand(suite, Selection(), DATA)
     assert before.teacher is not None
     assert after.teacher is not None
     assert before.key != after.key
@@ -237,8 +239,9 @@ def test_generations_that_another_teacher_made_are_not_trained_again(
     labels = trained(monkeypatch)
     assert cli("run", "--suite", "after", "--device", "cpu", "--slots", "1").code == 0
     assert labels.count("teacher") == 6, "one generation of one epoch"
-    students = [r for r in bench.store.read()[0] if (r["suite"], r["label"]) == ("after@1", "kd")]
+    students = [r for r in bench.store.read()[0] if r["label"] == "kd"]
     assert {r["teacher"]["name"] for r in students} == {"tutor", "after2"}
+    assert len(students) == 2, "the one that the first suite has trained, and the one under its second generation"
 
 
 def test_a_first_generation_that_fails_is_the_reason_of_all_after_it(

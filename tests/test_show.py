@@ -118,7 +118,8 @@ def test_every_model_can_be_shown(name: str, capsys: pytest.CaptureFixture[str])
 def test_a_model_says_which_pairs_it_is_in(capsys: pytest.CaptureFixture[str]) -> None:
     suites = [suite.id for suite in map(get_suite, ("digits", "fashion_mnist"))]
     for model in ("tiny_cnn_m", "tiny_cnn_l"):
-        assert section(shown(capsys, model), "pairs") == [f"{suite}: tiny_cnn_l:tiny_cnn_m" for suite in suites]
+        found = [pair for pair in section(shown(capsys, model), "pairs") if not pair.startswith("gate@")]
+        assert found == [f"{suite}: tiny_cnn_l:tiny_cnn_m" for suite in suites]
 
 
 def test_a_pair_says_who_has_it_and_what_is_printed_for_it(capsys: pytest.CaptureFixture[str]) -> None:
@@ -162,6 +163,7 @@ def test_a_broken_suite_hides_nothing_but_itself(capsys: pytest.CaptureFixture[s
         (["ResNet20"], "the nearest are resnet20,"),
         (["resnet56:resnet21"], "the nearest are resnet56:resnet20,"),
         (["dataset", "cifar"], "There is no data set named 'cifar'; the nearest are cifar10"),
+        (["foobar"], "pair named 'foobar'; known are"),
         (["pair", "kd"], "There is no pair named 'kd'"),
         (["digits@7"], "Suite 'digits' is at version 1 here, not 7; ask for digits@1."),
         (["kd@nope"], "method 'kd' has no preset 'nope'"),

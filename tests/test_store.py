@@ -1,9 +1,12 @@
-"""The store: atomic, idempotent, never the last one wins, and damage stays where it is."""
+"""The store: atomic, nothing is ever replaced, and damage stays where it is."""
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import os
+import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +19,9 @@ from test_trial import IMPORTED, TRIAL
 from kdbench.errors import UserError
 from kdbench.records import Record, Store, store
 from kdbench.records.build import build_record
+from kdbench.records.listings import Place, write_listing
+from kdbench.records.predictions import pack, unpack
+from kdbench.records.results import fold, placed
 from kdbench.stats.scores import score_predictions
 from kdbench.teachers.facts import TeacherFacts
 
@@ -68,14 +74,31 @@ def box(tmp_path: Path) -> Store:
     return Store(tmp_path / "results")
 
 
+def rewritten(path: Path, data: object) -> Path:
+    """Put ``data``, a document or bytes, in the place of the record at ``path``, under the name of its content."""
+    content = data if isinstance(data, bytes) else json.dumps(data).encode()
+    path.unlink()
+    new = path.with_name(store.file_name(path.name.partition(".")[0], content))
+    new.write_bytes(content)
+    return new
+
+
+def predicted(box: Store, path: Path) -> Path:
+    """The prediction file of the record at ``path``."""
+    return box.root / "v1" / "predictions" / f"{json.loads(path.read_text())['predictions']['sha256']}.npz"
+
+
 def files(box: Store) -> list[str]:
     return sorted(p.relative_to(box.root / "v1").as_posix() for p in box.root.rglob("*") if p.is_file())
 
 
 def test_what_is_put_is_read_back(box: Store) -> None:
     path = box.put(record(), predictions())
-    assert path == box.root / "v1" / "s@1" / f"{TRIAL.key}.json"
-    assert files(box) == [f"s@1/{TRIAL.key}.json", f"s@1/{TRIAL.key}.npz"]
+    said = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert path == box.root / "v1" / "s@1" / f"{TRIAL.key}.{said[:12]}.json"
+    (packed,) = (box.root / "v1" / "predictions").iterdir()
+    assert packed.name == f"{hashlib.sha256(packed.read_bytes()).hexdigest()}.npz"
+    assert files(box) == [f"predictions/{packed.name}", f"s@1/{path.name}"]
     (found,), problems = box.read()
     assert not problems
     assert {**found, "predictions": None} == record() | {"provenance": found["provenance"]}
@@ -90,96 +113,129 @@ def test_what_is_put_is_read_back(box: Store) -> None:
 
 def test_an_empty_or_missing_store_reads_as_empty(box: Store) -> None:
     assert box.read() == ([], [])
-    assert box.done([TRIAL.key], TRIAL.suite) == set()
+    assert box.done([TRIAL.key]) == set()
     assert box.pins("one") == {}
 
 
 def test_equal_predictions_have_equal_bytes() -> None:
     arrays = predictions()
-    assert store.npz(arrays) == store.npz(dict(reversed(list(arrays.items()))))
+    assert pack(arrays) == pack(dict(reversed(list(arrays.items()))))
 
 
-def test_equal_key_and_equal_result_change_nothing(box: Store) -> None:
-    path = box.put(record(), predictions())
-    before = path.read_bytes(), path.stat().st_mtime_ns
-    assert box.put(record(attempts=9), predictions()) == path
-    assert (path.read_bytes(), path.stat().st_mtime_ns) == before
+def test_the_same_record_is_there_once(box: Store) -> None:
+    one = record()
+    path = box.put(one, predictions())
+    assert box.put(one, predictions()) == path
     assert len(files(box)) == 2
 
 
-def test_equal_key_and_another_result_become_a_replicate(box: Store) -> None:
+def test_another_record_of_a_trial_lies_beside_the_first(box: Store) -> None:
     first = box.put(record(), predictions())
     before = first.read_bytes()
-    second = box.put(record(weights="2" * 64), predictions(1))
+    again = box.put({**record(attempts=2), "cost": {**COST, "seconds": 3.0}}, predictions())
+    other = box.put(record(weights="2" * 64), predictions(1))
     assert first.read_bytes() == before
-    assert second.name.startswith(f"{TRIAL.key}.")
-    assert second.name != first.name
+    assert len({first, again, other}) == 3
+    assert len(files(box)) == 5, "equal predictions are one file"
     found, problems = box.read()
     assert not problems
-    assert {r["weights_sha256"] for r in found} == {"1" * 64, "2" * 64}
+    assert sorted(r["weights_sha256"][0] for r in found) == ["1", "1", "2"]
     for entry in found:
         box.predictions(entry)
-    assert box.put(record(weights="2" * 64), predictions(1)) == second
-    assert len(files(box)) == 4
 
 
 @pytest.mark.parametrize("status", ["crashed", "timed_out"])
-def test_a_failure_is_tried_again_and_then_replaced(box: Store, status: str) -> None:
-    path = box.put(record(status))
-    assert box.done([TRIAL.key], TRIAL.suite) == set()
-    assert box.statuses([TRIAL.key], TRIAL.suite) == {TRIAL.key: status}
-    assert box.put(record(), predictions()) == path
-    (found,), _ = box.read()
-    assert found["status"] == "finished"
-    assert box.done([TRIAL.key], TRIAL.suite) == {TRIAL.key}
-
-
-@pytest.mark.parametrize("status", ["crashed", "timed_out"])
-def test_a_failure_never_replaces_a_result(box: Store, status: str) -> None:
-    box.put(record(), predictions())
+def test_a_failure_is_tried_again_and_then_no_longer_counts(box: Store, status: str) -> None:
     box.put(record(status))
-    (found,), _ = box.read()
+    assert box.done([TRIAL.key]) == set()
+    assert box.statuses([TRIAL.key]) == {TRIAL.key: status}
+    box.put(record(), predictions())
+    box.put(record(status, attempts=2))
+    assert box.done([TRIAL.key]) == {TRIAL.key}
+    assert box.status(TRIAL.key) == "finished"
+    (found,), _ = fold(box.read()[0])
     assert found["status"] == "finished"
 
 
 def test_diverged_is_done_and_stays(box: Store) -> None:
     box.put(record("diverged"))
-    assert box.done([TRIAL.key, "f" * 64], TRIAL.suite) == {TRIAL.key}
+    assert box.done([TRIAL.key, "f" * 64]) == {TRIAL.key}
     box.put(record("crashed"))
-    (found,), _ = box.read()
+    (found,), _ = fold(box.read()[0])
     assert found["status"] == "diverged"
 
 
-def test_each_suite_has_records_of_its_own(box: Store) -> None:
-    """Else the table of a suite would lack the rows that another one trained first."""
+def test_a_trial_has_one_record_whatever_suites_ask_for_it(box: Store) -> None:
     box.put(record(), predictions())
-    assert box.done([TRIAL.key], "s@2") == set()
-    box.put({**record(), "suite": "s@2"}, predictions())
-    assert box.done([TRIAL.key], "s@2") == {TRIAL.key}
-    assert len(box.read()[0]) == 2
+    box.put(record("crashed", seed=1))
+    keys = [record(seed=n)["key"] for n in range(3)]
+    places = [(key, Place("t@2", "now", "a:b")) for key in keys]
+    assert box.done(keys) == {TRIAL.key}
+    assert box.list_under(places, dry=True) == 2
+    assert not (box.root / "v1" / "listings").exists()
+    assert box.list_under(places) == 2
+    assert box.list_under(places) == 0, "it is shown there already"
+    assert box.list_under([(TRIAL.key, Place("s@1", "its", "own:place"))]) == 0
+    listings, problems = box.listings()
+    assert not problems
+    shown = [(r["suite"], r["label"], r["pair"], r["status"]) for r in placed(fold(box.read()[0])[0], listings)]
+    own = (record()["label"], record()["pair"])
+    assert sorted(shown) == [
+        ("s@1", *own, "crashed"), ("s@1", *own, "finished"),
+        ("t@2", "now", "a:b", "crashed"), ("t@2", "now", "a:b", "finished"),
+    ]  # fmt: skip
 
 
-def test_a_version_takes_over_what_another_one_has_of_the_same_trials(box: Store) -> None:
-    box.put(record(), predictions())
-    box.put({**record(weights="2" * 64), "numerics": {**NUMERICS, "torch": "3"}}, predictions())
-    box.put({**record(seed=1), "suite": "another@1"}, predictions())
-    box.put(record("crashed", seed=2))
-    damaged = {**record(seed=3), "suite": "s@1"}
-    box.put(damaged, predictions())
-    (box.root / "v1" / "s@1" / f"{damaged['key']}.npz").write_bytes(b"")
-    places = {record(seed=n)["key"]: {"suite": "s@2", "label": "now", "pair": "a:b"} for n in range(4)}
-    before = {path: (box.root / "v1" / path).read_bytes() for path in files(box)}
-    assert box.take_over(places, "s@2") == {TRIAL.key}
-    of_both = [r for r in box.read()[0] if r["key"] == TRIAL.key]
-    taken = [r for r in of_both if r["suite"] == "s@2"]
-    assert {r["weights_sha256"] for r in taken} == {"1" * 64, "2" * 64}, "a replicate comes along"
-    for each in taken:
-        (earlier,) = (r for r in of_both if r["suite"] == "s@1" and r["weights_sha256"] == each["weights_sha256"])
-        assert {**each, "suite": "s@1", "label": earlier["label"], "pair": earlier["pair"]} == earlier
-        assert (each["label"], each["pair"]) == ("now", "a:b")
-        assert set(box.predictions(each)) == set(predictions())
-    assert all((box.root / "v1" / path).read_bytes() == data for path, data in before.items())
-    assert box.take_over(places, "s@2") == set()
+@pytest.mark.parametrize("damage", ["cut", "renamed", "other suite", "other version", "no trial", "markup"])
+def test_a_damaged_listing_is_named_and_the_rest_is_used(box: Store, damage: str) -> None:
+    box.list_under([])
+    folder = box.root / "v1" / "listings"
+    write_listing(folder, "s@2", [("a" * 64, Place("s@2", "kd", "a:b"))])
+    path = write_listing(folder, "s@3", [("b" * 64, Place("s@3", "kd", "a:b"))])
+    text = path.read_text()
+    if damage == "cut":
+        path.write_text(text[:-20])
+    elif damage == "renamed":
+        path = path.rename(path.with_name(f"s@3.{'0' * 12}.json"))
+    else:
+        new = {
+            "other suite": text.replace("s@3", "s@4"),
+            "other version": text.replace('"schema_version": 1', '"schema_version": 2'),
+            "no trial": json.dumps({"schema_version": 1, "suite": "s@3", "trials": []}),
+            "markup": text.replace('"kd"', '"<b>"'),
+        }[damage]
+        path.write_text(new)
+        if damage != "other suite":
+            path = path.rename(path.with_name(f"s@3.{hashlib.sha256(new.encode()).hexdigest()[:12]}.json"))
+    found, (problem,) = box.listings()
+    assert set(found) == {"a" * 64}
+    assert path.name in problem
+
+
+def test_adopting_copies_bytes_once_and_nothing_damaged(box: Store, tmp_path: Path) -> None:
+    other = Store(tmp_path / "other")
+    good, bad = other.put(record(), predictions()), other.put(record(seed=1), predictions(3))
+    predicted(other, bad).write_bytes(b"")
+    assert box.adopt(good, other)
+    assert not box.adopt(good, other)
+    with pytest.raises(UserError, match="sha256 is not the recorded one"):
+        box.adopt(bad, other)
+    assert not box.adopt_quietly(bad, other)
+    (path,) = box.files()
+    assert (path.name, path.read_bytes()) == (good.name, good.read_bytes())
+    box.predictions(box.load(path))
+
+
+@pytest.mark.parametrize("name", ["{key}.json", "{key}.0123456789ab.json"])
+def test_names_of_earlier_versions_are_named_with_the_cure(box: Store, name: str) -> None:
+    path = box.put(record(), predictions())
+    path.rename(path.with_name(name.format(key=TRIAL.key)))
+    found, (problem,) = box.read()
+    assert not found
+    if "0123" not in name:
+        assert "kdbench results migrate" in problem
+        with pytest.raises(UserError, match="kdbench results migrate"):
+            box.check_current()
 
 
 def test_a_teachers_own_training_lies_apart(box: Store) -> None:
@@ -214,12 +270,12 @@ def test_a_kill_at_any_instant_of_putting_leaves_all_or_nothing(
         patch.setattr(Path, "unlink", lambda *_, **__: None)  # a killed process tidies nothing up
         with pytest.raises(Killed):
             box.put(record(), predictions())
-    assert box.done([TRIAL.key], TRIAL.suite) == set()
+    assert box.done([TRIAL.key]) == set()
     (found,), problems = box.read()
     assert not problems
     assert found["seed"] == 7
     box.put(record(), predictions())
-    assert box.done([TRIAL.key], TRIAL.suite) == {TRIAL.key}
+    assert box.done([TRIAL.key]) == {TRIAL.key}
     for entry in box.read()[0]:
         box.predictions(entry)
 
@@ -260,17 +316,17 @@ GARBAGE: dict[str, bytes] = {
 
 @pytest.mark.parametrize("name", GARBAGE)
 def test_a_damaged_file_is_named_and_the_rest_is_read(box: Store, name: str) -> None:
-    good = box.put(record(seed=7), predictions())
+    box.put(record(seed=7), predictions())
     path = box.put(record(), predictions())
-    path.write_bytes(path.read_bytes()[:-40] if name == "truncated" else GARBAGE[name])
+    path = rewritten(path, path.read_bytes()[:-40] if name == "truncated" else GARBAGE[name])
     (found,), (problem,) = box.read()
     assert found["seed"] == 7
     assert f"v1/s@1/{path.name}" in problem
     assert "\n" not in problem
     assert len(problem) < 1000
-    assert box.done([TRIAL.key, good.stem], TRIAL.suite) == {good.stem}
+    assert box.done([TRIAL.key, record(seed=7)["key"]]) == {record(seed=7)["key"]}
     box.put(record(), predictions())
-    assert box.done([TRIAL.key], TRIAL.suite) == {TRIAL.key}
+    assert box.done([TRIAL.key]) == {TRIAL.key}
 
 
 HOSTILE: dict[str, Callable[[dict[str, Any]], object]] = {
@@ -280,7 +336,7 @@ HOSTILE: dict[str, Callable[[dict[str, Any]], object]] = {
     "a missing field": lambda r: r.pop("scores"),
     "an impossible accuracy": lambda r: r["scores"]["last"].update(top1=101.0),
     "a path for a suite": lambda r: r.update(suite="../../etc@1"),
-    "a path for predictions": lambda r: r["predictions"].update(file="../../../etc/passwd"),
+    "a path for predictions": lambda r: r["predictions"].update(sha256="../../../etc/passwd"),
     "markup for a label": lambda r: r.update(label="<script>"),
     "a wrong type": lambda r: r.update(seed="0"),
     "a later schema": lambda r: r.update(schema_version=2),
@@ -295,18 +351,18 @@ def test_a_hostile_record_is_named_and_the_rest_is_read(box: Store, name: str) -
     path = box.put(record(), predictions())
     document = json.loads(path.read_text())
     HOSTILE[name](document)
-    path.write_text(json.dumps(document))
+    path = rewritten(path, document)
     (found,), (problem,) = box.read()
     assert found["seed"] == 7
     assert path.name in problem
-    assert box.done([TRIAL.key], TRIAL.suite) == set()
+    assert box.done([TRIAL.key]) == set()
 
 
 @pytest.mark.parametrize("depth", [100, 400, 900, 990, 1500])
 def test_a_record_of_any_depth_cannot_stop_the_reader(box: Store, depth: int) -> None:
     path = box.put(record(), predictions())
     text = path.read_text().replace('"identity": {', '"identity": {"x": ' + "[" * depth + "]" * depth + ",", 1)
-    path.write_text(text)
+    path = rewritten(path, text.encode())
     found, (problem,) = box.read()
     assert not found
     assert path.name in problem
@@ -329,34 +385,45 @@ def test_foreign_files_are_left_alone(box: Store) -> None:
 def test_predictions_that_are_not_the_recorded_ones_are_refused(box: Store, damage: str) -> None:
     path = box.put(record(), predictions())
     found = box.load(path)
-    data = path.with_suffix(".npz")
+    data = predicted(box, path)
     if damage == "missing":
         data.unlink()
     elif damage == "other":
-        data.write_bytes(store.npz(predictions(1)))
+        data.write_bytes(pack(predictions(1))[1])
     elif damage == "truncated":
         data.write_bytes(data.read_bytes()[:-10])
     else:
         data.write_bytes(b"PK\x03\x04" + os.urandom(100))
-    with pytest.raises(UserError, match=rf"prediction file {TRIAL.key}.npz cannot be used"):
+    with pytest.raises(UserError, match=rf"prediction file {data.name} cannot be used"):
         box.predictions(found)
 
 
-def test_no_pickle_is_ever_loaded(box: Store, tmp_path: Path) -> None:
+def test_no_pickle_is_ever_loaded() -> None:
     """Even where the sha256 is that of the file, an object array is refused."""
-    import hashlib
-    import io
-
-    path = box.put(record(), predictions())
     buffer = io.BytesIO()
     np.savez(buffer, labels=np.array([{"a": 1}], dtype=object))
-    path.with_suffix(".npz").write_bytes(buffer.getvalue())
-    found = {
-        **box.load(path),
-        "predictions": {"file": f"{TRIAL.key}.npz", "sha256": hashlib.sha256(buffer.getvalue()).hexdigest()},
-    }
-    with pytest.raises(UserError, match="allow_pickle"):
-        box.predictions(found)
+    with pytest.raises(ValueError, match="Python objects"):
+        unpack(buffer.getvalue(), 10)
+
+
+def test_what_claims_too_much_is_refused_before_it_is_unpacked() -> None:
+    """A megabyte that unpacks to a gigabyte, says the archive's list of contents or an array's header."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, labels=np.zeros(1 << 24, np.int16))
+    assert len(buffer.getvalue()) < 1 << 16
+    with pytest.raises(ValueError, match="unpacks to 33,554,560 bytes"):
+        unpack(buffer.getvalue(), 10_000)
+    lying = io.BytesIO()
+    with zipfile.ZipFile(lying, "w") as archive:
+        header = io.BytesIO()
+        np.lib.format.write_array_header_1_0(header, {"descr": "<i8", "fortran_order": False, "shape": (1 << 40,)})
+        archive.writestr("labels.npy", header.getvalue() + b"\0" * 16)
+    with pytest.raises(ValueError, match="not as long as its header says"):
+        unpack(lying.getvalue(), 10_000)
+    many = io.BytesIO()
+    np.savez(many, **{f"a{n}": np.zeros(1) for n in range(17)})
+    with pytest.raises(ValueError, match="17 arrays"):
+        unpack(many.getvalue(), 10_000)
 
 
 def test_a_record_without_predictions_says_so(box: Store) -> None:

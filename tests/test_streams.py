@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -13,6 +14,9 @@ import pytest
 from bench import PATIENCE, Bench, suite_text
 from test_cli import Cli, cli  # noqa: F401
 
+from kdbench.cli import main, say
+from kdbench.suites import SUITES
+
 RUN = [sys.executable, "-m", "kdbench", "run", "--suite", "tiny", "--device", "cpu", "--slots", "1"]
 
 
@@ -21,15 +25,38 @@ def start(bench: Bench, command: list[str], **options: Any) -> subprocess.Popen[
     return subprocess.Popen(command, env=bench.environment(packages), cwd=bench.folder, **options)
 
 
-@pytest.mark.parametrize("closed", [">&-", ">&- 2>&-", "<&- >&- 2>&-"])
-def test_a_run_whose_streams_are_closed_records_all_the_same(bench: Bench, closed: str) -> None:
-    run = start(bench, ["sh", "-c", f"exec {' '.join(RUN)} {closed}"])
-    assert run.wait(PATIENCE) == 0
+CLOSED = [">&-", ">&- 2>&-", "<&- >&- 2>&-"]
+
+
+@pytest.mark.parametrize("closed", CLOSED)
+def test_a_command_whose_streams_are_closed_ends_well(bench: Bench, closed: str) -> None:
+    command = f"exec {' '.join(RUN)} --dry-run {closed}"
+    assert start(bench, ["sh", "-c", command], stderr=subprocess.DEVNULL).wait(PATIENCE) == 0
+
+
+def test_a_run_that_nobody_reads_any_more_records_all_the_same(
+    cli: Cli,  # noqa: F811
+    bench: Bench,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """In this process."""
+    SUITES.add("tiny", (suite_text(["ce"], epochs=1), "tiny.toml"), "test")
+    monkeypatch.setattr(say, "_outliving", False)
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as nobody, monkeypatch.context() as patch:
+        patch.setattr("sys.stdout", nobody)
+        assert main(RUN[3:]) == 0
+    assert capsys.readouterr().err == ""
     assert bench.records()["ce"]["status"] == "finished"
 
 
-def test_a_run_that_nobody_reads_any_more_records_all_the_same(bench: Bench) -> None:
-    run = start(bench, RUN, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+@pytest.mark.slow
+@pytest.mark.parametrize("closed", ["<&-", *CLOSED])
+def test_nor_does_a_real_one_mind_whose_streams_are_closed(bench: Bench, closed: str) -> None:
+    command = f"exec {' '.join(RUN)} {closed}"
+    run = start(bench, ["sh", "-c", command], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert run.stdout is not None
     assert run.stderr is not None
     run.stdout.close()

@@ -18,7 +18,9 @@ from kdbench.errors import CheckpointError, UserError
 from kdbench.jobs.worker import run
 from kdbench.measure.evaluate import logits_of
 from kdbench.models.factory import create
+from kdbench.plan.cohorts import cohorts
 from kdbench.plan.expand import pinned
+from kdbench.plan.tasks import make_tasks
 from kdbench.records import Record
 from kdbench.suites import Suite
 from kdbench.teachers.facts import TeacherFacts, TeacherShelf
@@ -72,6 +74,25 @@ def test_a_trained_teacher_is_trained_once_and_leaves_its_record(bench: Bench, m
     assert first["teacher"] == second["teacher"]
     assert first["teacher"]["weights_sha256"] == weights_digest(read_weights(shelf.weights))
     assert first["teacher"]["top1"] == own["scores"]["last"]["top1"]
+
+
+def test_a_teacher_that_is_ready_costs_a_plan_nothing(bench: Bench, make_suite: MakeSuite) -> None:
+    suite = make_suite(suite_text(["kd"], epochs=1))
+    trials = bench.trials(suite)
+
+    def costs(device: str = "cpu") -> list[float]:
+        template = replace(bench.template(trials[0]), device=device)
+        return [task.cost for task in make_tasks(cohorts(trials), template, 40.0, 1)]
+
+    teacher, student = costs()
+    assert teacher > 0
+    shelf = shelf_of(bench, suite)
+    shelf.finish(FACTS, np.zeros((500, 10), np.float32))
+    assert costs() == [0.0, student]
+    assert costs("cuda") == [teacher, student], "it was made ready on another kind of device"
+    for damaged in (b"", b"[]", b"{}", b"7"):
+        (shelf.folder / "facts.json").write_bytes(damaged)
+        assert costs() == [teacher, student]
 
 
 def test_the_facts_of_a_teacher_are_measured_on_the_test_images(bench: Bench, make_suite: MakeSuite) -> None:

@@ -50,6 +50,7 @@ OTHER_FIELDS: dict[str, Any] = {
     "seed": 1,
     "stream": 1,
     "plugin_sha256": "d" * 64,
+    "student_code": {"source": "d" * 64},
     "supervision": "few labels",
 }
 NAMES = {"suite": "other@2", "label": "renamed", "pair": "x:y"}
@@ -113,12 +114,14 @@ def test_the_engine_version_changes_the_key(monkeypatch: pytest.MonkeyPatch) -> 
     [
         (IMPORTED, "weights_sha256", "e" * 64, True),
         (IMPORTED, "model", "resnet20", True),
+        (IMPORTED, "model_code", {"source": "d" * 64}, True),
         (IMPORTED, "normalisation", Normalisation((0.4,), (0.25,)), True),
         (IMPORTED, "name", "u", False),
         (IMPORTED, "files", ("u.safetensors",), False),
         (IMPORTED, "url", "https://b", False),
         (IMPORTED, "claimed_top1", 72.0, False),
         (TRAINED, "model", "tiny_cnn_s", True),
+        (TRAINED, "model_code", {"options": {"width": 8}}, True),
         (TRAINED, "seed", 2, True),
         (TRAINED, "normalisation", Normalisation((0.4,), (0.25,)), True),
         (TRAINED, "name", "u", False),

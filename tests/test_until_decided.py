@@ -14,7 +14,7 @@ from test_intervals import _record
 from kdbench.cli import adaptive
 from kdbench.errors import EXIT_INCOMPLETE, EXIT_OK, UserError
 from kdbench.plan.expand import Selection
-from kdbench.plan.plan import Plan, Request
+from kdbench.plan.plan import Machine, Plan, Request
 from kdbench.records import Store
 from kdbench.stats.aggregate import cells
 from kdbench.stats.standings import standings
@@ -43,7 +43,21 @@ class Trainings:
         self.asked.append((rows, request.selection.seeds))
         for row in rows:
             self.seeds[row] = request.selection.seeds
-        plan = Plan(request.suite, [], [], 0, [], [], (), None, [])  # type: ignore[arg-type]
+        plan = Plan(
+            suites=request.suites,
+            trials=[],
+            missing=[],
+            listed=0,
+            adopted=0,
+            added=[],
+            inapplicable=[],
+            warnings=(),
+            machine=Machine("cpu", 1),
+            cohorts=[],
+            tasks=[],
+            outdated=[],
+            again={},
+        )
         return plan, EXIT_INCOMPLETE if len(self.asked) == self.fails_at else EXIT_OK
 
     def stand(self, *_: Any) -> Any:
@@ -52,13 +66,13 @@ class Trainings:
             for row, scores in SCORES.items()
             for seed, top1 in enumerate(scores[: self.seeds[row]])
         ]
-        return standings(cells(made), "last")
+        return [(None, standings(cells(made), "last"))]
 
 
 @pytest.fixture
 def request_() -> Request:
     suite = parse_suite(suite_text(list(SCORES), seeds=[0, 1, 2]), "tiny.toml")
-    return Request(suite, Selection(), Path("data"), looks=(3, 5, 8))
+    return Request((suite,), Selection(), Path("data"), looks=(3, 5, 8))
 
 
 def until(request: Request, trainings: Trainings, monkeypatch: pytest.MonkeyPatch, versus: str | None = None) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,16 +10,19 @@ import pytest
 import render_records as rr
 from bench import ROOT
 
+from kdbench.data import DATASETS, load
+from kdbench.data.builtin import BUILTIN
+from kdbench.data.spec import labels_digest
+from kdbench.records.verify import score, verify
 from kdbench.render import build
-from kdbench.render.verify import verify
 
 
 def _verified(change):
     arrays = rr.predictions(0.5, 1)
     record = rr.record(arrays=arrays)
-    record["predictions"] = {"file": "x", "sha256": "0" * 64}
+    record["predictions"] = {"sha256": "0" * 64}
     record, arrays = change(record, arrays)
-    return verify([record], lambda _: arrays)
+    return verify([record], lambda _: score(arrays))
 
 
 def _said(field, value):
@@ -62,20 +66,56 @@ def test_unsound_arrays_are_a_problem_by_name(name, value):
     assert "lacks sound arrays for last" in problem.text
 
 
-def test_other_test_labels_than_the_suites_are_refused():
-    def arrays(record):
-        found = rr.predictions(0.5, record["seed"])
-        if record["seed"] == 2:
-            for name in ("labels", "last_top5", "best_test_top5"):
-                found[name] = (found[name] + 1) % rr.CLASSES
-        return found
+def _with_labels(shift, seed, data="d" * 64, evidence="measured"):
+    """A record whose predictions and test labels are those of other records, shifted; and its arrays."""
+    arrays = rr.predictions(0.5, seed)
+    for name in ("labels", "last_top5", "best_test_top5"):
+        arrays[name] = (arrays[name] + shift) % rr.CLASSES
+    record = rr.record(seed=seed, arrays=arrays, evidence=evidence)
+    record["identity"]["data"]["sha256"] = data
+    return {**record, "predictions": {"sha256": f"{seed:064}"}}, arrays
 
-    records = [{**rr.record(seed=s), "predictions": {"file": "x", "sha256": "0" * 64}} for s in range(3)]
-    records = [{**r, "scores": rr.record(seed=r["seed"], arrays=arrays(r))["scores"]} for r in records]
-    kept, (problem,) = verify(records, arrays)
-    assert [r["seed"] for r in kept] == [0, 1]
-    assert "seed 2" in problem.text
-    assert "test labels" in problem.text
+
+def _kept(*made):
+    arrays = {record["predictions"]["sha256"]: found for record, found in made}
+    kept, problems = verify([r for r, _ in made], lambda record: score(arrays[record["predictions"]["sha256"]]))
+    return [record["seed"] for record in kept], [problem.text for problem in problems]
+
+
+def test_the_data_sets_own_labels_decide_and_no_majority(monkeypatch):
+    """31 records with false labels once evicted 30 honest ones."""
+    spec = DATASETS.get("cifar100")
+    monkeypatch.setitem(DATASETS._items, "cifar100", replace(spec, test_labels=labels_digest(rr.LABELS)))
+    made = [_with_labels(int(seed < 31), seed, spec.digest) for seed in range(61)]
+    seeds, problems = _kept(*made)
+    assert seeds == list(range(31, 61))
+    assert len(problems) == 31
+    assert all("test labels are not those of cifar100" in text for text in problems)
+
+
+def test_where_nobody_knows_the_labels_contributed_records_evict_no_measured_one():
+    seeds, problems = _kept(
+        _with_labels(0, 0), *(_with_labels(1, seed, evidence="contributed") for seed in range(1, 9))
+    )
+    assert seeds == [0]
+    assert len(problems) == 8
+    assert all("disagree on the test labels" in text for text in problems)
+
+
+def test_measured_records_that_disagree_on_unknown_labels_are_all_left_out():
+    seeds, problems = _kept(_with_labels(0, 0), _with_labels(0, 1), _with_labels(1, 2), _with_labels(1, 3, "e" * 64))
+    assert seeds == [3], "which is of other data"
+    assert len(problems) == 3
+
+
+@pytest.mark.parametrize("name", ["digits"])
+def test_the_labels_of_a_built_in_data_set_are_those_of_its_specification(name, tmp_path):
+    assert labels_digest(load(name, tmp_path).test_labels) == DATASETS.get(name).test_labels
+
+
+def test_every_built_in_data_set_says_what_its_test_labels_are():
+    assert all(spec.test_labels for spec in BUILTIN)
+    assert DATASETS.get("imagenet").test_labels == labels_digest(np.repeat(np.arange(1000), 50))
 
 
 def test_the_records_of_this_checkout_are_borne_out(tmp_path: Path) -> None:

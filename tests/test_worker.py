@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import subprocess
@@ -15,10 +16,12 @@ from typing import Any
 import pytest
 from bench import PATIENCE, Bench, suite_text, wait_until
 
+from kdbench.jobs import worker
 from kdbench.jobs.worker import locked, run
 from kdbench.plan.task import EXIT_DEVICE, EXIT_REFUSED, Task
-from kdbench.plugins import Plugin, load_plugins
+from kdbench.plugins import load_plugins
 from kdbench.suites import Suite
+from kdbench.trials.origins import Plugin
 
 MakeSuite = Callable[[str], Suite]
 
@@ -42,48 +45,48 @@ def with_plugin(bench: Bench, task: Task, source: str) -> Task:
 
     path = bench.folder / "early_plugin.py"
     path.write_text(source)
-    return replace(task, plugins=(Plugin(path.name, sha256(path.read_bytes()).hexdigest(), str(path)),))
+    return replace(task, plugins=(Plugin(path.name, sha256(path.read_bytes()).hexdigest(), path=str(path)),))
 
 
-def test_a_gpu_that_fails_has_an_exit_code_of_its_own(bench: Bench, make_suite: MakeSuite) -> None:
+def test_a_gpu_that_fails_has_an_exit_code_of_its_own(
+    bench: Bench, make_suite: MakeSuite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a worker in this process, whose streams stay what they are."""
     plugin = bench.plugin("fatal", loss="raise torch.AcceleratorError('CUDA error')")
     load_plugins([plugin])
     (task,) = bench.tasks(bench.trials(make_suite(suite_text(["fatal"], epochs=1))), [plugin])
-    worker = start(bench, task)
-    assert worker.stdout is not None
-    assert b'"trial"' not in worker.stdout.read()
-    assert worker.wait(PATIENCE) == EXIT_DEVICE
+    (bench.folder / "task.json").write_text(task.to_json())
+    events = io.StringIO()
+    monkeypatch.setattr(worker, "_claim_stdout", lambda: events)
+    monkeypatch.setattr(worker, "_end_with_parent", lambda: None)
+    assert worker.main([str(bench.folder / "task.json")]) == EXIT_DEVICE
+    assert '"trial"' not in events.getvalue()
     assert bench.records() == {}
 
 
 def test_a_refusal_is_one_event_and_an_exit_code_of_its_own(bench: Bench, task: Task) -> None:
     """Whatever is printed on the way, by Python or by a C library, goes to standard error."""
     noisy = with_plugin(bench, task, "import os\nprint('hello')\nos.system('echo from C')\nos.write(1, b'raw\\n')\n")
-    worker = start(bench, noisy)
-    assert worker.stdout is not None
-    assert worker.stderr is not None
-    out, err = worker.stdout.read(), worker.stderr.read()
-    assert worker.wait(PATIENCE) == EXIT_REFUSED
+    process = start(bench, noisy)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    out, err = process.stdout.read(), process.stderr.read()
+    assert process.wait(PATIENCE) == EXIT_REFUSED
     (event,) = map(json.loads, out.splitlines())
     assert event["event"] == "refused"
     assert "defines no MethodSpec" in event["text"]
     assert all(word in err.decode() for word in ("hello", "from C", "raw"))
 
 
-@pytest.mark.parametrize("how", ["closed", "nothing written"])
-def test_it_ends_when_its_standard_input_closes(bench: Bench, task: Task, how: str) -> None:
+def test_it_ends_when_its_standard_input_closes_and_not_before(bench: Bench, task: Task) -> None:
     mark = bench.folder / "begun"
-    worker = start(bench, with_plugin(bench, task, f"import time\nopen({str(mark)!r}, 'w')\ntime.sleep(600)\n"))
+    process = start(bench, with_plugin(bench, task, f"import time\nopen({str(mark)!r}, 'w')\ntime.sleep(600)\n"))
     wait_until(mark.exists)
-    if how == "closed":
-        assert worker.stdin is not None
-        worker.stdin.close()
-        assert worker.wait(PATIENCE) == 3
-    else:
-        with pytest.raises(subprocess.TimeoutExpired):
-            worker.wait(timeout=0.5)
-        worker.kill()
-        worker.wait()
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(timeout=0.5)
+    assert process.stdin is not None
+    process.stdin.close()
+    assert process.wait(PATIENCE) == 3
 
 
 def test_a_parent_that_is_gone_is_no_fault_of_the_trial(bench: Bench, task: Task) -> None:

@@ -6,6 +6,7 @@ import argparse
 import importlib
 import os
 import sys
+from collections.abc import Mapping
 from types import ModuleType
 
 from kdbench import __version__
@@ -16,6 +17,7 @@ from kdbench.errors import EXIT_INCOMPLETE, EXIT_INTERRUPTED, EXIT_OK, UserError
 COMMANDS = {
     "run": "train what a suite asks for and is not recorded yet, then build the site",
     "site": "build the leaderboard from results files",
+    "results": "check results folders, put them together, take them away",
     "regress": "say of each row whether its accuracy dropped below that of a baseline",
     "baseline": "freeze a suite's records as what later trainings are compared with",
     "list": "list suites, methods, models, data sets or pairs",
@@ -33,21 +35,8 @@ def module_of(command: str) -> ModuleType:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit code; a user's mistake is one sentence on standard error."""
-    arguments = sys.argv[1:] if arguments is None else arguments
     prepare_streams()
-    parser = argparse.ArgumentParser(
-        prog="kdbench", description="A benchmark suite and leaderboard for knowledge distillation.", allow_abbrev=False
-    )
-    parser.add_argument("--version", action="version", version=f"kdbench {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    chosen = next((word for word in arguments if word in COMMANDS), None)
-    for name, line in COMMANDS.items():
-        command = commands.add_parser(name, help=line, description=f"{line[0].upper()}{line[1:]}.", allow_abbrev=False)
-        if name == chosen:
-            module = module_of(name)
-            module.add_arguments(command)
-            command.set_defaults(main=module.main)
-    options = parser.parse_args(arguments)
+    options = _parsed(sys.argv[1:] if arguments is None else arguments)
     try:
         return int(options.main(options))
     except UserError as error:
@@ -62,3 +51,33 @@ def main(arguments: list[str] | None = None) -> int:
     except OSError as error:
         complain(f"the system refused: {reason(error)}; mend that and give the same command again, nothing is lost")
         return EXIT_INCOMPLETE
+
+
+def _parsed(words: list[str]) -> argparse.Namespace:
+    """The options of a command, whose ``main`` is among them; its flags may stand between its other words."""
+    parser = argparse.ArgumentParser(
+        prog="kdbench", description="A benchmark suite and leaderboard for knowledge distillation.", allow_abbrev=False
+    )
+    parser.add_argument("--version", action="version", version=f"kdbench {__version__}")
+    chosen, name = _chosen(parser, "command", COMMANDS, words)
+    module = module_of(name)
+    if hasattr(module, "VERBS"):
+        words = words[1:]
+        chosen, verb = _chosen(chosen, "verb", module.VERBS, words)
+        module = module.module_of(verb)
+    module.add_arguments(chosen)
+    chosen.set_defaults(main=module.main)
+    return chosen.parse_intermixed_args(words[1:])
+
+
+def _chosen(
+    parser: argparse.ArgumentParser, noun: str, lines: Mapping[str, str], words: list[str]
+) -> tuple[argparse.ArgumentParser, str]:
+    """The parser of the one among ``lines`` that the first of ``words`` names, and its name."""
+    commands = parser.add_subparsers(dest=noun, metavar=noun.upper(), required=True)
+    parsers = {
+        name: commands.add_parser(name, help=line, description=f"{line[0].upper()}{line[1:]}.", allow_abbrev=False)
+        for name, line in lines.items()
+    }
+    name = str(getattr(parser.parse_args(words[:1]), noun))
+    return parsers[name], name

@@ -21,14 +21,17 @@ Run = Callable[[Request], tuple[Plan, int]]
 
 def planned_looks(request: Request, most: int, versus: str | None) -> tuple[int, ...]:
     """The numbers of seeds at which it is decided which rows get more; UserError where that makes no sense."""
-    first = request.selection.seeds or len(request.suite.seeds)
+    if len(request.suites) > 1:
+        raise UserError("--until-decided decides within one suite; give one --suite.")
+    (suite,) = request.suites
+    first = request.selection.seeds or len(suite.seeds)
     if first < 2:
         raise UserError("--until-decided begins with two seeds at least, as one says nothing of chance; use --seeds 2.")
     if most <= first:
         raise UserError(
             f"--until-decided {most} adds nothing to the {first} seeds of the first look; name a higher limit."
         )
-    labels = [row.label for row in chosen_rows(request.suite, request.selection.methods)[0]]
+    labels = [row.label for row in chosen_rows(suite, request.selection.methods)[0]]
     if versus is not None and versus not in labels:
         raise UserError(f"--versus {versus} is no row of this run; it has {listed(labels)}.")
     return looks_up_to(first, most)
@@ -45,7 +48,8 @@ def until_decided(request: Request, store: Store, run: Run, versus: str | None) 
     for look in request.looks[1:]:
         if code != EXIT_OK or request.dry:
             break
-        undecided = open_comparisons(of_plan(whole, store), MARGIN, versus)
+        ((_, found),) = of_plan(whole, store)
+        undecided = open_comparisons(found, MARGIN, versus)
         rows = list(dict.fromkeys(label for names in undecided for label in names))
         if not rows:
             break

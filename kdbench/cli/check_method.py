@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 
-from kdbench.cli.say import say
+from kdbench.cli.say import many, say
 from kdbench.errors import EXIT_OK, EXIT_USAGE, UserError
 from kdbench.methods import METHODS
 
@@ -38,24 +39,24 @@ def main(options: argparse.Namespace) -> int:
     names = [name for word in words for name in (methods_of(word) if word.endswith(".py") else [word])]
     for name in names:
         METHODS.get(name)  # a mistyped one is said before the others take their time
-    found = max(_check(name) for name in dict.fromkeys(names))
+    found = max(check(name, say) for name in dict.fromkeys(names))
     return EXIT_USAGE if changed else found
 
 
-def _check(name: str) -> int:
+def check(name: str, write: Callable[[str], object]) -> int:
+    """Check the method ``name`` and ``write`` each line of what was found; the exit code."""
     from kdbench.train.conformance import around_kd, check_method, cost
 
     name, failed = around_kd(name), 0
     for check in check_method(name):
         failed += not check.passed
         detail = f": {check.detail}" if check.detail else ""
-        print(f"{name}: {'passed' if check.passed else 'FAILED'}: {check.what}{detail}")
+        write(f"{name}: {'passed' if check.passed else 'FAILED'}: {check.what}{detail}")
     if failed:
-        checks = "check" if failed == 1 else "checks"
-        print(f"{name}: {failed} {checks} failed; docs/plugins.md says what each asks.")
+        write(f"{name}: {many(failed, 'check')} failed; docs/plugins.md says what each asks.")
         return EXIT_USAGE
     found = cost(name)
-    print(
+    write(
         f"{name}: a step takes {found.time_ratio:.2f} x the time and {found.memory_ratio:.2f} x the memory of plain kd."
     )
     return EXIT_OK

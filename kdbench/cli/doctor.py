@@ -50,6 +50,7 @@ WIDEST = 100
 #: Extra -> a module of it, and what it is for.
 EXTRAS = {
     "dev": ("pytest", "for kdbench's tests"),
+    "parquet": ("pyarrow", "for results export parquet"),
     "ray": ("ray", "for a planned backend"),
     "slurm": ("submitit", "for a planned backend"),
 }
@@ -188,7 +189,8 @@ def _datasets(root: Path) -> Iterator[Row]:
             yield name, "broken", f"Its loader raised {described(error)}."
         else:
             unofficial: State = "differs" if spec.digest or spec.sha1 else "found"
-            yield name, unofficial if warnings else "ok", " ".join(warnings) or "the official one"
+            sound = "the official one" if spec.needs_files else f"needs {spec.files}"
+            yield name, unofficial if warnings else "ok", " ".join(warnings) or sound
 
 
 def _weights(root: Path, usable: bool) -> Iterator[Row]:

@@ -10,7 +10,7 @@ from kdbench.data import DATASETS
 from kdbench.errors import EXIT_OK, UserError, plain
 from kdbench.methods import METHODS
 from kdbench.models import MODELS
-from kdbench.suites import SUITES, Suite, get_suite
+from kdbench.suites import PAIRS, SUITES, Suite, get_suite
 
 Rows = Iterator[tuple[str, ...]]
 
@@ -84,8 +84,10 @@ def _pairs() -> Rows:
             yield name, "", "", suite
             continue
         for pair in suite.pairs:
-            teacher = suite.teachers[pair.teacher]
+            teacher = suite.teacher_of(pair)
             yield suite.id, pair.name, f"teacher {teacher.name} ({teacher.kind})", f"student {pair.student}"
+    for name in PAIRS:
+        yield "any, by run --pair", name, "", f"from {PAIRS.origin(name)}"
 
 
 _LISTS = {"suites": _suites, "methods": _methods, "models": _models, "datasets": _datasets, "pairs": _pairs}

@@ -14,19 +14,23 @@ from kdbench.records.provenance import provenance
 from kdbench.trials.trial import Trial
 
 
-def start_run(results: Path, suite: str, missing: Sequence[Trial], device: str, slots: int) -> dict[str, Any]:
+def start_run(
+    results: Path, suites: Sequence[str], missing: Sequence[Trial], device: str, slots: int
+) -> dict[str, Any]:
     """Write the manifest of a run that begins now; its name sorts by time and does not clash with another run's.
 
     OSError where the results folder cannot be written, before anything is trained for it.
     """
     began = datetime.now(UTC)
     manifest = {
-        "run": f"{began:%Y%m%dT%H%M%SZ}-{suite}-{secrets.token_hex(2)}",
-        "suite": suite,
+        "run": f"{began:%Y%m%dT%H%M%SZ}-{suites[0]}-{secrets.token_hex(2)}",
+        "suites": list(suites),
         "began": began.isoformat(timespec="seconds"),
         "device": device,
         "slots": slots,
-        "planned": [{"key": t.key, "label": t.label, "pair": t.pair, "seed": t.seed} for t in missing],
+        "planned": [
+            {"key": t.key, "suite": t.suite, "label": t.label, "pair": t.pair, "seed": t.seed} for t in missing
+        ],
         "provenance": {
             name: value
             for name, value in provenance(plugin_sha256=None, precision="", threads=1, attempts=1, resumed=0).items()

@@ -54,7 +54,7 @@ def lines(name: str) -> Iterator[str]:
             yield f"  {pair}: {values(chosen)}"
     if paper is not None:
         yield ""
-        yield paper.bibtex.strip()
+        yield from paper.bibtex.strip().splitlines()
 
 
 def _conditions(spec: MethodSpec) -> list[tuple[str, object]]:

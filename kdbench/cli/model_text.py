@@ -34,5 +34,5 @@ def _pairs(name: str) -> Iterator[str]:
     """Where it teaches or is taught."""
     for suite in parsed_suites():
         for pair in suite.pairs:
-            if name in (suite.teachers[pair.teacher].model, pair.student):
+            if name in (suite.teacher_of(pair).model, pair.student):
                 yield f"{suite.id}: {pair.name}"

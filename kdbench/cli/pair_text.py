@@ -36,7 +36,7 @@ def _suites(name: str) -> Iterator[str]:
     for suite in parsed_suites():
         for pair in suite.pairs:
             if pair.name == name:
-                teacher = suite.teachers[pair.teacher]
+                teacher = suite.teacher_of(pair)
                 yield f"{suite.id}: {pair.student} under {teacher.name}, a {teacher.model} ({teacher.kind})"
 
 

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from kdbench.cli.durations import duration
 from kdbench.cli.say import many, say
-from kdbench.plan.cohorts import Cohort, cohorts
+from kdbench.plan.cohorts import Cohort
 from kdbench.plan.cost import makespan
+from kdbench.plan.outdated import Outdated
 from kdbench.plan.plan import Plan
 from kdbench.plan.tasks import longest_chain
 from kdbench.records import Store
@@ -15,24 +16,31 @@ from kdbench.records import Store
 
 def say_plan(plan: Plan, store: Store, verbose: bool) -> None:
     """Print what will be trained and what was found done."""
-    done = len(plan.trials) - len(plan.missing)
-    trials = many(len(plan.trials), "trial")
-    say(f"{plan.suite.id}: {trials}, {done} recorded in {store.root}, {len(plan.missing)} to train.")
-    if plan.taken_over:
-        say(f"  {plan.taken_over} of the recorded ones are trials of another version of the suite as well.")
-    for note in plan.suite.notes:
+    asked = len({trial.key for trial in plan.trials})
+    done = asked - len(plan.missing) + len(plan.again)
+    trials = many(asked, "trial")
+    say(f"{plan.title}: {trials}, {done} recorded in {store.root}, {len(plan.missing)} to train.")
+    if plan.listed:
+        say(f"  {plan.listed} of the recorded ones were trained for another suite, and are shown in this one as well.")
+    if plan.adopted:
+        say(f"  {plan.adopted} of the recorded ones come from a baseline.")
+    if plan.again:
+        say(f"  Of the recorded ones, {len(plan.again)} to train again, as --again asks; the older records stay.")
+    for note in dict.fromkeys(note for suite in plan.suites for note in suite.notes):
         say(f"  {note}")
     for name in plan.added:
-        say(f"  {name} is not in {plan.suite.id}; it was added because --method names it exactly.")
+        say(f"  {name} is not in {plan.title}; it was added because it was named exactly.")
     for label, pair, reason in plan.inapplicable:
         say(f"  {label} is not applicable to {pair}: {reason}.")
+    for older in plan.outdated:
+        say(f"  {_outdated(older)}")
     for warning in plan.warnings:
         say(f"  warning: {warning}")
     if not plan.missing:
         say("  Nothing to do: every trial of the selection is recorded.")
         return
     total = max(makespan([task.cost for task in plan.tasks], plan.machine.slots), longest_chain(plan.tasks))
-    groups = cohorts(plan.missing)
+    groups = plan.cohorts
     slots = many(plan.machine.slots, f"{plan.machine.device} slot")
     say(f"  {many(len(groups), 'cohort')} on {slots}, about {duration(total)}.")
     if len(groups) < len(plan.missing):
@@ -41,6 +49,16 @@ def say_plan(plan: Plan, store: Store, verbose: bool) -> None:
         for task in plan.tasks:
             labels = ", ".join(dict.fromkeys(trial.label for trial in task.trials))
             say(f"  {task.title:<40} about {duration(task.cost):>9}  {labels}".rstrip())
+
+
+def _outdated(older: Outdated) -> str:
+    """That trials of a row are recorded with other code of a plugin, and with which version where it is a package."""
+    then, now, one = ", ".join(older.versions), older.plugin.version, older.trials == 1
+    version = f" (version {then}, {'as now' if then == now else f'now {now}'})" if then else ""
+    return (
+        f"{many(older.trials, 'trial')} of {older.label} {'was' if one else 'were'} recorded with other code of plugin "
+        f"{older.plugin.name}{version}; {'it is' if one else 'they are'} trained again, the older records stay."
+    )
 
 
 def _shared(groups: Sequence[Cohort]) -> str:

@@ -22,6 +22,7 @@ from kdbench.errors import (
     UserError,
 )
 from kdbench.folders import write_atomically
+from kdbench.records.inventory import measured_rows
 from kdbench.records.store import Store
 from kdbench.regress.baseline import Baseline, from_records, read
 from kdbench.regress.judge import Judgement, Verdict, judge
@@ -153,7 +154,7 @@ def _judged(options: argparse.Namespace, baseline: Baseline) -> tuple[Judgement,
 
 def _look(options: argparse.Namespace, baseline: Baseline, last: bool = True) -> Judgement:
     """The judgement of what is recorded by now; at the ``last`` look, what cannot be read is named."""
-    records, problems = Store(Path(options.new)).read()
+    records, problems = measured_rows(Store(Path(options.new)))
     new = sides(records, baseline.suite)
     judgement = judge(baseline.suite, str(baseline.where), baseline.sides, new, options.margin)
     if last:
@@ -192,13 +193,13 @@ def _train(options: argparse.Namespace, suite_id: str, root: Path, wanted: dict[
     outlive_readers()
     suite = get_suite(suite_id)
     store = Store(root)
-    store.check_writable(suite.id)
+    store.check_writable([suite.id])
     store.tidy()
     machine = find_machine(options.device, options.slots, suite.protocol.threads)
     code = EXIT_OK
     for selection in _selections(suite, wanted):
         folder, download = data_root(options.data_root), download_allowed(options.download)
-        plan = make_plan(Request(suite, selection, folder, download), store, machine)
+        plan = make_plan(Request((suite,), selection, folder, download), store, machine)
         if plan.missing:
             say_plan(plan, store, verbose=False)
             code = max(code, train(plan, store))

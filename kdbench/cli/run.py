@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdbench import environment
+from kdbench.cli.durations import seconds
 from kdbench.cli.machine import add_machine_arguments
 from kdbench.cli.plan_text import say_plan
 from kdbench.cli.say import many, outlive_readers, say
@@ -17,9 +19,10 @@ from kdbench.data import data_root, download_allowed
 from kdbench.errors import EXIT_INCOMPLETE, EXIT_INTERRUPTED, EXIT_OK, UserError
 from kdbench.paths import cache_dir
 from kdbench.plan.expand import Selection
-from kdbench.plan.plan import Plan, Request, diverged_trials, make_plan, missing_trials
+from kdbench.plan.plan import Plan, Request, diverged_trials, list_trials, make_plan, missing_trials
 from kdbench.records import Store
 from kdbench.schedule.devices import find_machine
+from kdbench.shipped import shipped
 from kdbench.suites import Suite, get_suite
 
 #: The forms of the table that a run ends with.
@@ -30,9 +33,18 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--suite", required=True, help="the suite to run, see kdbench list suites")
     parser.add_argument(
-        "--pair", action="append", default=[], metavar="GLOB", help="only pairs that match; may be given again"
+        "--suite",
+        required=True,
+        action="append",
+        help="the suite to run, see kdbench list suites; may be given again: one plan, one run, one site",
+    )
+    parser.add_argument(
+        "--pair",
+        action="append",
+        default=[],
+        metavar="GLOB",
+        help="only pairs that match; the exact name of a registered pair outside it adds that; may be given again",
     )
     parser.add_argument(
         "--method",
@@ -40,6 +52,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="GLOB",
         help="only rows that match; the exact name of a registered method outside it adds that; may be given again",
+    )
+    parser.add_argument(
+        "--again",
+        action="append",
+        default=[],
+        metavar="GLOB",
+        help="train the rows of the selection that match though they are recorded; may be given again",
     )
     parser.add_argument("--seeds", type=int, metavar="N", help="the first N seeds instead of the suite's")
     parser.add_argument(
@@ -55,6 +74,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--train-teachers",
         action="store_true",
         help="train the teachers that the suite would import from published weights",
+    )
+    parser.add_argument(
+        "--baseline",
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="a results folder whose records count as done and are copied, or shipped for those that come with "
+        "kdbench; may be given again",
+    )
+    parser.add_argument(
+        "--land-within",
+        metavar="TIME",
+        help="cut cohorts so that each leaves its records within this time, such as 45m or 2h",
     )
     parser.add_argument("--results", default="results", metavar="DIR", help="the results folder (default: results)")
     parser.add_argument("--out", metavar="DIR", help=f"where the site is built (default: {SITE})")
@@ -78,14 +110,15 @@ def main(options: argparse.Namespace) -> int:
     load_plugins(options.plugin)
     outlive_readers()
     store = Store(Path(options.results))
-    suite = get_suite(options.suite)
-    machine = find_machine(options.device, options.slots, suite.protocol.threads)
+    suites = tuple(get_suite(name) for name in dict.fromkeys(options.suite))
+    threads = max(suite.protocol.threads for suite in suites)
+    machine = find_machine(options.device, options.slots, threads)
     out = Path(options.out or SITE)
     if store.root.exists() and not store.root.is_dir():
         raise UserError(f"--results {store.root} is no folder; name a new one, or one that kdbench run has written.")
     if not options.dry_run:
-        _check_folders(out, options, store, suite)
-    request = _request(options, suite)
+        _check_folders(out, options, store, suites)
+    request = _request(options, suites)
 
     def run(request: Request) -> tuple[Plan, int]:
         plan = make_plan(request, store, machine)
@@ -102,12 +135,13 @@ def main(options: argparse.Namespace) -> int:
         return EXIT_OK
     if code == EXIT_INTERRUPTED:
         return code
+    list_trials(plan.trials, store)  # what another run has recorded meanwhile, for a suite of its own
     _say_standings(plan, store, options.summary)
     diverged = diverged_trials(plan.trials, store)
     if diverged:
         say(f"{len(diverged)} of these trials diverged; they stay on the record and are not tried again.")
         code = EXIT_INCOMPLETE
-    before = None if options.out or plan.missing or plan.taken_over else first_page(out)
+    before = None if options.out or plan.missing or plan.listed or plan.adopted else first_page(out)
     if before:
         say(f"Open {before}, which was built before; kdbench site --results {store.root} builds it anew.")
         return code
@@ -118,32 +152,36 @@ def main(options: argparse.Namespace) -> int:
 
 
 def _say_standings(plan: Plan, store: Store, form: str) -> None:
-    """Say how the rows of ``plan`` stand, and what cannot be told of them yet."""
+    """Say how the rows of each suite of ``plan`` stand, and what cannot be told of them yet."""
     if form == "none":
         return
     from kdbench.cli.standings_text import lines, of_plan
 
-    for line in lines(of_plan(plan, store), plan.suite.id, plan.suite.protocol.selection, form):
-        say(line)
-    say()
+    for suite, found in of_plan(plan, store):
+        for line in lines(found, suite.id, suite.protocol.selection, form):
+            say(line)
+        say()
 
 
-def _check_folders(out: Path, options: argparse.Namespace, store: Store, suite: Suite) -> None:
+def _check_folders(out: Path, options: argparse.Namespace, store: Store, suites: Sequence[Suite]) -> None:
     """UserError where records or the site could not be written or would cost other files: now, and not after hours."""
     from kdbench.render import check_replaceable
 
-    store.check_writable(suite.id)
+    store.check_writable(suite.id for suite in suites)
     check_replaceable(out, store.root, data_root(options.data_root))
     store.tidy()
 
 
-def _request(options: argparse.Namespace, suite: Suite) -> Request:
+def _request(options: argparse.Namespace, suites: tuple[Suite, ...]) -> Request:
     request = Request(
-        suite,
+        suites,
         Selection(tuple(options.pair), tuple(options.method), options.seeds, options.train_teachers),
         data_root(options.data_root),
         download=download_allowed(options.download),
         dry=options.dry_run,
+        baselines=tuple(Store(_baseline(name)) for name in options.baseline),
+        within=None if options.land_within is None else seconds(options.land_within, "--land-within"),
+        again=tuple(options.again),
     )
     if options.until_decided is None:
         if options.versus is not None:
@@ -154,6 +192,13 @@ def _request(options: argparse.Namespace, suite: Suite) -> Request:
     return replace(request, looks=planned_looks(request, options.until_decided, options.versus))
 
 
+def _baseline(name: str) -> Path:
+    folder = shipped("results") if name == "shipped" else Path(name)
+    if not (folder / "v1").is_dir():
+        raise UserError(f"--baseline {name} is no results folder; name one that kdbench run has written, or shipped.")
+    return folder
+
+
 def train(plan: Plan, store: Store) -> int:
     """Run the plan's tasks and record what became of every trial."""
     from kdbench.cli.manifest import finish_run, start_run
@@ -161,16 +206,16 @@ def train(plan: Plan, store: Store) -> int:
     from kdbench.schedule import LocalExecutor
 
     machine = plan.machine
-    manifest = start_run(store.root, plan.suite.id, plan.missing, machine.device, machine.slots)
+    manifest = start_run(store.root, [suite.id for suite in plan.suites], plan.missing, machine.device, machine.slots)
     logs = cache_dir() / "runs" / manifest["run"]
     executor = LocalExecutor(machine.slots, logs, devices=machine.gpus)
     with make_progress(plan.tasks, sys.stdout) as progress:
         report = executor.run(plan.tasks, progress.watch)
     if not report.interrupted:
         _record_failures(plan, store, progress)
-    left = missing_trials(plan.missing, store)
+    left = missing_trials(plan.missing, store, plan.again)
     finish_run(store.root, manifest, plan.missing, left, report.interrupted)
-    done = f"{plan.suite.id}: {many(len(plan.missing) - len(left), 'trial')} recorded"
+    done = f"{plan.title}: {many(len(plan.missing) - len(left), 'trial')} recorded"
     if report.interrupted:
         say(f"{done}. Interrupted; the same command goes on from the last checkpoints.")
         return EXIT_INTERRUPTED
@@ -186,7 +231,7 @@ def _record_failures(plan: Plan, store: Store, progress: Progress) -> None:
     """
     from kdbench.records.build import build_record
 
-    recorded = store.statuses((trial.key for trial in plan.missing), plan.suite.id)
+    recorded = store.statuses(trial.key for trial in plan.missing)
     for task, event in progress.lost:
         status = "timed_out" if event.get("timed_out") else "crashed"
         for trial in (trial for trial in task.trials if trial.key not in recorded):
@@ -194,7 +239,8 @@ def _record_failures(plan: Plan, store: Store, progress: Progress) -> None:
                 trial,
                 status,
                 detail=event["text"],
-                warnings=plan.warnings,
+                plugins=task.plugins,
+                warnings=task.warnings,
                 attempts=task.attempt,
                 looks=task.looks,
             )

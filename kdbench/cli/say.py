@@ -37,9 +37,9 @@ def say(text: object = "", stream: IO[str] | None = None) -> None:
     _print(plain(text), stream or sys.stdout)
 
 
-def many(count: int, noun: str) -> str:
-    """``count`` of what ``noun`` names in the singular."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"
+def many(count: int, noun: str, plural: str = "") -> str:
+    """``count`` of what ``noun`` names in the singular, and ``plural`` where that is not formed by an s."""
+    return f"{count:,} {noun if count == 1 else plural or f'{noun}s'}"
 
 
 def complain(text: object) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from kdbench.cli import dataset_text, method_text, model_text, pair_text, suite_text
+from kdbench.cli.say import say
 from kdbench.data import DATASETS
 from kdbench.errors import EXIT_OK, UnknownName
 from kdbench.methods import METHODS
@@ -51,7 +52,12 @@ def main(options: argparse.Namespace) -> int:
 
     load_plugins(options.plugin)
     kinds = [KINDS[options.kind]] if options.kind else _of(options.name)
-    print("\n\n".join("\n".join(kind.lines(options.name)) for kind in kinds))
+    shown = [list(kind.lines(options.name)) for kind in kinds]  # all of them, before anything is printed
+    for number, lines in enumerate(shown):
+        if number:
+            say()
+        for line in lines:
+            say(line)
     return EXIT_OK
 
 

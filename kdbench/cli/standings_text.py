@@ -4,41 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-import numpy as np
-from numpy.typing import NDArray
-
 from kdbench.cli.durations import duration
 from kdbench.cli.say import many
-from kdbench.errors import UserError, listed, plain
+from kdbench.errors import listed, plain
 from kdbench.plan.plan import Plan
-from kdbench.records.store import Record, Store
+from kdbench.records.inventory import take_inventory
+from kdbench.records.store import Store
 from kdbench.stats import aggregate
 from kdbench.stats.aggregate import Spread
 from kdbench.stats.drops import MARGIN
 from kdbench.stats.intervals import Interval
-from kdbench.stats.standings import Right, Standing, Standings, open_comparisons, standings
+from kdbench.stats.standings import Standing, Standings, open_comparisons, standings
+from kdbench.suites import Suite
 
 _SELECTIONS = {"last": "at the last epoch", "best_val": "at the best epoch on validation"}
 
 
-def of_plan(plan: Plan, store: Store) -> Standings:
-    """How the rows of ``plan`` stand by what is recorded of its trials."""
+def of_plan(plan: Plan, store: Store) -> list[tuple[Suite, Standings]]:
+    """How the rows of each suite of ``plan`` stand by what is recorded of its trials, and soundly so."""
     keys = {trial.key for trial in plan.trials}
-    records = [record for record in store.read()[0] if record["key"] in keys and record["suite"] == plan.suite.id]
-    return standings(
-        aggregate.cells(records), plan.suite.protocol.selection, _right(store, plan.suite.protocol.selection)
-    )
-
-
-def _right(store: Store, selection: str) -> Right:
-    def right(record: Record) -> NDArray[np.bool_] | None:
-        try:
-            arrays = store.predictions(record)
-            return np.asarray(arrays[f"{selection}_top5"][:, 0] == arrays["labels"])
-        except (UserError, LookupError, ValueError):  # the site names what is damaged
-            return None
-
-    return right
+    found = take_inventory(store)
+    rows = [row for row in found.rows if row["key"] in keys and row["evidence"] == "measured"]
+    made = []
+    for suite in plan.suites:
+        cells = aggregate.cells(row for row in rows if row["suite"] == suite.id)
+        made.append((suite, standings(cells, suite.protocol.selection, found.seen.right(suite.protocol.selection))))
+    return made
 
 
 def lines(found: Standings, suite: str, selection: str, form: str = "text") -> Iterator[str]:

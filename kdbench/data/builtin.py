@@ -19,6 +19,7 @@ DIGITS = DatasetSpec(
     source="E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, 1998 (test part, as in scikit-learn)",
     url="https://archive.ics.uci.edu/dataset/80/optical+recognition+of+handwritten+digits",
     licence="CC BY 4.0",
+    test_labels="ee4eaf8fc4a622737af59bbb6ff29100e07282266f4b24a4c399f6fb841f3971",
 )
 
 MNIST = DatasetSpec(
@@ -36,6 +37,8 @@ MNIST = DatasetSpec(
     source="Y. LeCun, C. Cortes and C. Burges, The MNIST database of handwritten digits, 1998",
     url="https://ossci-datasets.s3.amazonaws.com/mnist/",
     licence="CC BY-SA 3.0",
+    test_labels="2fd8de6bdb8d11780b4b96dc57847bcfe6953f7c32aa48bfcd8237c3b7847243",
+    hub="ylecun/mnist",
     torchvision="MNIST",
 )
 
@@ -54,6 +57,8 @@ FASHION_MNIST = DatasetSpec(
     source="H. Xiao, K. Rasul and R. Vollgraf, Fashion-MNIST, 2017, arXiv:1708.07747",
     url="https://github.com/zalandoresearch/fashion-mnist",
     licence="MIT",
+    test_labels="d51d859896c55775b9e9e219b77ff03bcec1b6ac322f313544dc3f9e7bc94fae",
+    hub="zalando-datasets/fashion_mnist",
     torchvision="FashionMNIST",
 )
 
@@ -73,6 +78,8 @@ CIFAR10 = DatasetSpec(
     source="A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009",
     url="https://www.cs.toronto.edu/~kriz/cifar.html",
     licence="none stated; the authors ask to cite the report",
+    test_labels="cbb7365de8ed11f05cc4c3a1e7f78144127c5e851efd83762fb18202461230bb",
+    hub="uoft-cs/cifar10",
     torchvision="CIFAR10",
     # As Apache MXNet's gluon data sets pin them (python/mxnet/gluon/data/vision/datasets.py).
     sha1={
@@ -101,6 +108,8 @@ CIFAR100 = DatasetSpec(
     source="A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009",
     url="https://www.cs.toronto.edu/~kriz/cifar.html",
     licence="none stated; the authors ask to cite the report",
+    test_labels="80031c23f8300724c6fbc588e4bccbe41c6392041782148727bb497b0132c4ad",
+    hub="uoft-cs/cifar100",
     torchvision="CIFAR100",
     sha1={
         "train.bin": "e207cd2e05b73b1393c74c7f5e7bea451d63e08e",
@@ -123,6 +132,9 @@ IMAGENET = DatasetSpec(
     source="O. Russakovsky et al., ImageNet Large Scale Visual Recognition Challenge, IJCV 2015",
     url="https://image-net.org/download.php",
     licence="ImageNet terms of access (non-commercial research and education)",
+    # The classes in the order of their folders, 50 images each: what the validation part is.
+    test_labels="df23e096aa01cb33685cc6ad69da23706e1c44c923773e009e01b41929f30652",
+    hub="ILSVRC/imagenet-1k",
 )
 
 BUILTIN = (DIGITS, MNIST, FASHION_MNIST, CIFAR10, CIFAR100, IMAGENET)

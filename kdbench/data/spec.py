@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,8 +25,10 @@ class DatasetSpec:
     ``image_shape`` is (C, H, W); ``mean`` and ``std`` are per channel of the training images scaled to [0,1].
     ``loader`` is ``module:function``, a function ``(spec, root) -> Source``, DataError when files are missing.
     ``digest`` is the official content digest (``identity.content_digest``) or None when unknown; ``sha1`` holds the
-    published checksums of files, by name; ``files`` says to a person which files are wanted where, below the data root;
-    ``torchvision`` names the class of ``torchvision.datasets`` that can download it.
+    published checksums of files, by name; ``files`` says to a person which files are wanted where, below the data root,
+    or that it is nothing, and why; ``torchvision`` names the class of ``torchvision.datasets`` that can download it;
+    ``test_labels`` is the ``labels_digest`` of the official test labels, by which anybody's predictions are checked;
+    ``hub`` is what Hugging Face's hub calls the data set.
     """
 
     name: str
@@ -43,6 +46,8 @@ class DatasetSpec:
     url: str
     licence: str
     torchvision: str | None = None
+    test_labels: str | None = None
+    hub: str | None = None
     sha1: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     @property
@@ -51,8 +56,18 @@ class DatasetSpec:
         return (self.train_size + self.test_size) * math.prod(self.image_shape)
 
     @property
+    def needs_files(self) -> bool:
+        """Whether files are wanted below the data root."""
+        return not self.files.startswith("nothing")
+
+    @property
     def downloadable(self) -> bool:
         return self.torchvision is not None
+
+
+def labels_digest(labels: npt.NDArray[Any]) -> str:
+    """The sha256 of labels [N] as eight-byte integers, the lowest byte first."""
+    return hashlib.sha256(labels.astype("<i8").tobytes()).hexdigest()
 
 
 class Part(NamedTuple):

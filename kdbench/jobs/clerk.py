@@ -10,6 +10,7 @@ from kdbench.data import Dataset
 from kdbench.errors import NotApplicable, described
 from kdbench.models.precision import native
 from kdbench.plan.task import Task
+from kdbench.plugins import planned
 from kdbench.records.build import build_record
 from kdbench.records.store import Store
 from kdbench.teachers.ready import ReadyTeacher
@@ -18,6 +19,7 @@ from kdbench.train.account import Account
 from kdbench.train.device import NOBODYS
 from kdbench.train.lockstep import Emit, Outcome
 from kdbench.train.member import Member
+from kdbench.trials.origins import foreign
 from kdbench.trials.trial import Trial
 
 #: On the record of a trial in bf16 whose speeds are those of float32.
@@ -47,10 +49,13 @@ class Clerk:
         """Record a trial that could not even be built."""
         looks = self.task.looks
         if isinstance(error, NotApplicable):
-            record = build_record(trial, "inapplicable", detail=str(error), numerics=self.machine, looks=looks)
+            status, detail = "inapplicable", str(error)
         else:
-            record = build_record(trial, "crashed", detail=described(error), numerics=self.machine, looks=looks)
-        self._put(trial, record)
+            status, detail = "crashed", described(error)
+        plugins = planned(foreign(trial))
+        self._put(
+            trial, build_record(trial, status, detail=detail, numerics=self.machine, plugins=plugins, looks=looks)
+        )
 
     def ended(self, member: Member, outcome: Outcome, account: Account) -> None:
         """Record how ``member`` ended; a finished one of whose network no account can be given has crashed."""
@@ -74,6 +79,7 @@ class Clerk:
             curve=member.scoring.curve,
             teacher=None if taught is None else taught.facts.section(taught.teacher),
             warnings=self._warnings(member, taught),
+            plugins=planned(foreign(member.trial)),
             attempts=self.task.attempt,
             resumed=member.resumed,
             looks=self.task.looks,

@@ -27,10 +27,12 @@ from kdbench.teachers.ready import ReadyTeacher, ready_teacher
 from kdbench.train.account import Account
 from kdbench.train.batches import Batches
 from kdbench.train.compiling import check_compiles, compiled
-from kdbench.train.crew import Crew
+from kdbench.train.crew import Crew, Streams
 from kdbench.train.device import NOBODYS, numerics, set_up
 from kdbench.train.file_batches import make_batches
 from kdbench.train.global_state import PastMending, left_alone
+from kdbench.train.graphs import ReplayedMember, ReplayedNetwork
+from kdbench.train.landing import Landing
 from kdbench.train.lockstep import Emit, Lockstep, Saver
 from kdbench.train.member import Member, frozen_spec
 from kdbench.train.pace import Pace
@@ -57,18 +59,23 @@ class _Common:
     teacher_logits: torch.Tensor | None
     remembered: Remembered | None
 
+    def crew(self) -> Crew:
+        if self.device.type == "cuda" and self.cores > 1:
+            return Streams(self.device)
+        return Crew(self.cores, self.batches.protocol.threads)
+
 
 def train_cohort(
     task: Task, planned: Sequence[Trial], emit: Emit, on_finish: Callable[[Member], None] | None = None
 ) -> None:
-    """Train those of the ``planned`` trials of ``task`` that have no record yet, in lockstep.
+    """Train those of the ``planned`` trials of ``task`` that have no record yet, or are to have another, in lockstep.
 
     Each one leaves a record, however it ends.
 
     ``on_finish`` sees each member that finished before it is let go: a teacher's training keeps its weights that way.
     """
     store = Store(task.results)
-    done = store.done((trial.key for trial in planned), task.suite) if on_finish is None else set()
+    done = store.done((trial.key for trial in planned), task.again) if on_finish is None else set()
     trials = [trial for trial in planned if trial.key not in done]
     if not trials:
         return
@@ -91,10 +98,14 @@ def train_cohort(
     batches = make_batches(dataset, protocol, trials[0].seed, trials[0].stream, device)
     clerk = Clerk(task, store, dataset, facts_of_machine, taught, emit, on_finish)
     cores = task.cores if device.type == "cpu" and not protocol.compiled_by_torch else 1
+    if task.graphs and device.type == "cuda":
+        cores = len(trials)  # each on a stream of its own
     if teacher is not None and wanted is not None and protocol.fold:
         teacher = folded(teacher, wanted.model, dataset.spec.image_shape)
     eager = teacher and in_precision(teacher, protocol.precision)
     teacher = eager and compiled(eager, protocol.compile)
+    if teacher is not None and task.graphs:
+        teacher = ReplayedNetwork(teacher)
     remembered = None
     if teacher is not None and taught is not None and recalled_by(METHODS.get(trial.method) for trial in trials):
         recipe = teacher_identity(taught.teacher, task.dataset, task.data_digest)
@@ -140,13 +151,17 @@ def _train_some(task: Task, waiting: Sequence[Trial], common: _Common, clerk: Cl
         ),
         clerk.emit,
         lambda member, outcome: clerk.ended(member, outcome, account),
-        Crew(common.cores, common.batches.protocol.threads),
+        common.crew(),
         common.remembered,
         None if plain else Pace(members[0].trial, common.dataset, common.batches, common.device),
+        None if task.within is None else Landing(task.within),
     )
     account = Account(lockstep, common.dataset)
     lockstep.run()
-    return rest
+    later = [member.trial for member in lockstep.put_off]
+    if later:
+        _note(clerk.emit, f"{len(later)} students would land too late beside the others, and follow them")
+    return [*later, *rest]
 
 
 def _admitted(
@@ -156,10 +171,11 @@ def _admitted(
     probe = Probe(waiting, common.batches, common.eager)
     room = Room(free_memory(common.device, task.share), common.cores)
     members: list[Member] = []
+    kind = ReplayedMember if task.graphs else Member
     while waiting and room.for_another():
         trial, *waiting = waiting
         try:
-            member = Member(trial, common.dataset, common.batches, common.device, common.spec, common.teacher_logits)
+            member = kind(trial, common.dataset, common.batches, common.device, common.spec, common.teacher_logits)
             if not member.ours:
                 left_alone(thorough=True)
         except (*NOBODYS, PastMending, KeyboardInterrupt):

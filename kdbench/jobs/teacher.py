@@ -11,7 +11,6 @@ from kdbench.errors import CheckpointError, UserError
 from kdbench.jobs.cohort import planned_data, train_cohort
 from kdbench.measure.evaluate import TOP_K, ambiguity, logits_of, summarise, top1_of, unreliability
 from kdbench.plan.task import Task
-from kdbench.records.agreement import TEACHERS
 from kdbench.records.store import DONE, Record, Store
 from kdbench.stats.scores import top_k_accuracy
 from kdbench.teachers.facts import TeacherFacts, TeacherShelf
@@ -80,19 +79,19 @@ def _train_unless_done(task: Task, teacher: Teacher, shelf: TeacherShelf, emit: 
     """
     trial = teacher_trial(teacher, task.dataset, task.data_digest, task.suite)
     results = Store(task.results)
-    if not all(_has_its_predictions(shelf.store, record) for record in shelf.store.find(trial.key, TEACHERS)):
-        shelf.store.forget(trial.key, TEACHERS)  # damaged: made anew
-    ended = shelf.store.status(trial.key, TEACHERS)
-    recorded = "finished" in (ended, results.status(trial.key, TEACHERS)) and _weights_sound(shelf)
+    if not all(_has_its_predictions(shelf.store, record) for record in shelf.store.find(trial.key)):
+        shelf.store.clear()  # damaged: made anew
+    ended = shelf.store.status(trial.key)
+    recorded = "finished" in (ended, results.status(trial.key)) and _weights_sound(shelf)
     if not recorded and ended not in DONE - {"finished"}:
 
         def keep(member: Member) -> None:
             write_weights(member.network.body.state_dict(), shelf.weights)
 
         train_cohort(replace(task, results=shelf.store.root), (trial,), emit, keep)
-    for record in shelf.store.find(trial.key, TEACHERS):
-        results.put(record, None if record["predictions"] is None else shelf.store.predictions(record))
-    ended = shelf.store.status(trial.key, TEACHERS)
+    for path in shelf.store.paths([trial.key]).get(trial.key, ()):
+        results.adopt_quietly(path, shelf.store)
+    ended = shelf.store.status(trial.key)
     if not recorded and ended != "finished":
         raise UserError(
             f"The teacher {teacher.name} did not finish its training ({ended}, see its record), so nobody can learn "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -61,6 +61,10 @@ class Step:
     def taught(self) -> Outputs:
         """The teacher's Outputs; ValueError where the method's card did not ask for a teacher."""
         return _asked_for(self.teacher)
+
+    def with_outputs(self, student: Outputs, teacher: Outputs | None, views: Mapping[str, View]) -> Step:
+        """The same batch, seen otherwise: what a wrapper shows to the method inside it."""
+        return replace(self, student=student, teacher=teacher, views=views)
 
     def warm_up(self, epochs_of_240: float) -> float:
         """Linear ramp min(epoch / w, 1), its length given in epochs of a 240-epoch training and scaled to this one's.

@@ -53,6 +53,25 @@ def cohort_seconds(cohort: Cohort, rate: float) -> float:
     return total
 
 
+def landing(cohorts: Iterable[Cohort], rate: float, within: float | None) -> list[Cohort]:
+    """``cohorts`` cut so that each is estimated to leave its records ``within`` so many seconds; None cuts nothing.
+
+    A trial that takes longer by itself stays alone. Bits do not depend on a trial's company.
+    """
+    if within is None:
+        return list(cohorts)
+    made = []
+    for cohort in cohorts:
+        part: tuple[Trial, ...] = ()
+        for trial in cohort.trials:
+            if part and cohort_seconds(Cohort((*part, trial)), rate) > within:
+                made.append(Cohort(part))
+                part = ()
+            part = (*part, trial)
+        made.append(Cohort(part))
+    return made
+
+
 def teacher_seconds(teacher: Teacher, dataset: str, data_digest: str, rate: float) -> float:
     """Seconds of making a teacher ready once its parent is: its training, if any, and one look at the test images."""
     data = DATASETS.get(dataset)

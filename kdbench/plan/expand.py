@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
-from kdbench.canonical import digest
-from kdbench.data import DATASETS
+from kdbench.canonical import canonical, digest
+from kdbench.data import DATASETS, DatasetSpec
 from kdbench.errors import UnknownName, UserError, shown
 from kdbench.methods import METHODS, MethodSpec
 from kdbench.methods.applicability import not_applicable
 from kdbench.methods.expression import is_expression
+from kdbench.models import MODELS
 from kdbench.names import check_name
-from kdbench.suites import Pair, Row, Suite, check_seeds
+from kdbench.plugins import source_of
+from kdbench.registry import OURS
+from kdbench.suites import PAIRS, Pair, Row, Suite, added_pair, check_seeds
 from kdbench.trials.teacher import Normalisation, Teacher
 from kdbench.trials.trial import Trial
 
@@ -34,17 +39,27 @@ class Selection:
     train_teachers: bool = False
 
 
+def with_pairs(suites: Sequence[Suite], globs: Sequence[str]) -> tuple[list[Suite], list[str]]:
+    """``suites`` with the registered pairs that an exact name among ``globs`` adds to each, and the names of those.
+
+    UnknownName where a glob matches no pair of any suite and is none that is registered.
+    """
+    names = [pair.name for suite in suites for pair in suite.pairs]
+    added = [glob for glob, found in _matches(names, globs).items() if not found]
+    for glob in added:
+        if glob not in PAIRS:
+            raise UnknownName(f"pair in {' or '.join(suite.id for suite in suites)}", glob, {*names, *PAIRS.names()})
+    for name in added:
+        suites = [added_pair(suite, name) for suite in suites]
+    return list(suites), added
+
+
 def chosen_pairs(suite: Suite, globs: Sequence[str]) -> list[Pair]:
-    """The pairs that match any of ``globs``; UnknownName where a glob matches none."""
+    """The pairs that match any of ``globs``, and those that one of them has added."""
     if not globs:
         return list(suite.pairs)
-    names = [pair.name for pair in suite.pairs]
-    matched = _matches(names, globs)
-    for glob, found in matched.items():
-        if not found:
-            raise UnknownName(f"pair in suite {suite.id}", glob, names)
-    wanted = set().union(*matched.values())
-    return [pair for pair in suite.pairs if pair.name in wanted]
+    wanted = set().union(*_matches([pair.name for pair in suite.pairs], globs).values())
+    return [pair for pair in suite.pairs if pair.name in wanted or pair.added in globs]
 
 
 def chosen_rows(suite: Suite, globs: Sequence[str]) -> tuple[list[Row], list[str]]:
@@ -58,13 +73,22 @@ def chosen_rows(suite: Suite, globs: Sequence[str]) -> tuple[list[Row], list[str
     added = [glob for glob, found in matched.items() if not found]
     for glob in added:
         if glob not in METHODS and not is_expression(glob):
-            raise UnknownName(f"method in suite {suite.id} or registered", glob, {*labels, *METHODS.names()})
+            raise UnknownName(f"method or row of suite {suite.id}", glob, {*labels, *METHODS.names()})
         method, fixed = METHODS.resolve(glob)
         rows.append(Row(label=check_name("label", glob, "--method"), method=method.name, config=fixed))
     return rows, added
 
 
-def _matches(names: Sequence[str], globs: Sequence[str]) -> dict[str, set[str]]:
+def matched(names: Collection[str], globs: Sequence[str], noun: str) -> set[str]:
+    """Those of ``names``, each of a ``noun``, that any of ``globs`` matches; UnknownName where a glob matches none."""
+    by_glob = _matches(names, globs)
+    for glob, found in by_glob.items():
+        if not found:
+            raise UnknownName(noun, glob, names)
+    return set().union(*by_glob.values())
+
+
+def _matches(names: Collection[str], globs: Sequence[str]) -> dict[str, set[str]]:
     """Each of ``globs``, and those of ``names`` that it matches; one without a wildcard is only looked up."""
     known = set(names)
     if long := next((glob for glob in globs if len(glob) > LONGEST_GLOB), None):
@@ -96,26 +120,24 @@ def inapplicable(suite: Suite, selection: Selection) -> list[tuple[str, str, str
 
 def _reason(suite: Suite, pair: Pair, row: Row) -> str:
     method = METHODS.get(row.method)
-    teacher = suite.teachers[pair.teacher].model if method.needs_teacher else None
-    return not_applicable(method, pair.student, teacher, suite.dataset, row.protocol_for(pair))
+    teacher = suite.teacher_of(pair).model if method.needs_teacher else None
+    return not_applicable(method, pair.student, teacher, pair.dataset, row.protocol_for(pair))
 
 
 def expand(
     suite: Suite,
     selection: Selection,
-    data_digest: str,
+    data: str | Mapping[str, str],
     pins: Mapping[str, str] | None = None,
-    plugin_sources: Mapping[str, str] | None = None,
 ) -> list[Trial]:
     """Every trial asked for and possible, each once.
 
-    A method that needs no teacher is one trial for all pairs with its student.
+    A method that needs no teacher is one trial for all pairs with its student. ``data`` is the digest of the suite's
+    data set, or of each that its pairs have, by name.
 
-    ``pins`` maps a checkpoint teacher without a pinned digest to the one recorded at its first use; ``plugin_sources``
-    maps a method that is not a released package's to the sha256 of its source.
+    ``pins`` maps a checkpoint teacher without a pinned digest to the one recorded at its first use.
     """
-    spec = DATASETS.get(suite.dataset)
-    own = Normalisation(tuple(spec.mean), tuple(spec.std))
+    digests = {suite.dataset: data} if isinstance(data, str) else data
     rows, _ = chosen_rows(suite, selection.methods)
     pairs = chosen_pairs(suite, selection.pairs)
     seeds = chosen_seeds(suite, selection.seeds)
@@ -127,9 +149,11 @@ def expand(
         )
     trials: dict[str, Trial] = {}
     for pair in pairs:
-        teacher = suite.teachers[pair.teacher]
-        teacher = trained_instead(teacher, suite) if selection.train_teachers else pinned(teacher, pins or {})
-        teacher = _with_sources(teacher, plugin_sources or {})
+        spec = DATASETS.get(pair.dataset)
+        own = Normalisation(tuple(spec.mean), tuple(spec.std))
+        teacher = suite.teacher_of(pair)
+        teacher = trained_instead(teacher, suite, spec) if selection.train_teachers else pinned(teacher, pins or {})
+        teacher = _with_code(teacher)
         check_seeds(teacher, seeds, suite.id)
         student = pair.name.partition(":")[2]
         for row in rows:
@@ -138,8 +162,8 @@ def expand(
             method = METHODS.get(row.method)
             first = Trial(
                 suite=suite.id,
-                dataset=suite.dataset,
-                data_digest=data_digest,
+                dataset=pair.dataset,
+                data_digest=digests[pair.dataset],
                 protocol=row.protocol_for(pair),
                 student=pair.student,
                 normalisation=own,
@@ -151,7 +175,8 @@ def expand(
                 seed=seeds[0],
                 label=row.label,
                 stream=row.stream,
-                plugin_sha256=_source(method, plugin_sources or {}),
+                plugin_sha256=_method_source(method),
+                student_code=_model_code(pair.student),
             )
             for seed in seeds:
                 trial = replace(first, seed=seed)
@@ -166,34 +191,49 @@ def pinned(teacher: Teacher, pins: Mapping[str, str]) -> Teacher:
     return replace(teacher, weights_sha256=pins[teacher.name])
 
 
-def trained_instead(teacher: Teacher, suite: Suite) -> Teacher:
-    """``teacher`` trained under the suite's own protocol where the suite would import it.
+def trained_instead(teacher: Teacher, suite: Suite, data: DatasetSpec) -> Teacher:
+    """``teacher`` trained on ``data`` under the suite's own protocol where the suite would import it.
 
     Another teacher, by another name.
     """
     if teacher.kind != "checkpoint":
         return teacher
-    own = DATASETS.get(suite.dataset)
     return Teacher(
         name=check_name("teacher", f"{teacher.name}-trained", "--train-teachers"),
         kind="trained",
         model=teacher.model,
-        normalisation=Normalisation(tuple(own.mean), tuple(own.std)),
+        normalisation=Normalisation(tuple(data.mean), tuple(data.std)),
         protocol=suite.protocol,
     )
 
 
-def _with_sources(teacher: Teacher, sources: Mapping[str, str]) -> Teacher:
-    """``teacher`` with the digests of the plugin files that its generations' methods come from."""
-    if teacher.parent is None:
-        return teacher
-    source = _source(METHODS.get(teacher.method), sources)
-    return replace(teacher, parent=_with_sources(teacher.parent, sources), plugin_sha256=source)
+def _with_code(teacher: Teacher) -> Teacher:
+    """``teacher`` with what tells the code of plugins that it and the generations before it are made of."""
+    found = replace(
+        teacher,
+        parent=None if teacher.parent is None else _with_code(teacher.parent),
+        plugin_sha256=_method_source(METHODS.get(teacher.method)),
+        model_code=_model_code(teacher.model),
+    )
+    return teacher if found == teacher else found  # the one that knows its recipes
 
 
-def _source(method: MethodSpec, sources: Mapping[str, str]) -> str | None:
-    """The digest of the plugin file behind ``method``, or of those behind the parts of a composition."""
-    if not method.parts:
-        return sources.get(method.name)
-    found = [_source(part, sources) for part in method.parts]
-    return digest(found) if any(found) else None
+def _method_source(method: MethodSpec) -> str | None:
+    """The digest of the plugin behind ``method``, or of those behind the parts of a composition; None of kdbench's."""
+    if method.parts:
+        found = [_method_source(part) for part in method.parts]
+        return digest(found) if any(found) else None
+    origin = METHODS.origin(method.name)
+    return None if origin == OURS else source_of(origin).sha256 or None
+
+
+def _model_code(name: str) -> dict[str, Any]:
+    """What tells the code of a plugin's architecture: the digest of the plugin, and the options it is built with.
+
+    Of kdbench's own, timm's and torchvision's there is none, as their options follow from their name.
+    """
+    if name not in MODELS or MODELS.origin(name) == OURS:
+        return {}
+    source = {"source": source_of(MODELS.origin(name)).sha256 or None}
+    options = json.loads(canonical(dict(MODELS.get(name).options)))
+    return {**source, "options": options} if options else source

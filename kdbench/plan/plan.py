@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kdbench.data import DATASETS, identify
@@ -11,18 +11,20 @@ from kdbench.errors import DataError, UserError
 from kdbench.methods import METHODS, leaves, load_class
 from kdbench.models import MODELS
 from kdbench.paths import cache_dir
-from kdbench.plan.cohorts import cohorts
-from kdbench.plan.cost import RATES, measured_rate
-from kdbench.plan.expand import Selection, chosen_pairs, chosen_rows, expand, inapplicable
+from kdbench.plan.cohorts import Cohort, cohorts
+from kdbench.plan.cost import RATES, landing, measured_rate
+from kdbench.plan.expand import Selection, chosen_pairs, chosen_rows, expand, inapplicable, matched, with_pairs
+from kdbench.plan.outdated import Outdated, outdated
 from kdbench.plan.task import Task
 from kdbench.plan.tasks import make_tasks
-from kdbench.plugins import SOURCES
-from kdbench.records import Store, every_version
+from kdbench.records import Store
+from kdbench.records.listings import Place
 from kdbench.records.pins import bring_over_pins
 from kdbench.records.provenance import source_digest
 from kdbench.registry import OURS
 from kdbench.suites import Suite
-from kdbench.trials.trial import Trial
+from kdbench.trials.origins import foreign
+from kdbench.trials.trial import Trial, teacher_trial
 
 
 @dataclass(frozen=True)
@@ -36,51 +38,100 @@ class Machine:
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked for: a selection of a suite on data under ``data_root``. ``dry``: nothing is fetched or written.
+    """What is asked for: a selection of ``suites`` on data under ``data_root``. ``dry``: nothing is fetched or written.
 
-    ``looks``: the numbers of seeds at which it is decided whether to add some, where that is done at all.
+    ``baselines``: stores whose records count as if they had been made here. ``within``: seconds in which each cohort is
+    to land its records, so that a machine may go afterwards. ``again``: globs of labels whose rows are trained though
+    they are recorded.
     """
 
-    suite: Suite
+    suites: tuple[Suite, ...]
     selection: Selection
     data_root: Path
     download: bool = False
     dry: bool = False
+    baselines: tuple[Store, ...] = ()
+    within: float | None = None
+    again: tuple[str, ...] = ()
     looks: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The trials a request asks for, those still missing, and the tasks that train them."""
+    """The trials a request asks for, those still missing, each once, and the tasks that train them."""
 
-    suite: Suite
+    suites: tuple[Suite, ...]
     trials: list[Trial]
     missing: list[Trial]
-    #: How many trials another version of the suite has recorded.
-    taken_over: int
+    #: How many recorded trials a suite shows that were recorded under another one.
+    listed: int
+    #: How many trials came from a baseline.
+    adopted: int
+    #: Names of rows and pairs that were added to the suites.
     added: list[str]
     inapplicable: list[tuple[str, str, str]]
     warnings: tuple[str, ...]
     machine: Machine
+    cohorts: list[Cohort]
     tasks: list[Task]
+    #: Those of the missing that are recorded with other code of a plugin.
+    outdated: list[Outdated]
+    #: Keys of the missing that are recorded and trained again, with how many endings are on record.
+    again: Mapping[str, int]
+
+    @property
+    def title(self) -> str:
+        """The suites in a sentence."""
+        return ", ".join(suite.id for suite in self.suites)
 
 
 def make_plan(request: Request, store: Store, machine: Machine) -> Plan:
     """The plan that does what is asked for and not recorded; UserError for anything that cannot be."""
-    suite, selection = request.suite, request.selection
-    digest, warnings = _identify(request)
-    trials = expand(suite, selection, digest, _pins(request, store), SOURCES)
-    left_out = inapplicable(suite, selection)
+    selection = request.selection
+    suites, added = with_pairs(request.suites, selection.pairs)
+    store.check_current()
+    data = {name: _identify(name, request) for suite in suites for name in suite.datasets}
+    digests = {name: digest for name, (digest, _) in data.items()}
+    trials = [trial for suite in suites for trial in expand(suite, selection, digests, _pins(suite, request, store))]
+    left_out = [found for suite in suites for found in inapplicable(suite, selection)]
     if not trials:
         label, pair, reason = left_out[0]
-        raise UserError(f"{suite.id}: nothing of the selection can be trained; {label} on {pair}, say: {reason}.")
+        names = " and ".join(suite.id for suite in suites)
+        raise UserError(f"{names}: nothing of the selection can be trained; {label} on {pair}, say: {reason}.")
     missing = missing_trials(trials, store)
-    taken = _taken_over(missing, store, request.dry)
-    missing = [trial for trial in missing if trial.key not in taken]
+    adopted = _adopted(missing, store, request)
+    missing = [trial for trial in missing if trial.key not in adopted]
+    older = outdated(missing, store.read()[0]) if any(map(foreign, missing)) else []
+    again = _again(trials, missing, store, request.again)
+    missing += {trial.key: trial for trial in trials if trial.key in again}.values()
     _check_code(missing)
-    tasks = _tasks(missing, request, store, warnings, machine) if missing else []
-    added = chosen_rows(suite, selection.methods)[1]
-    return Plan(suite, trials, missing, len(taken), added, left_out, warnings, machine, tasks)
+    warnings = {name: said for name, (_, said) in data.items()}
+    made, tasks = _tasks(missing, request, store, warnings, machine) if missing else ([], [])
+    tasks = [replace(task, again={t.key: again[t.key] for t in task.trials if t.key in again}) for task in tasks]
+    added += dict.fromkeys(name for suite in suites for name in chosen_rows(suite, selection.methods)[1])
+    listed = list_trials(trials, store, request.dry)
+    said = tuple(dict.fromkeys(text for texts in warnings.values() for text in texts))
+    return Plan(
+        suites=tuple(suites),
+        trials=trials,
+        missing=missing,
+        listed=listed,
+        adopted=len(adopted),
+        added=added,
+        inapplicable=left_out,
+        warnings=said,
+        machine=machine,
+        cohorts=made,
+        tasks=tasks,
+        outdated=older,
+        again=again,
+    )
+
+
+def list_trials(trials: Sequence[Trial], store: Store, dry: bool = False) -> int:
+    """Show the recorded ones of ``trials`` under their suites, whichever recorded them; how many were not there."""
+    places = ((trial.key, Place(trial.suite, trial.label, trial.pair)) for trial in trials)
+    return store.list_under(places, dry)
 
 
 def _check_code(trials: Sequence[Trial]) -> None:
@@ -96,32 +147,60 @@ def _check_code(trials: Sequence[Trial]) -> None:
         check_available(name)
 
 
-def missing_trials(trials: Sequence[Trial], store: Store) -> list[Trial]:
-    """The trials that no record in the store has finished."""
-    done = store.done((trial.key for trial in trials), trials[0].suite) if trials else set()
-    return [trial for trial in trials if trial.key not in done]
+def missing_trials(trials: Sequence[Trial], store: Store, again: Mapping[str, int] | None = None) -> list[Trial]:
+    """The trials, each once, that no record has finished, whatever suite it was made for, or not ``again``."""
+    once: dict[str, Trial] = {}
+    for trial in trials:
+        once.setdefault(trial.key, trial)
+    done = store.done(once, again)
+    return [trial for key, trial in once.items() if key not in done]
 
 
-def _taken_over(missing: Sequence[Trial], store: Store, dry: bool) -> set[str]:
-    """Keys of the ``missing`` that another version of the suite has recorded; unless ``dry``, it has them now, too."""
-    if not missing:
-        return set()
-    suite = missing[0].suite
-    if dry:
-        return store.done((trial.key for trial in missing), every_version(suite))
-    places = {trial.key: {"suite": suite, "label": trial.label, "pair": trial.pair} for trial in missing}
-    return store.take_over(places, suite)
+def _again(trials: Sequence[Trial], missing: Sequence[Trial], store: Store, globs: Sequence[str]) -> dict[str, int]:
+    """Keys of the recorded ``trials`` whose label any of ``globs`` matches, with how many endings are on record."""
+    if not globs:
+        return {}
+    labels = matched({trial.label for trial in trials}, globs, "row in what is asked for")
+    keys = {trial.key for trial in trials if trial.label in labels} - {trial.key for trial in missing}
+    return store.endings(keys)
+
+
+def _adopted(missing: Sequence[Trial], store: Store, request: Request) -> set[str]:
+    """Keys of the ``missing`` that a baseline has recorded.
+
+    Unless it is dry, their records are in the ``store`` now, and with them those of the trainings of their teachers.
+    """
+    found: set[str] = set()
+    for baseline in request.baselines:
+        baseline.check_current()
+        done = baseline.done(trial.key for trial in missing if trial.key not in found)
+        for key, paths in baseline.paths(done).items() if not request.dry else ():
+            adopted = [store.adopt_quietly(path, baseline) for path in paths]
+            if not any(adopted):
+                done.discard(key)
+        if not request.dry:
+            teachers = baseline.paths(key for trial in missing if trial.key in done for key in _trainings(trial))
+            for path in (path for paths in teachers.values() for path in paths):
+                store.adopt_quietly(path, baseline)
+        found |= done
+    return found
+
+
+def _trainings(trial: Trial) -> list[str]:
+    """The keys of the trainings of the teacher of ``trial``, its earlier generations' included."""
+    lineage = trial.teacher.lineage if trial.teacher else ()
+    trained = [teacher for teacher in lineage if teacher.protocol is not None]
+    return [teacher_trial(teacher, trial.dataset, trial.data_digest).key for teacher in trained]
 
 
 def diverged_trials(trials: Sequence[Trial], store: Store) -> list[Trial]:
     """The trials whose record says that they diverged."""
-    statuses = store.statuses((trial.key for trial in trials), trials[0].suite) if trials else {}
+    statuses = store.statuses(trial.key for trial in trials)
     return [trial for trial in trials if statuses.get(trial.key) == "diverged"]
 
 
-def _identify(request: Request) -> tuple[str, tuple[str, ...]]:
+def _identify(dataset: str, request: Request) -> tuple[str, tuple[str, ...]]:
     """The data set's digest and warnings; a dry run without the data plans with the official digest."""
-    dataset = request.suite.dataset
     try:
         return identify(dataset, request.data_root, request.download and not request.dry)
     except DataError as error:
@@ -131,9 +210,9 @@ def _identify(request: Request) -> tuple[str, tuple[str, ...]]:
         raise
 
 
-def _pins(request: Request, store: Store) -> dict[str, str]:
+def _pins(suite: Suite, request: Request, store: Store) -> dict[str, str]:
     """The recorded digests of the suite's checkpoint teachers that it does not pin; a first use is recorded here."""
-    suite, selection = request.suite, request.selection
+    selection = request.selection
     rows, _ = chosen_rows(suite, selection.methods)
     if selection.train_teachers or not any(METHODS.get(row.method).needs_teacher for row in rows):
         return {}
@@ -141,7 +220,7 @@ def _pins(request: Request, store: Store) -> dict[str, str]:
         bring_over_pins(store.root)
     pins = store.pins(suite.name)
     for pair in chosen_pairs(suite, selection.pairs):
-        teacher = suite.teachers[pair.teacher]
+        teacher = suite.teacher_of(pair)
         if teacher.kind != "checkpoint" or teacher.weights_sha256 or teacher.name in pins:
             continue
         if request.dry:
@@ -157,8 +236,8 @@ def _pins(request: Request, store: Store) -> dict[str, str]:
 
 
 def _tasks(
-    missing: Sequence[Trial], request: Request, store: Store, warnings: tuple[str, ...], machine: Machine
-) -> list[Task]:
+    missing: Sequence[Trial], request: Request, store: Store, warnings: Mapping[str, tuple[str, ...]], machine: Machine
+) -> tuple[list[Cohort], list[Task]]:
     first = missing[0]
     template = Task(
         id="",
@@ -172,9 +251,11 @@ def _tasks(
         data_root=request.data_root.absolute(),
         cache=cache_dir(),
         device=machine.device,
-        warnings=warnings,
         source=source_digest(),
+        within=request.within,
         looks=request.looks,
     )
-    rate = measured_rate(store.read()[0], missing, machine.device) or RATES[machine.device]
-    return make_tasks(cohorts(missing), template, rate, machine.slots, max(len(machine.gpus), 1))
+    records = (record for record in store.read()[0] if record["evidence"] == "measured")
+    rate = measured_rate(records, missing, machine.device) or RATES[machine.device]
+    made = landing(cohorts(missing), rate, request.within)
+    return made, make_tasks(made, template, rate, machine.slots, max(len(machine.gpus), 1), warnings)

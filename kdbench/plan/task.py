@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from kdbench.canonical import plain
 from kdbench.errors import UserError, shown
-from kdbench.plugins import Plugin
+from kdbench.trials.origins import Plugin
 from kdbench.trials.teacher import Teacher, teacher_from_json
 from kdbench.trials.trial import Trial
 
@@ -25,6 +26,9 @@ class Task:
     ``teacher`` alone: make it ready; with ``trials``: train them under it. ``cores``: slots of a CPU it fills, stepping
     the students of a cohort side by side; ``share``: what of the device's free memory it may plan with; ``plugins``:
     those whose code it runs, as the plan saw them; ``source``: the digest of kdbench's own, empty where nobody asks;
+    ``within``: seconds in which a cohort is to leave its records.
+    ``again``: the keys of trials that are trained though they are recorded, with how many endings are.
+    ``graphs``: whether steps are CUDA graphs, of which bits are not to depend and no plan asks for (benchmarks/gpu.py).
     ``looks``: what the records say of seeds that are added as needed.
     """
 
@@ -47,6 +51,9 @@ class Task:
     cores: int = 1
     share: float = 1.0
     source: str = ""
+    within: float | None = None
+    again: Mapping[str, int] = field(default_factory=dict)
+    graphs: bool = False
     looks: tuple[int, ...] = ()
 
     @property

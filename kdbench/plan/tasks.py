@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from heapq import heapreplace
 
@@ -11,6 +11,7 @@ from kdbench.plan.cohorts import Cohort
 from kdbench.plan.cost import cohort_seconds, teacher_seconds
 from kdbench.plan.task import Task
 from kdbench.plugins import planned
+from kdbench.teachers.facts import made_ready
 from kdbench.trials.origins import foreign, foreign_teacher
 from kdbench.trials.teacher import Teacher
 from kdbench.trials.trial import Trial, teacher_key
@@ -19,29 +20,38 @@ from kdbench.trials.trial import Trial, teacher_key
 SMALL_SECONDS = 60.0
 
 
-def make_tasks(cohorts: Sequence[Cohort], template: Task, rate: float, slots: int, devices: int = 1) -> list[Task]:
+def make_tasks(
+    cohorts: Sequence[Cohort],
+    template: Task,
+    rate: float,
+    slots: int,
+    devices: int = 1,
+    warnings: Mapping[str, tuple[str, ...]] | None = None,
+) -> list[Task]:
     """One task a teacher, one a cohort or a bundle of small ones, each after its teacher; a generation is a teacher.
 
     Costs in seconds at ``rate`` GFLOP/s.
 
     ``devices`` have memory of their own, and share the ``slots``. ``template`` carries what all tasks of a run share:
-    folders, device, warnings.
+    folders, device. ``warnings``: those of each data set, by its name.
     """
     teachers: dict[str, Task] = {}
-    groups: dict[tuple[str, frozenset[str]], list[tuple[Cohort, float]]] = {}
+    groups: dict[tuple[str, str, frozenset[str]], list[tuple[Cohort, float]]] = {}
+    templates: dict[str, Task] = {}
     for cohort in cohorts:
-        name = ""
+        name, first = "", cohort.trials[0]
+        template = templates.setdefault(first.dataset, _on(first, template, warnings or {}))
         for teacher in cohort.teacher.lineage if cohort.teacher else ():
             before, name = name, _teacher_id(teacher, cohort.trials[0])
             if name not in teachers:
-                teachers[name] = _teacher_task(teacher, cohort.trials[0], template, rate, after=before)
-        groups.setdefault((name, foreign(cohort.trials[0])), []).append((cohort, cohort_seconds(cohort, rate)))
+                teachers[name] = _teacher_task(teacher, first, template, rate, after=before)
+        groups.setdefault((name, first.dataset, foreign(first)), []).append((cohort, cohort_seconds(cohort, rate)))
     bundles = [(*which, bundle) for which, members in groups.items() for bundle in _bundles(members, slots)]
     # Fewer tasks than slots: the students of a cohort, and its teacher one batch ahead, share what is left over.
     spare = max(slots // max(len(bundles), 1), 1) if template.device == "cpu" else 1
     trainings = [
         replace(
-            template,
+            templates[dataset],
             id=f"cohort-{digest([cohort.id for cohort, _ in bundle])[:16]}",
             title=bundle[0][0].title + _more(len(bundle) - 1),
             trials=tuple(trial for cohort, _ in bundle for trial in cohort.trials),
@@ -51,9 +61,15 @@ def make_tasks(cohorts: Sequence[Cohort], template: Task, rate: float, slots: in
             share=1 / min(-(-slots // devices), len(bundles)),
             plugins=planned(origins),
         )
-        for name, origins, bundle in bundles
+        for name, dataset, origins, bundle in bundles
     ]
     return sorted(_longest_first(teachers.values()), key=_generation) + _longest_first(trainings)
+
+
+def _on(trial: Trial, template: Task, warnings: Mapping[str, tuple[str, ...]]) -> Task:
+    """``template`` for tasks on the data set and of the suite of ``trial``."""
+    said = warnings.get(trial.dataset, template.warnings)
+    return replace(template, dataset=trial.dataset, data_digest=trial.data_digest, suite=trial.suite, warnings=said)
 
 
 def _more(count: int) -> str:
@@ -82,13 +98,15 @@ def _teacher_id(teacher: Teacher, student: Trial) -> str:
 
 
 def _teacher_task(teacher: Teacher, student: Trial, template: Task, rate: float, after: str) -> Task:
+    key = teacher_key(teacher, student.dataset, student.data_digest)
+    ready = made_ready(template.cache, key, template.device)
     return replace(
         template,
         id=_teacher_id(teacher, student),
         title=f"teacher {teacher.name}",
         teacher=teacher,
         after=(after,) if after else (),
-        cost=teacher_seconds(teacher, student.dataset, student.data_digest, rate),
+        cost=0.0 if ready else teacher_seconds(teacher, student.dataset, student.data_digest, rate),
         plugins=planned(foreign_teacher(teacher, student.dataset)),
         looks=(),
     )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from kdbench.records.store import DONE, Record, Store, every_version
+from kdbench.records.results import DONE
+from kdbench.records.store import Record, Store
 from kdbench.records.validate import SCHEMA_VERSION, check
 
-__all__ = ["DONE", "SCHEMA_VERSION", "Record", "Store", "check", "every_version"]
+__all__ = ["DONE", "SCHEMA_VERSION", "Record", "Store", "check"]

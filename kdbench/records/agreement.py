@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from kdbench.canonical import canonical, digest
+from kdbench.names import OPERATORS
 
-#: The folder of the records of the trainings that made teachers, beside those of suites.
-TEACHERS = "teachers"
+#: The label of the trainings that made teachers, and the folder of their records, beside those of suites.
+TEACHER, TEACHERS = "teacher", "teachers"
 #: A field, and the part of the identity that it repeats.
 COPIES = {
     "dataset": "data/name",
@@ -29,14 +30,15 @@ RESULTS = ("scores/last", "scores/best_test", "cost", "weights_sha256", "predict
 Record = Mapping[str, Any]
 
 
-def disagreement(record: Record, folder: str, stem: str) -> str:
+def disagreement(record: Record, folder: str) -> str:
     """The first two things that do not agree, with what they say; empty where all do.
 
-    ``record`` is valid by its schema and lies in the file ``stem`` of ``folder``.
+    ``record`` is valid by its schema and lies in ``folder``.
     """
     parts = (
-        _place(record, folder, stem),
+        _place(record, folder),
         _plan(record),
+        _code(record),
         _teacher(record),
         _ending(record),
         _curve(record),
@@ -47,25 +49,14 @@ def disagreement(record: Record, folder: str, stem: str) -> str:
 
 def home(record: Record) -> str:
     """The name of the folder that ``record`` belongs in."""
-    return TEACHERS if record["label"] == "teacher" else str(record["suite"])
+    return TEACHERS if record["label"] == TEACHER else str(record["suite"])
 
 
-def origin(record: Record) -> str:
-    """What tells a replicate from another result of its key."""
-    return digest([record["numerics"], record["weights_sha256"]])[:12]
-
-
-def _place(record: Record, folder: str, stem: str) -> Iterator[str]:
-    key, dot, replicate = stem.partition(".")
-    if not key == record["key"] == digest(record["identity"]):
-        yield "its name, key and identity do not agree"
-    if dot:
-        yield from _same("its name's end", replicate, "the digest of numerics and weights_sha256", origin(record))
+def _place(record: Record, folder: str) -> Iterator[str]:
+    yield from _same("key", record["key"], "the digest of identity", digest(record["identity"]))
     if folder != home(record):
-        field = "label" if record["label"] == "teacher" else "suite"
+        field = "label" if record["label"] == TEACHER else "suite"
         yield _text("its folder", folder, field, record[field])
-    if record["predictions"] is not None:
-        yield from _same("predictions/file", record["predictions"]["file"], "its own name", f"{stem}.npz")
 
 
 def _plan(record: Record) -> Iterator[str]:
@@ -73,6 +64,16 @@ def _plan(record: Record) -> Iterator[str]:
         if field == "method_card/version" and "version" not in record["method_card"]:
             continue  # the card of a method that is not registered where the record was made
         yield from _same(field, _at(record, field), f"identity/{part}", _at(record["identity"], part))
+
+
+def _code(record: Record) -> Iterator[str]:
+    """A composition's digest is of several plugins, and older records do not name them."""
+    plugins = record["provenance"].get("plugins")
+    named = [None, *(plugin["sha256"] for plugin in plugins or ())]
+    parts = ("student", "teacher") if OPERATORS & set(record["method"]) else ("student", "teacher", "method")
+    for part in parts if plugins is not None else ():
+        if (source := _at(record, f"identity/{part}/source")) not in named:
+            yield _text("provenance/plugins", plugins, f"identity/{part}/source", source)
 
 
 def _teacher(record: Record) -> Iterator[str]:

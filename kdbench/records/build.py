@@ -10,6 +10,7 @@ from kdbench.names import LONGEST_TEXT
 from kdbench.records.provenance import provenance
 from kdbench.records.store import Record
 from kdbench.records.validate import SCHEMA_VERSION
+from kdbench.trials.origins import Plugin
 from kdbench.trials.trial import Trial
 
 NO_SCORES: dict[str, Any] = {"last": None, "best_val": None, "best_test": None}
@@ -26,12 +27,13 @@ def build_record(
     teacher: Mapping[str, Any] | None = None,
     cost: Mapping[str, Any] | None = None,
     weights_sha256: str | None = None,
+    plugins: Sequence[Plugin] = (),
     warnings: Sequence[str] = (),
     attempts: int = 1,
     resumed: int = 0,
     looks: Sequence[int] = (),
 ) -> Record:
-    """A record of ``trial``; whatever did not come to be (the scores of a crash, say) is null."""
+    """A record of ``trial``, which ran the code of ``plugins``; what did not come to be (a crash's scores) is null."""
     return {
         "schema_version": SCHEMA_VERSION,
         "key": trial.key,
@@ -59,6 +61,7 @@ def build_record(
         "predictions": None,
         "provenance": provenance(
             plugin_sha256=trial.plugin_sha256,
+            plugins=plugins,
             precision=trial.protocol.precision,
             threads=trial.protocol.threads,
             attempts=attempts,

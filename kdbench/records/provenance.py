@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from kdbench import __version__
+from kdbench.trials.origins import Plugin
 
 #: Endings of the files that hold kdbench's code, cards and suites.
 SOURCES = (".py", ".toml", ".c")
@@ -70,6 +71,7 @@ def packages() -> dict[str, str]:
 def provenance(
     *,
     plugin_sha256: str | None,
+    plugins: Sequence[Plugin] = (),
     precision: str,
     threads: int,
     attempts: int,
@@ -83,6 +85,10 @@ def provenance(
         "git_sha": sha,
         "git_dirty": dirty,
         "plugin_sha256": plugin_sha256,
+        "plugins": [
+            {"name": plugin.name, "version": plugin.version or None, "sha256": plugin.sha256 or None}
+            for plugin in plugins
+        ],
         "packages": packages(),
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",

@@ -28,10 +28,11 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 def read_file(path: Path, largest: int = LARGEST) -> bytes:
     """The bytes of ``path``; ValueError where it is no file, cannot be read or has more than ``largest``."""
     try:
-        with open(path, "rb", opener=_at_once) as stream:
-            if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+        with open(path, "rb", buffering=0, opener=_at_once) as stream:
+            found = os.fstat(stream.fileno())
+            if not stat.S_ISREG(found.st_mode):
                 raise ValueError("it is no regular file")
-            data = stream.read(largest + 1)
+            data = stream.read(min(found.st_size, largest) + 1)  # asked for more, Python would make room for all of it
     except OSError as error:
         raise ValueError(error.strerror or str(error)) from None
     if len(data) > largest:
@@ -49,8 +50,13 @@ def read_json(path: Path) -> Any:
 
     Numbers are finite, texts are Unicode, no object has a field twice, and nothing is nested more than DEEPEST deep.
     """
+    return parse_json(read_file(path, LARGEST_JSON))
+
+
+def parse_json(data: bytes) -> Any:
+    """What ``data`` says, by the rules of read_json()."""
     try:
-        text = read_file(path, LARGEST_JSON).decode("utf-8")
+        text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(f"byte {error.start + 1} of it is not UTF-8") from None
     if not text.strip():
@@ -97,4 +103,6 @@ def _check(value: Any, field: str = "") -> None:
 
 def printable(name: str) -> str:
     """A name as part of a sentence, whatever it is made of."""
+    if name.isprintable():
+        return name[:400]
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in name)[:400]

@@ -1,45 +1,67 @@
-"""The results folder: one record and one prediction file a trial, named by its key, each written atomically."""
+"""The results folder: files are named by their content and never changed, so that folders merge by copying."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import json
+import os
+import re
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
+from kdbench.data import DATASETS
 from kdbench.errors import UserError, reason
 from kdbench.folders import check_writable, leftovers, write_atomically
-from kdbench.records.agreement import disagreement, home, origin
+from kdbench.records.agreement import disagreement, home
+from kdbench.records.listings import Place, read_listings, write_listing
 from kdbench.records.pins import read_pins, write_pin
-from kdbench.records.reading import LARGEST, printable, read_file, read_json
+from kdbench.records.predictions import digest_of, pack, unpack
+from kdbench.records.reading import LARGEST_JSON, parse_json, printable, read_file
+from kdbench.records.results import DONE
 from kdbench.records.validate import check
 
 Record = dict[str, Any]
 
-
 #: The folders of a results folder that are filled here and by runs.
-FOLDERS = ("v1", "runs", "pins", "baselines")
+FOLDERS = ("v1", "runs", "pins", "methods", "baselines")
+#: Card, source and check of the methods of plugins that contributed records are of, each in a folder of its own.
+METHODS_FOLDER = "methods"
+#: Folders beside those of suites that hold no records.
+PREDICTIONS, LISTINGS = "predictions", "listings"
+#: Test images that a data set may have of which nothing is known here.
+MOST_IMAGES = 1_000_000
 
-#: A trial is done when it ended by itself; a crash or a time-out is tried again.
-DONE = frozenset({"finished", "diverged", "inapplicable"})
+#: The name that earlier versions gave a record: its key alone.
+_EARLIER = re.compile(r"[0-9a-f]{64}\.json")
 
 
 class Store:
-    """Records under ``root/v1/<suite>/``; every trained teacher's own record under ``root/v1/teachers/``."""
+    """Records under ``root/v1/<suite>/``, those of teachers trained here under ``root/v1/teachers/``.
+
+    A trial has one record, whichever suite asked for it first; ``root/v1/listings/`` says where else it is shown.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def check_writable(self, suite: str) -> None:
-        """UserError where what a run of ``suite`` writes could not be written; nothing is left behind."""
-        for name in ("v1/teachers", f"v1/{suite}", "runs", f"pins/{suite.rpartition('@')[0]}"):
+    def check_writable(self, suites: Iterable[str]) -> None:
+        """UserError where what a run of ``suites`` writes could not be written; nothing is left behind."""
+        own = (name for suite in suites for name in (f"v1/{suite}", f"pins/{suite.rpartition('@')[0]}"))
+        for name in ("v1/teachers", f"v1/{PREDICTIONS}", f"v1/{LISTINGS}", "runs", *own):
             check_writable(self.root / name, f"The results folder {self.root}")
+
+    def check_current(self) -> None:
+        """UserError where an earlier version has named the records, which are not found by those names any more."""
+        if any(_EARLIER.fullmatch(path.name) for path in self.files()):
+            raise UserError(
+                f"The results folder {self.root} was written by an earlier version of kdbench; "
+                f"kdbench results migrate {self.root} brings its records over and loses none."
+            )
 
     def tidy(self) -> None:
         """Remove the temporary files that killed processes have left here."""
@@ -54,91 +76,124 @@ class Store:
     def put(self, record: Record, predictions: Mapping[str, NDArray[Any]] | None = None) -> Path:
         """Write ``record`` and its predictions, and say where.
 
-        An equal key with an equal result changes nothing; with another result, both stay: the newcomer becomes the
-        replicate ``<key>.<origin>.json``, origin being the digest of its numerics and weights. A failed attempt is
-        replaced.
+        Nothing is replaced: another record of the trial lies beside it under another name (results.fold), and the same
+        one is there once.
         """
-        folder = self.folder(record)
-        stem = record["key"]
-        earlier = self._load_quietly(folder / f"{stem}.json")
-        if earlier is not None and earlier["status"] in DONE:
-            if record["status"] not in DONE or earlier["weights_sha256"] == record["weights_sha256"]:
-                return folder / f"{stem}.json"
-            stem = f"{stem}.{origin(record)}"
-        if predictions is not None:
-            data = npz(predictions)
-            record = {**record, "predictions": {"file": f"{stem}.npz", "sha256": hashlib.sha256(data).hexdigest()}}
-        path = folder / f"{stem}.json"
-        _check(record, path, str(path))
-        for place in (path, *([] if predictions is None else [path.with_suffix(".npz")])):
-            if place.is_dir():
-                raise UserError(
-                    f"{place} is a folder where a file belongs; move it away, and the same command goes on."
-                )
-        if predictions is not None:
-            write_atomically(folder / f"{stem}.npz", data)
-        write_atomically(path, json.dumps(record, indent=1, sort_keys=True, allow_nan=False).encode() + b"\n")
+        return self.put_packed(record, None if predictions is None else pack(predictions)[1])
+
+    def put_packed(self, record: Record, packed: bytes | None) -> Path:
+        """Write ``record`` and its prediction file ``packed``, and say where."""
+        if packed is not None:
+            record = {**record, "predictions": {"sha256": digest_of(packed)}}
+        data = written(record)
+        path = self.folder(record) / file_name(record["key"], data)
+        _check(record, path.parent.name, str(path))
+        where = None if packed is None else self.predictions_path(record)
+        if packed is not None and where is not None:
+            write_atomically(where, packed)
+        write_atomically(path, data)
         return path
 
-    def statuses(self, keys: Iterable[str], suite: str) -> dict[str, str]:
-        """The status of each of ``keys`` that has a record under ``suite``, a replicate's as good as the first's.
+    def adopt(self, path: Path, other: Store) -> bool:
+        """Copy the record at ``path`` of the ``other`` store and its predictions, byte by byte; whether it was new.
 
-        ``suite`` may be a pattern of folders, such as every_version() gives.
+        UserError where it, or its predictions, cannot be used.
         """
-        wanted: set[str] = set(keys)
-        found: dict[str, str] = {}
-        for path in self._files(suite):
-            stem = path.name.split(".")[0]
-            if stem in wanted and found.get(stem) not in DONE:
-                record = self._load_quietly(path)
-                if record is not None:
-                    found[stem] = str(record["status"])
+        record = other.load(path)
+        here = self.folder(record) / path.name
+        if here.exists():
+            return False
+        if record["predictions"] is not None:
+            other.predictions(record)
+            sha256 = record["predictions"]["sha256"]
+            if not self._predictions(sha256).exists():
+                write_atomically(self._predictions(sha256), read_file(other._predictions(sha256)))
+        write_atomically(here, path.read_bytes())
+        return True
+
+    def adopt_quietly(self, path: Path, other: Store) -> bool:
+        """Whether the record at ``path`` of the ``other`` store is here now, which one that is damaged is not."""
+        try:
+            self.adopt(path, other)
+            return True
+        except UserError:
+            return False
+
+    def paths(self, keys: Iterable[str]) -> dict[str, list[Path]]:
+        """The files of each of ``keys`` that has any, whatever suite asked for them."""
+        wanted = set(keys)
+        found: dict[str, list[Path]] = {}
+        for path in self.files():
+            if (key := path.name.partition(".")[0]) in wanted:
+                found.setdefault(key, []).append(path)
         return found
 
-    def status(self, key: str, suite: str) -> str | None:
-        """The status of the trial ``key``, as ``statuses`` has it; None where it has no record."""
-        return self.statuses([key], suite).get(key)
+    def find(self, key: str) -> list[Record]:
+        """The records of the trial ``key``; damaged ones are left out."""
+        found = map(self._load_quietly, self.paths([key]).get(key, ()))
+        return [record for record in found if record is not None]
 
-    def find(self, key: str, suite: str) -> list[Record]:
-        """The records of the trial ``key`` under ``suite``, replicates last; damaged ones are left out."""
-        paths = sorted(self._files(suite, key), key=lambda path: len(path.name))
-        return [record for path in paths if (record := self._load_quietly(path)) is not None]
+    def statuses(self, keys: Iterable[str]) -> dict[str, str]:
+        """The status of each of ``keys`` that was measured: how it ended, where a record says so, else how it failed.
 
-    def forget(self, key: str, suite: str) -> None:
-        """Remove all that is recorded of the trial ``key`` under ``suite``: of what can be made again."""
-        for path in (self.root / "v1" / suite).glob(f"{key}*"):
-            path.unlink(missing_ok=True)
-
-    def done(self, keys: Iterable[str], suite: str) -> set[str]:
-        """Those of ``keys`` whose trial ``suite`` need not run again."""
-        return {key for key, status in self.statuses(keys, suite).items() if status in DONE}
-
-    def take_over(self, places: Mapping[str, Mapping[str, str]], suite: str) -> set[str]:
-        """Keep under ``suite`` what other versions of it have recorded of trials that it has not; their keys.
-
-        ``places``: suite, label and pair of each trial by its key, which take the place of those in the record. All
-        else stays as it was measured.
+        What somebody contributed saves nobody the measurement.
         """
-        wanted = set(places) - self.done(places, suite)
-        taken: set[str] = set()
-        for path in sorted(self._files(every_version(suite)), key=lambda path: len(path.name)):  # replicates last
-            key = path.name.split(".")[0]
-            record = self._load_quietly(path) if key in wanted and path.parent.name != suite else None
-            if record is None or record["status"] not in DONE:
-                continue
-            try:
-                predictions = None if record["predictions"] is None else self.predictions(record)
-            except UserError:  # damaged: the trial is run again
-                continue
-            self.put({**record, **places[key]}, predictions)
-            taken.add(key)
-        return taken
+        found: dict[str, str] = {}
+        for key, paths in self.paths(keys).items():
+            for path in paths:
+                record = None if found.get(key) in DONE else self._load_quietly(path)
+                if record is not None and record["evidence"] == "measured":
+                    found[key] = str(record["status"])
+        return found
+
+    def status(self, key: str) -> str | None:
+        """The status of the trial ``key``, as ``statuses`` has it; None where it has no record."""
+        return self.statuses([key]).get(key)
+
+    def done(self, keys: Iterable[str], again: Mapping[str, int] | None = None) -> set[str]:
+        """Those of ``keys`` whose trial need not run again.
+
+        ``again``: trials that are trained until they have more endings than they had.
+        """
+        found = {key for key, status in self.statuses(keys).items() if status in DONE}
+        now = self.endings(found & (again or {}).keys())
+        return {key for key in found if again is None or key not in again or now[key] > again[key]}
+
+    def endings(self, keys: Iterable[str]) -> dict[str, int]:
+        """How many records of each of ``keys`` say how its trial ended."""
+        wanted = list(keys)
+        found = self.paths(wanted) if wanted else {}
+        return {key: sum(_ended(self._load_quietly(path)) for path in found.get(key, ())) for key in wanted}
+
+    def clear(self) -> None:
+        """Remove everything: of what can be made again."""
+        shutil.rmtree(self.root, ignore_errors=True)
+
+    def list_under(self, places: Iterable[tuple[str, Place]], dry: bool = False) -> int:
+        """Show the recorded ones among these trials, by key, there as well; how many were not shown there before.
+
+        ``dry``: they are counted alone.
+        """
+        wanted = list(places)
+        recorded, (listed, _) = self.paths(key for key, _ in wanted), self.listings()
+        new: dict[str, set[tuple[str, Place]]] = {}
+        for key, place in wanted:
+            suites = {path.parent.name for path in recorded.get(key, ())}
+            if suites and place.suite not in suites and place not in listed.get(key, ()):
+                new.setdefault(place.suite, set()).add((key, place))
+        for suite, trials in new.items() if not dry else ():
+            write_listing(self.root / "v1" / LISTINGS, suite, trials)
+        return sum(map(len, new.values()))
+
+    def listings(self) -> tuple[dict[str, set[Place]], list[str]]:
+        """Key -> where suites show a trial that lies under another one; and a sentence for each damaged listing."""
+        return read_listings(self.root / "v1" / LISTINGS)
 
     def read(self) -> tuple[list[Record], list[str]]:
-        """Every valid record, and a sentence for each file that is not one: damage stays where it is."""
+        """Every valid record, one a file, and a sentence for each file that is not one: damage stays where it is."""
         records: list[Record] = []
         problems: list[str] = []
-        for path in self._files():
+        for path in self.files():
             try:
                 records.append(self.load(path))
             except UserError as error:
@@ -147,31 +202,64 @@ class Store:
 
     def load(self, path: Path) -> Record:
         """The record at ``path``; UserError says what is wrong with it."""
-        where = printable(path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else str(path))
+        return self.judged(path, self.content(path))
+
+    def content(self, path: Path) -> bytes:
+        """The bytes of the record at ``path``."""
         try:
-            record = read_json(path)
+            return read_file(path, LARGEST_JSON)
         except ValueError as error:
-            raise UserError(f"The record {where} cannot be read ({reason(error)}); restore it or delete it.") from None
-        _check(record, path, f"The record {where} is damaged")
+            raise self._unreadable(path, error) from None
+
+    def judged(self, path: Path, data: bytes) -> Record:
+        """The record that ``data`` is, which lies at ``path``; UserError where it is none, or does not belong there."""
+        try:
+            record = parse_json(data)
+        except ValueError as error:
+            raise self._unreadable(path, error) from None
+        where = self.place(path)
+        if _EARLIER.fullmatch(path.name):
+            raise UserError(
+                f"The record {where} is named as by an earlier version; kdbench results migrate renames it."
+            )
+        _check(record, path.parent.name, f"The record {where} is damaged")
+        if path.name != (name := file_name(record["key"], data)):
+            raise UserError(
+                f"The record {where} is damaged: its name is not that of its key and its content, which is {name}."
+            )
         return record  # type: ignore[no-any-return]
+
+    def place(self, path: Path) -> str:
+        """What a sentence calls ``path``: its place in the results folder."""
+        return printable(str(path).removeprefix(f"{self.root}{os.sep}"))
+
+    def _unreadable(self, path: Path, error: ValueError) -> UserError:
+        return UserError(f"The record {self.place(path)} cannot be read ({reason(error)}); restore it or delete it.")
 
     def predictions(self, record: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
         """The arrays of a record's prediction file; UserError when it is missing or not the file that was recorded."""
+        return self.unpacked(self.packed(record), record)
+
+    def packed(self, record: Mapping[str, Any]) -> bytes:
+        """A record's prediction file as it is; UserError when it is missing or not the file that was recorded."""
         if record["predictions"] is None:
             raise UserError(f"The record {record['key'][:12]} has no prediction file.")
-        path = self.folder(record) / record["predictions"]["file"]
+        sha256 = record["predictions"]["sha256"]
         try:
-            data = read_file(path)
-            if hashlib.sha256(data).hexdigest() != record["predictions"]["sha256"]:
-                raise ValueError("its sha256 is not the recorded one")
-            with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-                if sum(member.file_size for member in arrays.zip.infolist()) > LARGEST:
-                    raise ValueError(f"it unpacks to more than {LARGEST >> 20} MiB")
-                return {name: arrays[name] for name in arrays.files}
+            data = read_file(self._predictions(sha256))
+        except ValueError as error:
+            raise _unusable(record, error) from None
+        if digest_of(data) != sha256:
+            raise _unusable(record, "its sha256 is not the recorded one")
+        return data
+
+    def unpacked(self, data: bytes, record: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+        """The arrays in the prediction file ``data`` of a record; UserError where it is no such file."""
+        dataset = record["dataset"]
+        try:
+            return unpack(data, DATASETS.get(dataset).test_size if dataset in DATASETS else MOST_IMAGES)
         except Exception as error:  # a damaged archive raises a dozen types; each costs this one file only
-            raise UserError(
-                f"The prediction file {path.name} cannot be used ({reason(error)}); its row is left out."
-            ) from None
+            raise _unusable(record, error) from None
 
     def pins(self, suite: str) -> dict[str, str]:
         """Teacher name -> digest of its weights, as recorded at first use for teachers that ``suite`` does not pin."""
@@ -181,8 +269,17 @@ class Store:
         """Record the weights a teacher of ``suite`` had at its first use."""
         write_pin(self.root, suite, teacher, weights_sha256)
 
-    def _files(self, suite: str = "*", key: str = "") -> Iterator[Path]:
-        return iter(sorted((self.root / "v1").glob(f"{suite}/{key}*.json")))
+    def files(self) -> Iterator[Path]:
+        """The files of all records, sorted; whether they are sound is not looked at."""
+        for folder in sorted(path for path in (self.root / "v1").glob("*/") if path.name != LISTINGS):
+            yield from (folder / name for name in sorted(os.listdir(folder)) if name.endswith(".json"))
+
+    def predictions_path(self, record: Mapping[str, Any]) -> Path:
+        """Where the predictions of ``record``, which has some, belong."""
+        return self._predictions(record["predictions"]["sha256"])
+
+    def _predictions(self, sha256: str) -> Path:
+        return self.root / "v1" / PREDICTIONS / f"{sha256}.npz"
 
     def _load_quietly(self, path: Path) -> Record | None:
         try:
@@ -191,21 +288,28 @@ class Store:
             return None
 
 
-def _check(record: Record, path: Path, where: str) -> None:
-    """UserError unless ``record`` is valid, all that it says twice agrees, and it belongs at ``path``."""
+def _ended(record: Record | None) -> bool:
+    return record is not None and record["status"] in DONE
+
+
+def _unusable(record: Mapping[str, Any], why: object) -> UserError:
+    name = f"{record['predictions']['sha256']}.npz"
+    return UserError(f"The prediction file {name} cannot be used ({reason(why)}); its row is left out.")
+
+
+def written(record: Mapping[str, Any]) -> bytes:
+    """The bytes of a record's file."""
+    return json.dumps(record, indent=1, sort_keys=True, allow_nan=False).encode() + b"\n"
+
+
+def file_name(key: str, data: bytes) -> str:
+    """The name of a record's file, whose bytes are ``data``."""
+    return f"{key}.{hashlib.sha256(data).hexdigest()[:12]}.json"
+
+
+def _check(record: Record, folder: str, where: str) -> None:
+    """UserError unless ``record`` is valid, all that it says twice agrees, and it belongs into ``folder``."""
     check("record", record, where)
-    reason = disagreement(record, path.parent.name, path.stem)
+    reason = disagreement(record, folder)
     if reason:
         raise UserError(f"{where}: {reason}.")
-
-
-def every_version(suite: str) -> str:
-    """The pattern that matches the folders of all versions of ``suite``, which is ``name@version``."""
-    return f"{suite.rpartition('@')[0]}@*"
-
-
-def npz(arrays: Mapping[str, NDArray[Any]]) -> bytes:
-    """A compressed .npz, equal bytes for equal arrays."""
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **{name: arrays[name] for name in sorted(arrays)})  # type: ignore[arg-type]
-    return buffer.getvalue()

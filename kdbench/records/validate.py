@@ -34,6 +34,23 @@ def check(kind: str, document: object, where: str) -> None:
     try:
         _validator(kind)(document)
     except fastjsonschema.JsonSchemaValueException as error:
-        field = printable("/".join(str(part) for part in error.path[1:])) or "the document"
-        rule = error.message.removeprefix(".".join(str(part) for part in error.path)).strip()
+        path, rule = _broken(error)
+        field = printable("/".join(path)) or "the document"
         raise UserError(f"{where}: {field} {printable(rule[:300])}.") from None
+
+
+def _broken(error: Any) -> tuple[list[str], str]:
+    """Where the rule is broken that ``error`` is of, and what it is; of an object that may be null, where in it."""
+    import fastjsonschema
+
+    path = [str(part) for part in error.path[1:]]
+    if error.rule == "required":
+        return path, f"lacks {next(name for name in error.rule_definition if name not in error.value)}"
+    if error.rule == "anyOf" and isinstance(error.value, dict):
+        for alternative in (known for known in error.rule_definition if known.get("type") == "object"):
+            try:
+                fastjsonschema.compile(alternative, use_default=False)(error.value)
+            except fastjsonschema.JsonSchemaValueException as inner:
+                deeper, rule = _broken(inner)
+                return [*path, *deeper], rule
+    return path, error.message.removeprefix(".".join(str(part) for part in error.path)).strip()

@@ -13,6 +13,7 @@ from typing import Any
 from kdbench import __version__
 from kdbench.errors import UnknownName, UserError, listed, reason
 from kdbench.folders import write_atomically
+from kdbench.records.inventory import measured_rows
 from kdbench.records.provenance import code
 from kdbench.records.reading import read_json
 from kdbench.records.store import Store
@@ -37,7 +38,7 @@ def from_records(root: Path, suite: str = "") -> tuple[Baseline, list[str]]:
     """
     if not root.is_dir():
         raise UserError(f"There is no results folder at {root}; name one that kdbench run has written.")
-    records, problems = Store(root).read()
+    records, problems = measured_rows(Store(root))
     known = sorted({record["suite"] for record in records if record["label"] != "teacher"})
     chosen = [name for name in known if not suite or suite in (name, name.partition("@")[0])]
     if len(chosen) > 1:

@@ -13,6 +13,8 @@ Place = tuple[str, str]
 
 #: What must be the same on both sides, or their accuracies say nothing of one another; the identity's names.
 SAME = ("data", "protocol", "student", "teacher", "supervision")
+#: What of these is the digest of a plugin's code, whose change is what is judged.
+CODE = frozenset({"student source", "teacher source"})
 
 
 @dataclass(frozen=True)
@@ -124,11 +126,14 @@ def _training(replicates: list[Record]) -> Training:
 
 
 def what_differs(old: Side, new: Side, names: Iterable[str]) -> list[str]:
-    """The values among ``names`` of the identity in which the sides differ, as ``name: old, now new``."""
+    """The values among ``names`` of the identity in which the sides differ, as ``name: old, now new``.
+
+    A plugin's code is none of them.
+    """
     found = []
     for name in names:
         before, after = (_flat(side.identity.get(name), name) for side in (old, new))
-        for field in sorted(before.keys() | after.keys()):
+        for field in sorted((before.keys() | after.keys()) - CODE):
             if before.get(field) != after.get(field):
                 found.append(f"{field}: {before.get(field, 'absent')}, now {after.get(field, 'absent')}")
     return found

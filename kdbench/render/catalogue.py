@@ -5,19 +5,17 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from kdbench.errors import UserError
 from kdbench.methods import METHODS
 from kdbench.records.literature import Literature, Reported
+from kdbench.records.verify import Problem, Record, Seen
 from kdbench.render import measured
 from kdbench.render.cards import Card, card, newest
 from kdbench.render.measured import Table
-from kdbench.render.verify import Problem, Record, Seen
 from kdbench.stats.aggregate import Cell, cells, ranking_selection
-from kdbench.suites import SUITES, Suite, get_suite
 
 #: data set, teacher, student
 PairName = tuple[str, str, str]
@@ -25,13 +23,20 @@ PairName = tuple[str, str, str]
 
 @dataclass(frozen=True)
 class Catalogue:
-    """``records`` are the students' verified ones; ``count`` is how many were read, teachers' own included."""
+    """``records`` are the students' verified ones; ``count`` is how many were read, teachers' own included.
+
+    ``measured`` are those that were made here; contributed ones count nowhere but in rows of their own.
+    """
 
     records: Sequence[Record]
     problems: Sequence[Problem]
     literature: Literature
     count: int
     seen: Seen = field(default_factory=Seen)
+
+    @cached_property
+    def measured(self) -> list[Record]:
+        return [record for record in self.records if record["evidence"] == "measured"]
 
     @cached_property
     def tables(self) -> dict[tuple[str, str, str], Table]:
@@ -56,11 +61,17 @@ class Catalogue:
 
     @cached_property
     def cards(self) -> dict[str, Card]:
-        """The installed card of every registered method; for others, the newest that a record brought along."""
-        brought: dict[str, list[Mapping[str, object]]] = defaultdict(list)
+        """The installed card of every registered method; for others, the newest that a record brought along.
+
+        A measured one, where there is any.
+        """
+        brought: dict[str, list[Record]] = defaultdict(list)
         for record in self.records:
-            brought[record["method"]].append(record["method_card"])
-        found = {name: card(name, newest(raws)) for name, raws in brought.items() if name not in METHODS}
+            brought[record["method"]].append(record)
+        found = {}
+        for name in brought.keys() - set(METHODS):
+            ours = [record for record in brought[name] if record["evidence"] == "measured"] or brought[name]
+            found[name] = card(name, newest(record["method_card"] for record in ours))
         found.update({name: card(name, METHODS.get(name).describe()) for name in METHODS})
         return dict(sorted(found.items()))
 
@@ -117,18 +128,6 @@ def split(pair: str) -> tuple[str, str]:
 def components(name: str) -> list[str]:
     """The methods that a combined name such as ``kd+lskd(T=2,w_kd=9.0)`` is made of."""
     return [re.sub(r"\(.*", "", part, flags=re.DOTALL) for part in re.split(r"\+(?![^(]*\))", name)]
-
-
-def installed_suite(name: str) -> Suite | None:
-    """The suite of exactly this name and version if this copy of kdbench has it."""
-    bare = name.partition("@")[0]
-    if bare not in SUITES:
-        return None
-    try:
-        suite = get_suite(bare)
-    except UserError:
-        return None
-    return suite if suite.id == name else None
 
 
 def spread(values: Iterable[tuple[str, str]]) -> list[tuple[str, list[str]]]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from kdbench.render.plot import Axis, Dot, axis
 from kdbench.stats import aggregate
-from kdbench.stats.aggregate import SELECTIONS, Cell, Spread, protocol
+from kdbench.stats.aggregate import SELECTIONS, Cell, Spread, leading, protocol
 from kdbench.stats.intervals import Interval
 
 METRICS = ("top5", "nll", "ece", "agreement")
@@ -36,7 +36,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Table:
-    """The lines of one pair in one suite, best mean first, all at ``selection``."""
+    """The lines of one pair in one suite, best mean first, all at ``selection``; ``contributed`` ones stand apart."""
 
     suite: str
     dataset: str
@@ -44,11 +44,16 @@ class Table:
     selection: str
     lines: tuple[Line, ...]
     axis: Axis
+    contributed: tuple[Line, ...] = ()
+
+    @property
+    def every(self) -> tuple[Line, ...]:
+        return self.lines + self.contributed
 
     @property
     def others(self) -> list[str]:
         """The further selections that at least one line has."""
-        return [s for s in SELECTIONS if s != self.selection and any(line.others[s] for line in self.lines)]
+        return [s for s in SELECTIONS if s != self.selection and any(line.others[s] for line in self.every)]
 
 
 def table(cells: Sequence[Cell], selection: str, reconstructions: frozenset[str]) -> Table:
@@ -59,11 +64,12 @@ def table(cells: Sequence[Cell], selection: str, reconstructions: frozenset[str]
         _line(cell, cells, selection, reconstructions, several.get((cell.label, cell.evidence), ())) for cell in cells
     ]
     lines.sort(key=lambda line: (-line.top1.mean if line.top1 else float("inf"), line.cell.label, line.cell.variant))
-    alone = next((line.top1.mean for line in lines if line.kind == "baseline" and line.top1), None)
-    shared = axis([line.top1 for line in lines if line.top1], alone)
-    plotted = [dataclasses.replace(line, dot=shared.dot(line.top1, line.kind)) if line.top1 else line for line in lines]
-    first = cells[0]
-    return Table(first.suite, first.dataset, first.pair, selection, tuple(plotted), shared)
+    ours = [line for line in lines if line.cell.measured]
+    alone = next((line.top1.mean for line in ours if line.kind == "baseline" and line.top1), None)
+    shared = axis([line.top1 for line in ours if line.top1], alone)
+    plotted = [dataclasses.replace(line, dot=shared.dot(line.top1, line.kind)) if line.top1 else line for line in ours]
+    first, others = cells[0], tuple(line for line in lines if not line.cell.measured)
+    return Table(first.suite, first.dataset, first.pair, selection, tuple(plotted), shared, others)
 
 
 def _line(
@@ -71,6 +77,7 @@ def _line(
 ) -> Line:
     base = aggregate.baseline(cell, cells)
     kind = "aa" if cell.stream else "baseline" if cell.method == "ce" else "measured"
+    kind = kind if cell.measured else "contributed"
     return Line(
         cell=cell,
         top1=aggregate.summary(cell, "top1", selection),
@@ -87,8 +94,8 @@ def _line(
 
 def _badges(cell: Cell, cells: Sequence[Cell], reconstructions: frozenset[str]) -> Iterable[tuple[str, str]]:
     """(class, text) of each flag."""
-    if cell.evidence != "measured":
-        yield "plain", cell.evidence
+    if not cell.measured:
+        yield "plain", f"contributed, {_recomputed(cell)}"
     if cell.stream:
         twin = aggregate.doubled(cell, cells)
         yield "aa", f"A/A of {twin.label}" if twin else f"random stream {cell.stream}"
@@ -105,9 +112,19 @@ def _badges(cell: Cell, cells: Sequence[Cell], reconstructions: frozenset[str]) 
         yield "warn", "different numerics"
 
 
+def _recomputed(cell: Cell) -> str:
+    """What of a contributed cell was computed here, from the predictions that came with it."""
+    of = sum(record["predictions"] is not None for record in cell.finished)
+    if not of:
+        return "nothing recomputed"
+    which = "" if of == len(cell.finished) else f" of {of} of {len(cell.finished)} trials"
+    return f"top-1, top-5, NLL and ECE{which} recomputed"
+
+
 def _own_protocol(cell: Cell, cells: Sequence[Cell]) -> str:
     """What ``cell`` changes of the protocol that most of ``cells`` share, in words; empty where it changes nothing."""
-    common = json.loads(Counter(json.dumps(protocol(other), sort_keys=True) for other in cells).most_common(1)[0][0])
+    texts = Counter(json.dumps(protocol(other), sort_keys=True) for other in leading(cells))
+    common = json.loads(texts.most_common(1)[0][0])
     mine = flatten(dict(protocol(cell)))
     return ", ".join(f"{name} {value}" for name, value in mine.items() if flatten(common).get(name) != value)
 

@@ -86,11 +86,12 @@ def _method(catalogue: Catalogue, name: str, views: dict[str, SuiteView]) -> Pag
     lines = [
         (table, line, views[table.suite])
         for _, table in sorted(catalogue.tables.items())
-        for line in table.lines
+        for line in table.every
         if line.cell.method == name
     ]
     rows = catalogue.reported_by_method.get(name, [])
-    versions = sorted({str(r["method_card"].get("version")) for _, line, _ in lines for r in line.cell.records})
+    measured = [line.cell for _, line, _ in lines if line.cell.measured]
+    versions = sorted({str(record["method_card"].get("version")) for cell in measured for record in cell.records})
     return Page(
         method_page(name),
         "method.html",
@@ -98,7 +99,8 @@ def _method(catalogue: Catalogue, name: str, views: dict[str, SuiteView]) -> Pag
         {
             "name": name,
             "card": catalogue.cards.get(name),
-            "lines": lines,
+            "lines": [found for found in lines if found[1].cell.measured],
+            "contributed": [found for found in lines if not found[1].cell.measured],
             "versions": versions,
             "reported": sorted(rows, key=lambda r: (r.dataset, r.teacher, r.student, r.metric, r.source, r.locator)),
             "combinations": catalogue.combinations(name),

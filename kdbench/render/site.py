@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,16 @@ import jinja2
 from kdbench import __version__
 from kdbench.errors import UserError
 from kdbench.folders import resolved
+from kdbench.records.agreement import TEACHER
+from kdbench.records.inventory import take_inventory
 from kdbench.records.literature import Literature, load
 from kdbench.records.store import Store
+from kdbench.records.verify import Problem
 from kdbench.render import pages
 from kdbench.render.address import root_of
 from kdbench.render.catalogue import Catalogue
 from kdbench.render.content import load_content
 from kdbench.render.output import MARKER, replacing
-from kdbench.render.verify import Problem, Seen, verify
 from kdbench.shipped import shipped
 
 CSP = (
@@ -56,49 +59,40 @@ def build(results: Path | None, out: Path, data: Path | None = None) -> BuildRep
         shared = {"site": load_content(shipped("site")), "results_name": results.resolve().name}
         count = _write(folder, catalogue, shared)
     problems = [problem.text for problem in catalogue.problems]
-    return BuildReport(len(catalogue.records), count, problems, resolved(out) / "index.html")
+    return BuildReport(catalogue.count, count, problems, resolved(out) / "index.html")
 
 
 def gather(store: Store) -> Catalogue:
-    """Read and verify every record of ``store``; the teachers' own trainings count as records but have no rows.
-
-    What is damaged is a problem, and the rest is used.
-    """
-    records, unreadable = store.read()
+    """All that a site shows of ``store``; the teachers' own trainings count as records but have no rows."""
+    found = take_inventory(store)
+    problems = list(found.problems)
     literature = Literature((), {})
     try:
         literature = load()
     except UserError as error:
-        unreadable.append(f"The literature is left out: {error}")
-    students = [record for record in records if record["label"] != "teacher"]
-    seen = Seen()
-    kept, problems = verify(students, store.predictions, seen)
-    return Catalogue(
-        records=kept,
-        problems=[*(Problem(text) for text in unreadable), *problems],
-        literature=literature,
-        count=len(records),
-        seen=seen,
-    )
+        problems.append(Problem(f"The literature is left out: {error}"))
+    students = [record for record in found.rows if record["label"] != TEACHER]
+    return Catalogue(records=students, problems=problems, literature=literature, count=found.count, seen=found.seen)
 
 
 def _write(folder: Path, catalogue: Catalogue, shared: Mapping[str, Any]) -> int:
     shutil.copytree(_HERE / "static", folder / "static")
-    render = _renderer({**shared, "catalogue": catalogue, "version": __version__, "csp": CSP})
+    shared = {**shared, "catalogue": catalogue, "version": __version__, "csp": CSP}
     count = 0
     for page in pages.all_pages(catalogue, shared["site"]):
         path = folder / page.path
         path.parent.mkdir(parents=True, exist_ok=True)
         # "x": two pages in one file would be a mistake in the addresses. Lone surrogates of hostile text become "?".
         with path.open("x", encoding="utf-8", errors="replace", newline="\n") as stream:
-            stream.write(render(page))
+            stream.write(_rendered(page, shared))
         count += 1
     files = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     (folder / MARKER).write_text("".join(f"{name}\n" for name in sorted([MARKER, *files])), encoding="utf-8")
     return count
 
 
-def _renderer(shared: Mapping[str, Any]) -> Callable[[pages.Page], str]:
+@cache
+def _templates() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_HERE / "templates"),
         autoescape=True,
@@ -107,7 +101,10 @@ def _renderer(shared: Mapping[str, Any]) -> Callable[[pages.Page], str]:
         lstrip_blocks=True,
     )
     environment.filters.update(pages.FILTERS)
-    environment.globals.update(shared, **pages.GLOBALS)
-    return lambda page: environment.get_template(page.template).render(
-        page=page.path, root=root_of(page.path), title=page.title, **page.context
-    )
+    environment.globals.update(pages.GLOBALS)
+    return environment
+
+
+def _rendered(page: pages.Page, shared: Mapping[str, Any]) -> str:
+    own = {"page": page.path, "root": root_of(page.path), "title": page.title, **page.context}
+    return _templates().get_template(page.template).render({**shared, **own})

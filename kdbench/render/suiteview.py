@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from kdbench.plan.expand import Selection, inapplicable
 from kdbench.render import measured
-from kdbench.render.catalogue import Catalogue, installed_suite, spread
+from kdbench.render.catalogue import Catalogue, spread
 from kdbench.render.content import outline
 from kdbench.render.measured import Line, Table
 from kdbench.render.plot import Axis, Dot, axis
@@ -19,7 +19,7 @@ from kdbench.stats.across import Across, across
 from kdbench.stats.aggregate import Record, protocol
 from kdbench.stats.intervals import Interval
 from kdbench.stats.standings import Standing, Standings, standings, whole_rows
-from kdbench.suites import Suite
+from kdbench.suites import Suite, installed_suite
 
 Column = tuple[str, str]
 
@@ -45,13 +45,17 @@ class Row:
 
 @dataclass(frozen=True)
 class SuiteView:
-    """``installed`` is the suite's own file where this copy of kdbench has that version; records alone suffice."""
+    """``installed`` is the suite's own file where this copy of kdbench has that version; records alone suffice.
+
+    Everything but ``contributed`` and ``notes`` is of what was measured, where there is any of that.
+    """
 
     name: str
     installed: Suite | None
     selection: str
     tables: tuple[Table, ...]
     rows: tuple[Row, ...]
+    contributed: tuple[Row, ...]
     axis: Axis
     standings: Standings
     across: Across | None
@@ -86,19 +90,21 @@ class SuiteView:
 
 def suite_view(catalogue: Catalogue, name: str) -> SuiteView:
     tables = tuple(catalogue.tables_of(name))
-    records = [r for r in catalogue.records if r["suite"] == name]
-    lines = [line for table in tables for line in table.lines]
-    cells = [line.cell for line in lines]
+    records = [r for r in catalogue.measured if r["suite"] == name]
+    every = [line for table in tables for line in table.every]
+    lines = [line for line in every if line.cell.measured] or every
     selection = tables[0].selection
+    cells = [line.cell for line in lines if line.cell.measured]
     found = standings(cells, selection, catalogue.seen.right(selection))
     alone = next((row.label for row in found.rows if row.kind == "baseline"), None)
     whole = whole_rows(cells)
-    rows = _rows(tables, selection, {row.label: row for row in found.rows})
-    shared = axis([row.gain for row in rows if row.gain], 0.0)
+    rows = rows_of(tables, selection, {row.label: row for row in found.rows})
+    ours = [row for row in rows if row.evidence == "measured"]
+    shared = axis([row.gain for row in ours if row.gain], 0.0)
     notes: dict[str, list[str]] = defaultdict(list)
-    for line in lines:
+    for line in every:
         for text in line.notes:
-            where = f"{line.cell.label} on {line.cell.pair}"
+            where = f"{line.cell.label} on {line.cell.pair}" + ("" if line.cell.measured else " (contributed)")
             if where not in notes[text]:
                 notes[text].append(where)
     return SuiteView(
@@ -106,13 +112,14 @@ def suite_view(catalogue: Catalogue, name: str) -> SuiteView:
         installed=installed_suite(name),
         selection=selection,
         tables=tables,
-        rows=tuple(dataclasses.replace(r, dot=shared.dot(r.gain, r.kind)) if r.gain else r for r in rows),
+        rows=tuple(dataclasses.replace(r, dot=shared.dot(r.gain, r.kind)) if r.gain else r for r in ours),
+        contributed=tuple(row for row in rows if row.evidence != "measured"),
         axis=shared,
         standings=found,
         across=across({row.label: whole[row.label] for row in found.rows}, selection, alone),
         speeds=tuple(speeds(records)),
         protocol=tuple(_protocol(lines)),
-        outline=suite_outline(tables),
+        outline=suite_outline(lines),
         statuses=dict(sorted(Counter(r["status"] for r in records).items())),
         seeds=tuple(sorted({r["seed"] for r in records})),
         notes=tuple(notes.items()),
@@ -131,19 +138,20 @@ def _inapplicable(
     return planned + sorted(built)
 
 
-def suite_outline(tables: Sequence[Table]) -> str:
-    """The commonest protocol of ``tables`` in one line."""
-    texts = Counter(outline(protocol(line.cell)) for table in tables for line in table.lines)
+def suite_outline(lines: Sequence[Line]) -> str:
+    """The commonest protocol of ``lines`` in one line."""
+    texts = Counter(outline(protocol(line.cell)) for line in lines)
     first, *others = (text for text, _ in texts.most_common())
     return f"{first}; {len(others)} more for some pairs" if others else first
 
 
-def _rows(tables: Sequence[Table], selection: str, standing: Mapping[str, Standing]) -> list[Row]:
+def rows_of(tables: Sequence[Table], selection: str, standing: Mapping[str, Standing] | None = None) -> list[Row]:
+    """The rows of ``tables``, best mean gain first, and how those that were measured stand."""
     places: dict[tuple[str, str], dict[Column, list[Line]]] = defaultdict(lambda: defaultdict(list))
     for table in tables:
-        for line in table.lines:
+        for line in table.every:
             places[line.cell.label, line.cell.evidence][table.dataset, table.pair].append(line)
-    cells = {(t.dataset, t.pair): [line.cell for line in t.lines] for t in tables}
+    cells = {(t.dataset, t.pair): [line.cell for line in t.every] for t in tables}
     rows = []
     for (label, evidence), lines in places.items():
         first = next(iter(lines.values()))[0]
@@ -153,7 +161,7 @@ def _rows(tables: Sequence[Table], selection: str, standing: Mapping[str, Standi
             if len(only) == 1 and only[0].gain and (base := aggregate.baseline(only[0].cell, cells[column]))
         ]
         alone = first.kind == "baseline"
-        stands = standing.get(label) if evidence == "measured" else None
+        stands = (standing or {}).get(label) if evidence == "measured" else None
         rows.append(
             Row(
                 label=label,

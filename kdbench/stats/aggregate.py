@@ -50,6 +50,10 @@ class Cell:
         return self.pair.partition(":")[2]
 
     @property
+    def measured(self) -> bool:
+        return self.evidence == "measured"
+
+    @property
     def finished(self) -> tuple[Record, ...]:
         return tuple(r for r in self.records if r["status"] == "finished")
 
@@ -161,9 +165,27 @@ def cost(cells: Iterable[Cell], name: str) -> Spread | None:
 
 
 def differences(cell: Cell, other: Cell, metric: str = "top1", selection: str = "last") -> dict[int, float]:
-    """``cell`` minus ``other`` for every seed both finished."""
+    """``cell`` minus ``other`` for every seed both finished.
+
+    A seed that was run on several machines is compared on those that both ran on, where there are any: what one machine
+    rounds differently from another must not count as a difference of methods.
+    """
     mine, theirs = by_seed(cell, metric, selection), by_seed(other, metric, selection)
-    return {seed: mine[seed] - theirs[seed] for seed in mine if seed in theirs}
+    found = {seed: mine[seed] - theirs[seed] for seed in mine if seed in theirs}
+    for seed in {*cell.replicated, *other.replicated} & found.keys():
+        here, there = (_by_numerics(each, seed, metric, selection) for each in (cell, other))
+        if common := here.keys() & there.keys():
+            found[seed] = sum(here[machine] - there[machine] for machine in common) / len(common)
+    return found
+
+
+def _by_numerics(cell: Cell, seed: int, metric: str, selection: str) -> dict[str, float]:
+    found: dict[str, list[float]] = defaultdict(list)
+    for record in cell.finished:
+        score = (record["scores"].get(selection) or {}).get(metric)
+        if record["seed"] == seed and score is not None:
+            found[_canonical(record["numerics"])].append(score)
+    return {machine: sum(values) / len(values) for machine, values in found.items()}
 
 
 def difference(cell: Cell, other: Cell, metric: str = "top1", selection: str = "last") -> Interval | None:
@@ -174,7 +196,13 @@ def difference(cell: Cell, other: Cell, metric: str = "top1", selection: str = "
 
 def ranking_selection(cells: Iterable[Cell]) -> str:
     """The selection that the cells' protocols name, if they agree on a fair one; else ``last``."""
-    return "best_val" if all(protocol(cell).get("selection") == "best_val" for cell in cells) else "last"
+    return "best_val" if all(protocol(cell).get("selection") == "best_val" for cell in leading(cells)) else "last"
+
+
+def leading(cells: Iterable[Cell]) -> list[Cell]:
+    """The measured ones of ``cells``, which alone decide what all are set against; the others where there are none."""
+    found = list(cells)
+    return [cell for cell in found if cell.measured] or found
 
 
 def protocol(cell: Cell) -> Mapping[str, Any]:

@@ -8,10 +8,23 @@ from importlib import resources
 
 from kdbench.errors import UserError
 from kdbench.registry import Registry
-from kdbench.suites.suite import Pair, Row, Suite, parse_suite
+from kdbench.suites.suite import PAIRS, Pair, Row, Suite, added_pair, parse_suite
 from kdbench.suites.teacher import TEACHERS, check_seeds
 
-__all__ = ["SUITES", "TEACHERS", "Pair", "Row", "Suite", "check_seeds", "get_suite", "parse_suite", "parsed_suites"]
+__all__ = [
+    "PAIRS",
+    "SUITES",
+    "TEACHERS",
+    "Pair",
+    "Row",
+    "Suite",
+    "added_pair",
+    "check_seeds",
+    "get_suite",
+    "installed_suite",
+    "parse_suite",
+    "parsed_suites",
+]
 
 #: Suite name -> (TOML text, where it lies); parsed when asked for, so that one broken file does not hide the others.
 SUITES: Registry[tuple[str, str]] = Registry("suite")
@@ -28,6 +41,14 @@ def get_suite(name: str) -> Suite:
     if version and version != str(suite.version):
         raise UserError(f"Suite {bare!r} is at version {suite.version} here, not {version[:20]}; ask for {suite.id}.")
     return suite
+
+
+def installed_suite(name: str) -> Suite | None:
+    """The suite of exactly this name and version if this copy of kdbench has it, and it can be read."""
+    try:
+        return get_suite(name) if name.partition("@")[0] in SUITES else None
+    except UserError:
+        return None
 
 
 def parsed_suites() -> Iterator[Suite]:

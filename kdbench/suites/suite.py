@@ -4,30 +4,37 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from kdbench.data import DATASETS
+from kdbench.data import DATASETS, DatasetSpec
 from kdbench.data.checks import check_spec
 from kdbench.errors import UnknownName, UserError, listed, shown
 from kdbench.methods import METHODS
 from kdbench.models import get_spec
 from kdbench.names import check_name
 from kdbench.protocol import Protocol, parse_protocol
+from kdbench.registry import Registry
 from kdbench.suites.table import Table
 from kdbench.suites.teacher import TEACHERS, check_seeds, parse_teacher, registered_teacher, resolved
 from kdbench.toml import parse_toml
 from kdbench.trials.teacher import Teacher
 
+#: Name -> (TOML text, where it lies) of the pairs that plugins offer: what a suite has under [[pairs]].
+PAIRS: Registry[tuple[str, str]] = Registry("pair")
+
 
 @dataclass(frozen=True)
 class Pair:
-    """A teacher and a student architecture, and what the protocol changes for this pair (a smaller rate, say)."""
+    """A teacher, by name, a student architecture, a data set, and what the protocol changes (a smaller rate, say)."""
 
     name: str
     teacher: str
     student: str
     protocol: Protocol
+    dataset: str
+    #: The registered pair that it is, where it was added to the suite.
+    added: str = ""
 
 
 @dataclass(frozen=True)
@@ -64,10 +71,30 @@ class Suite:
     teachers: Mapping[str, Teacher]
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = field(default=())
+    #: The teachers of pairs on another data set than the suite's, by name and data set.
+    elsewhere: Mapping[tuple[str, str], Teacher] = field(default_factory=dict)
 
     @property
     def id(self) -> str:
         return f"{self.name}@{self.version}"
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """The data sets of its pairs, each once, in their order."""
+        return tuple(dict.fromkeys(pair.dataset for pair in self.pairs))
+
+    def teacher_of(self, pair: Pair) -> Teacher:
+        """The teacher of ``pair`` as it is on the pair's data set, whose normalisation it has by default."""
+        return (
+            self.teachers[pair.teacher] if pair.dataset == self.dataset else self.elsewhere[pair.teacher, pair.dataset]
+        )
+
+    def with_pair(self, pair: Pair, teacher: Teacher) -> Suite:
+        """This suite with one more pair, under ``teacher``."""
+        if pair.dataset == self.dataset:
+            return replace(self, pairs=(*self.pairs, pair), teachers={**self.teachers, pair.teacher: teacher})
+        elsewhere = {**self.elsewhere, (pair.teacher, pair.dataset): teacher}
+        return replace(self, pairs=(*self.pairs, pair), elsewhere=elsewhere)
 
 
 def parse_suite(text: str, where: str) -> Suite:
@@ -83,15 +110,23 @@ def _suite(table: Table, where: str) -> Suite:
     dataset = table.take("dataset", str)
     spec = check_spec(DATASETS.get(dataset))
     protocol = parse_protocol(table.take("protocol", dict), f"{where} [protocol]")
+    tables = table.take("teachers", dict, {})
     teachers = {
         key: parse_teacher(check_name("teacher", key, where), value, spec, protocol, f"{where} [teachers.{key}]")
-        for key, value in table.take("teachers", dict, {}).items()
+        for key, value in tables.items()
     }
-    pairs = table.take("pairs", list)
-    wanted = {str(pair.get("teacher")) for pair in pairs if isinstance(pair, dict)}
-    for key in sorted(wanted - teachers.keys()):
-        if key in TEACHERS:
-            teachers[key] = registered_teacher(key, spec, protocol)
+    elsewhere: dict[tuple[str, str], Teacher] = {}
+    pairs = []
+    for number, entry in enumerate(table.take("pairs", list), 1):
+        place = f"{where} [[pairs]] {number}"
+        raw = Table(entry, place)
+        data = raw.take("dataset", str, dataset)
+        key = raw.take("teacher", str)
+        if data == dataset:
+            teacher = teachers[key] = teachers.get(key) or _teacher(key, tables, spec, protocol, place)
+        else:
+            teacher = elsewhere[key, data] = _teacher(key, tables, check_spec(DATASETS.get(data)), protocol, place)
+        pairs.append(_pair(raw, key, teacher, data, protocol))
     suite = Suite(
         name=name,
         version=table.count("version", 1),
@@ -101,15 +136,14 @@ def _suite(table: Table, where: str) -> Suite:
         short=table.take("short", bool, False),
         protocol=protocol,
         seeds=_seeds(table.take("seeds", list), where),
-        pairs=tuple(
-            _pair(entry, teachers, protocol, f"{where} [[pairs]] {number}") for number, entry in enumerate(pairs, 1)
-        ),
+        pairs=tuple(pairs),
         teachers=teachers,
         rows=tuple(
             _row(entry, protocol, f"{where} [[methods]] {number}")
             for number, entry in enumerate(table.take("methods", list), 1)
         ),
         notes=tuple(table.take("notes", list, [])),
+        elsewhere=elsewhere,
     )
     table.finish()
     _check(suite, where)
@@ -120,19 +154,21 @@ def _check(suite: Suite, where: str) -> None:
     """What no single table shows: fields that must agree with one another or with the data set."""
     if not (suite.pairs and suite.rows):
         raise UserError(f"{where}: a suite needs [[pairs]] and [[methods]], one of each at least.")
-    images = DATASETS.get(suite.dataset).train_size
+    images = min(DATASETS.get(name).train_size for name in suite.datasets)
+    teachers = (*suite.teachers.values(), *suite.elsewhere.values())
     protocols = {
         suite.protocol,
         *(row.protocol_for(pair) for pair in suite.pairs for row in suite.rows),
-        *(teacher.protocol for teacher in suite.teachers.values() if teacher.protocol),
+        *(teacher.protocol for teacher in teachers if teacher.protocol),
     }
     if max(protocol.holdout for protocol in protocols) >= images:
         raise UserError(f"{where} [protocol]: holdout must be less than the {images} training images.")
     for pair in suite.pairs:
-        check_seeds(suite.teachers[pair.teacher], suite.seeds, where)
+        check_seeds(suite.teacher_of(pair), suite.seeds, where)
     if any(type(note) is not str for note in suite.notes):
         raise UserError(f"{where}: notes must be a list of sentences.")
-    for noun, names in (("pair", [p.name for p in suite.pairs]), ("label", [r.label for r in suite.rows])):
+    pairs = [pair.name if pair.dataset == suite.dataset else f"{pair.name} on {pair.dataset}" for pair in suite.pairs]
+    for noun, names in (("pair", pairs), ("label", [row.label for row in suite.rows])):
         doubled = sorted(name for name, count in Counter(names).items() if count > 1)
         if doubled:
             raise UserError(f"{where}: the {noun} {doubled[0]!r} occurs twice.")
@@ -159,15 +195,32 @@ def _seeds(raw: list[Any], where: str) -> tuple[int, ...]:
     return tuple(raw)
 
 
-def _pair(raw: Any, teachers: Mapping[str, Teacher], base: Protocol, where: str) -> Pair:
-    table = Table(raw, where)
-    teacher_name, student = table.take("teacher", str), get_spec(table.take("student", str))
-    if teacher_name not in teachers:
-        raise UserError(
-            f"{where}: teacher {shown(teacher_name)} is not under [teachers]; "
-            f"there are {listed(sorted({*teachers, *TEACHERS})) or 'none'}."
-        )
-    teacher = teachers[teacher_name]
+def added_pair(suite: Suite, name: str) -> Suite:
+    """``suite`` with the registered pair ``name``, on its data set and under its protocol unless that says more."""
+    text, where = PAIRS.get(name)
+    raw = Table(parse_toml(text, where), where)
+    dataset, key = raw.take("dataset", str, suite.dataset), raw.take("teacher", str)
+    own = suite.teachers.get(key) if dataset == suite.dataset else suite.elsewhere.get((key, dataset))
+    teacher = own or _teacher(key, {}, check_spec(DATASETS.get(dataset)), suite.protocol, where)
+    made = suite.with_pair(replace(_pair(raw, key, teacher, dataset, suite.protocol), added=name), teacher)
+    _check(made, where)
+    return made
+
+
+def _teacher(key: str, tables: Mapping[str, Any], data: DatasetSpec, base: Protocol, where: str) -> Teacher:
+    """The teacher ``key`` for images of ``data``: the suite's own, from its ``tables``, or a registered one."""
+    if key in tables:
+        return parse_teacher(key, tables[key], data, base, f"{where} [teachers.{key}]")
+    if key in TEACHERS:
+        return registered_teacher(key, data, base)
+    raise UserError(
+        f"{where}: teacher {shown(key)} is not under [teachers]; "
+        f"there are {listed(sorted({*tables, *TEACHERS})) or 'none'}."
+    )
+
+
+def _pair(table: Table, teacher_name: str, teacher: Teacher, dataset: str, base: Protocol) -> Pair:
+    where, student = table.where, get_spec(table.take("student", str))
     if teacher.kind == "self" and teacher.model != student.name:
         raise UserError(
             f"{where}: teacher {teacher_name!r} is an earlier generation of {teacher.model} and cannot teach "
@@ -180,7 +233,7 @@ def _pair(raw: Any, teachers: Mapping[str, Teacher], base: Protocol, where: str)
         raise UserError(f"{where}: a pair's name reads teacher:student, not {shown(name)}.")
     for half in name.split(":"):
         check_name("pair", half, where)
-    return Pair(name, teacher_name, student.name, protocol)
+    return Pair(name, teacher_name, student.name, protocol, dataset)
 
 
 def _row(raw: Any, base: Protocol, where: str) -> Row:

@@ -19,7 +19,7 @@ from kdbench.canonical import digest
 from kdbench.folders import write_atomically
 from kdbench.records.store import Store
 from kdbench.trials.teacher import Teacher
-from kdbench.trials.trial import teacher_identity
+from kdbench.trials.trial import teacher_identity, teacher_key
 
 #: Points by which a measured accuracy may differ from the claimed one before every record says so.
 CLAIM_TOLERANCE = 0.1
@@ -64,6 +64,7 @@ class TeacherShelf:
         identity = [teacher_identity(teacher, dataset, data_digest), data_digest, numerics]
         shelves, name = cache / "teachers", digest(identity)[:20]
         self.folder = min(shelves.glob(f"*-{name}"), default=shelves / f"{teacher.name}-{name}")
+        self._whose = [teacher_key(teacher, dataset, data_digest), numerics["device"]]
 
     @property
     def weights(self) -> Path:
@@ -104,7 +105,8 @@ class TeacherShelf:
         np.save(buffer, logits)
         write_atomically(self.logits, buffer.getvalue())
         said = [asdict(facts), hashlib.sha256(buffer.getvalue()).hexdigest()]
-        write_atomically(self._facts, json.dumps({"said": said, "sha256": digest(said)}, indent=1).encode())
+        content = {"said": said, "sha256": digest(said), "whose": self._whose}
+        write_atomically(self._facts, json.dumps(content, indent=1).encode())
 
     def _finished(self) -> tuple[TeacherFacts, str] | None:
         """The facts, and the sha256 of the test logits' file."""
@@ -114,3 +116,18 @@ class TeacherShelf:
             return (TeacherFacts(**facts), str(logits)) if digest([facts, logits]) == raw["sha256"] else None
         except (OSError, ValueError, TypeError, KeyError):
             return None
+
+
+def made_ready(cache: Path, key: str, device: str) -> bool:
+    """Whether the teacher with this ``teacher_key`` was made ready on such a device.
+
+    It may have been under other numerics, which nobody can tell without torch: good for an estimate.
+    """
+
+    def says(path: Path) -> bool:
+        try:
+            return bool(json.loads(path.read_bytes())["whose"] == [key, device])
+        except (OSError, ValueError, TypeError, KeyError):
+            return False
+
+    return any(map(says, cache.glob("teachers/*/facts.json")))

@@ -64,7 +64,10 @@ class Batches:
 
     def _hold(self, dataset: Dataset) -> None:
         self.images = dataset.train_images
-        self.on_device = None if self.device.type == "cpu" else torch.from_numpy(np.array(self.images)).to(self.device)
+        #: Those of the training split, in its order, where a GPU has them all.
+        self.on_device: Tensor | None = None
+        if self.device.type != "cpu":
+            self.on_device = torch.from_numpy(np.array(self.images[self.train])).to(self.device)
 
     @property
     def total_steps(self) -> int:
@@ -73,32 +76,43 @@ class Batches:
     def batch(self, step: int, views: Iterable[str] = ()) -> Batch:
         """The batch of 0-based global ``step``, and these views of it; the last one of an epoch may be short."""
         names = list(views)
-        index = torch.from_numpy(self._places(step).copy())
+        index = self._index(step).clone()
         plain, *others = self._pictures(step, ["augment", *(f"{name} crop" for name in names)])
         epoch = step // self.steps_per_epoch
         x = _network_input(plain)
         seen = zip(names, others, strict=True)
         made = {name: _network_input(VIEWS[name](self, picture, index, epoch)) for name, picture in seen}
-        index = index.to(self.device, non_blocking=True)
         return Batch(x, self.labels[index], index, made)
 
     def _drawn(self, purpose: str, epoch: int, draw: Callable[[np.random.Generator], T]) -> T:
-        """What ``draw`` makes of the random numbers for ``purpose`` in 0-based ``epoch``; kept for a while.
+        """What ``draw`` makes of the random numbers for ``purpose`` in 0-based ``epoch``; kept for a while."""
+        return self._kept_for(epoch, purpose, lambda: draw(philox(*self.root, purpose, epoch)))
+
+    def _kept_for(self, epoch: int, name: str, make: Callable[[], T]) -> T:
+        """What ``make`` gives for ``epoch``.
 
         Two epochs are at hand at a time, as the first batches of the next one are made before this one ends.
         """
-        made: T | None = self._kept.get((purpose, epoch))
+        made: T | None = self._kept.get((name, epoch))
         if made is None:
-            made = draw(philox(*self.root, purpose, epoch))
+            made = make()
             near = {key: value for key, value in self._kept.items() if abs(key[1] - epoch) <= 1}
-            self._kept = {**near, (purpose, epoch): made}
+            self._kept = {**near, (name, epoch): made}
         return made
 
     def _places(self, step: int) -> NDArray[np.int64]:
         """Places in the training split of the images of ``step``."""
         epoch, number = divmod(step, self.steps_per_epoch)
-        order = self._drawn("order", epoch, self._draw_order)
+        return self._order(epoch)[number * self.protocol.batch : (number + 1) * self.protocol.batch]
+
+    def _index(self, step: int) -> Tensor:
+        """The same on the device, where an epoch's order is sent at once."""
+        epoch, number = divmod(step, self.steps_per_epoch)
+        order = self._kept_for(epoch, "index", lambda: torch.from_numpy(self._order(epoch)).to(self.device))
         return order[number * self.protocol.batch : (number + 1) * self.protocol.batch]
+
+    def _order(self, epoch: int) -> NDArray[np.int64]:
+        return self._drawn("order", epoch, self._draw_order)
 
     def _draw_order(self, rng: np.random.Generator) -> NDArray[np.int64]:
         """A sort of raw generator words: numpy promises those for ever, its shuffling algorithms not (NEP 19)."""
@@ -106,26 +120,27 @@ class Batches:
 
     def _pictures(self, step: int, purposes: Sequence[str]) -> list[Tensor]:
         """The images of ``step``, augmented once for each of ``purposes``: uint8 [N,C,H,W] each."""
-        places = self._places(step)
-        images = self._gather(places)
+        index = self._index(step)
+        images = self._gather(index)
         if self.protocol.augmentation == "none":
             return [images] * len(purposes)
-        epoch, index = step // self.steps_per_epoch, torch.from_numpy(places)
+        epoch = step // self.steps_per_epoch
         crops = (self._drawn(purpose, epoch, self._draw_crops) for purpose in purposes)
-        chosen = ((part[index].to(self.device, non_blocking=True) for part in crop) for crop in crops)
+        chosen = ((part[index] for part in crop) for crop in crops)
         return [pad_crop_flip(images, offsets, flips, self.protocol.pad) for offsets, flips in chosen]
 
     def _draw_crops(self, rng: np.random.Generator) -> Crops:
         offsets, flips = crop_flip_draws(rng, len(self.train), self.protocol.pad)
-        return offsets, flips.zero_() if self.protocol.augmentation == "crop" else flips
+        flips = flips.zero_() if self.protocol.augmentation == "crop" else flips
+        return offsets.to(self.device), flips.to(self.device)
 
     def _strong_view(self, images: Tensor, index: Tensor, epoch: int) -> Tensor:
         """RandAugment and cutout of ``images``, which have been through the protocol's augmentation a second time."""
         draws = self._drawn("strong", epoch, self._draw_strong)
-        return strongly_augmented(images, draws.of(index).to(self.device))
+        return strongly_augmented(images, draws.of(index))
 
     def _draw_strong(self, rng: np.random.Generator) -> StrongDraws:
-        return strong_draws(rng, len(self.train))
+        return strong_draws(rng, len(self.train)).to(self.device)
 
     def plain(self, size: int) -> Iterator[Batch]:
         """The training images as they are, in order, ``size`` at a time."""
@@ -134,17 +149,17 @@ class Batches:
 
     def of(self, index: Tensor) -> Batch:
         """The training images at the places ``index`` [N] as they are."""
-        return self._as_they_are(self._gather(index.numpy()), index)
+        index = index.to(self.device)
+        return self._as_they_are(self._gather(index), index)
 
     def _as_they_are(self, images: Tensor, index: Tensor) -> Batch:
         index = index.to(self.device)
         return Batch(_network_input(images), self.labels[index], index)
 
-    def _gather(self, places: NDArray[np.int64]) -> Tensor:
-        chosen = self.train[places]
+    def _gather(self, index: Tensor) -> Tensor:
         if self.on_device is not None:
-            return self.on_device[torch.from_numpy(chosen).to(self.device, non_blocking=True)]
-        return torch.from_numpy(np.ascontiguousarray(self.images[chosen]))
+            return self.on_device[index]
+        return torch.from_numpy(np.ascontiguousarray(self.images[self.train[index.numpy()]]))
 
 
 def _network_input(images: Tensor) -> Tensor:

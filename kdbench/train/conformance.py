@@ -41,7 +41,9 @@ PAIRS = (
     ("wrn_16_1", "wrn_16_2"),
     ("resnet8", "vgg8"),
 )
-BATCH, CLASSES, SIDE, IMAGES = 16, 10, 32, 48
+BATCH, CLASSES, SIDE = 16, 10, 32
+#: Batches of an epoch.
+STEPS = 2
 NORM = Normalisation((0.5,) * 3, (0.25,) * 3)
 SATURATED = 1e4
 SURE = 20.0
@@ -75,6 +77,7 @@ class Bench:
     dataset: Dataset
     device: torch.device
     batch_size: int = BATCH
+    kind: type[Member] = Member
 
     def __post_init__(self) -> None:
         self.protocol = Protocol(epochs=2, batch=self.batch_size, lr=0.01, schedule="constant", augmentation="none")
@@ -84,7 +87,7 @@ class Bench:
             network = create(
                 self.teacher, classes=data.classes, image_shape=data.image_shape, mean=NORM.mean, std=NORM.std
             )
-        self.network = network.to(memory_format=torch.channels_last)
+        self.network = network.to(self.device, memory_format=torch.channels_last)
         self.spec: NetworkSpec = frozen_spec(self.network, self.teacher, data.image_shape)
 
     def member(self, name: str | None = None) -> Member:
@@ -105,7 +108,7 @@ class Bench:
             seed=0,
             label=method.name,
         )
-        member = Member(trial, self.dataset, self.batches, self.device, self.spec)
+        member = self.kind(trial, self.dataset, self.batches, self.device, self.spec)
         member.prepare(self._sweep(member))
         member.position = 0
         return member
@@ -127,16 +130,17 @@ class Bench:
         return teach(self.network, batch, member.parts, member.spec.views) if member.spec.needs_teacher else None
 
 
-def make_bench(name: str) -> Bench:
-    """A bench the method applies to; UserError with its reason when it applies to none."""
+def make_bench(name: str, device: str = "cpu", kind: type[Member] = Member) -> Bench:
+    """A bench the method applies to, of members of ``kind``; UserError with its reason when it applies to none."""
     method = METHODS.resolve(name)[0]
     load_class(method)
-    dataset = random_images(IMAGES, CLASSES)
+    batch = max(BATCH, method.applies.min_batch)
+    dataset = random_images(STEPS * batch, CLASSES)
     reason = ""
     for student, teacher in PAIRS:
-        reason = _planned(method, student, teacher)
+        reason = _planned(method, student, teacher, batch)
         if not reason:
-            bench = Bench(name, student, teacher, dataset, set_up("cpu", 1))
+            bench = Bench(name, student, teacher, dataset, set_up(device, 1), batch, kind)
             try:
                 bench.member()
             except UserError as error:
@@ -146,8 +150,8 @@ def make_bench(name: str) -> Bench:
     raise UserError(f"method {name!r} applies to none of the pairs it was tried on; the last one's reason: {reason}")
 
 
-def _planned(method: MethodSpec, student: str, teacher: str) -> str:
-    protocol = Protocol(epochs=2, batch=BATCH, lr=0.01)
+def _planned(method: MethodSpec, student: str, teacher: str, batch: int) -> str:
+    protocol = Protocol(epochs=2, batch=batch, lr=0.01)
     return not_applicable(method, student, teacher if method.needs_teacher else None, "cifar10", protocol)
 
 
@@ -288,7 +292,7 @@ def _deploys(bench: Bench) -> str:
         outputs = network(bench.batch(0, member).x)
     if not isinstance(outputs, Outputs):
         return f"what deployed(student) returns must map images to Outputs, not to {type(outputs).__name__}"
-    if outputs.logits.shape != (BATCH, CLASSES):
+    if outputs.logits.shape != (bench.batch_size, CLASSES):
         return f"what deployed(student) returns gives logits of shape {tuple(outputs.logits.shape)}, not [N, classes]"
     flops(network, bench.dataset.spec.image_shape)
     return ""
@@ -361,14 +365,14 @@ def _global_state_untouched(bench: Bench) -> str:
 def _finite(bench: Bench) -> str:
     member = bench.member()
     batch = bench.batch(0, member)
+    shown = bench.taught(batch, member)
     for dtype in (torch.float32, torch.bfloat16, torch.float16):
         for what, scale in (("saturated", SATURATED), ("equal", 0.0)):
             outputs, views = member.forward(batch)
             student = _with_logits(outputs, scale, dtype, grad=True)
             views = {name: _with_logits(seen, scale, dtype, grad=True) for name, seen in views.items()}
-            taught = bench.taught(batch, member)
-            if taught is not None:
-                taught = taught.map(partial(_with_logits, scale=scale, dtype=dtype, grad=False))
+            logits = partial(_with_logits, scale=scale, dtype=dtype, grad=False)
+            taught = None if shown is None else shown.map(logits)
             terms = member.method.loss(member.make_step(batch, student, taught, member.phase, views))
             member.check_terms(terms)
             total = torch.stack([value.float() for value in terms.values()]).sum()
@@ -394,7 +398,7 @@ def _deterministic(bench: Bench) -> str:
 
 
 def _short_batches(bench: Bench) -> str:
-    for size in (BATCH - 5, 1):
+    for size in (bench.batch_size - 5, 1):
         member = bench.member()
         whole = bench.batch(0, member)
         views = {name: x[:size] for name, x in whole.views.items()}
@@ -407,20 +411,18 @@ def _short_batches(bench: Bench) -> str:
 
 def _resumes(bench: Bench) -> str:
     straight, resumed = bench.member(), bench.member()
-    batches = [bench.batch(step, straight) for step in range(2)]
-    for batch in batches:
-        straight.step(batch, bench.taught(batch, straight))
-    first = bench.member()
-    first.step(batches[0], bench.taught(batches[0], first))
+    first, second = (bench.batch(step, straight) for step in range(2))
+    straight.step(first, bench.taught(first, straight))
     kept = io.BytesIO()
-    torch.save(first.state(), kept)
+    torch.save(straight.state(), kept)
     kept.seek(0)
+    straight.step(second, bench.taught(second, straight))
     try:
         state = torch.load(kept, weights_only=True)
     except Exception:  # torch's unpickler says what it met in a page of text
         return "its state cannot be read back: let state_dict() hold tensors and plain data only"
     resumed.restore(state)
-    resumed.step(batches[1], bench.taught(batches[1], resumed))
+    resumed.step(second, bench.taught(second, resumed))
     pairs = zip(straight.network.parameters(), resumed.network.parameters(), strict=True)
     same = all(torch.equal(a, b) for a, b in pairs)
     return "" if same else "a resumed training differs: keep what changes during training in parameters and buffers"

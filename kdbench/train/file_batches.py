@@ -76,5 +76,5 @@ class FileBatches(Batches):
             yield self._as_they_are(images, torch.arange(start, start + len(images)))
             start += len(images)
 
-    def _gather(self, places: NDArray[np.int64]) -> Tensor:
-        return self.pool.decode(self.files[places]).pictures(self.device)
+    def _gather(self, index: Tensor) -> Tensor:
+        return self.pool.decode(self.files[index.cpu().numpy()]).pictures(self.device)

@@ -111,12 +111,17 @@ def _changed(switches: Iterable[Switch]) -> list[Switch]:
     return [switch for switch in switches if switch.read() != switch.wanted]
 
 
-def _flag(name: str, wanted: Any) -> Switch:
-    """A switch that torch keeps under ``name``.
+def _flag(name: str, wanted: Any) -> Switch | None:
+    """A switch that torch keeps under ``name``; None where this torch has none.
 
-    None where torch refuses to say: newer and older words for the same were used, and contradict one another.
+    Its value is None where torch refuses to say: newer and older words for the same were used, and contradict one
+    another.
     """
-    read, write = getattr(_C, f"_get_{name}"), getattr(_C, f"_set_{name}")
+    read, write = getattr(_C, f"_get_{name}", None), getattr(_C, f"_set_{name}", None)
+    if read is None or write is None:
+        return None
+    if isinstance(wanted, tuple) and not isinstance(read(), tuple):  # before torch had two of it
+        wanted = wanted[0]
 
     def guarded() -> Any:
         try:
@@ -240,8 +245,15 @@ def _threads_keep_denormals(threads: int) -> bool:
 _einsum = torch.backends.opt_einsum.m
 _attention = torch.backends.mha
 
-#: What is the same for every training, and takes nanoseconds to read. Those of a thread come last.
-SWITCHES: tuple[Switch, ...] = (
+
+def _layout_of_gradients() -> Switch | None:
+    read = getattr(_C, "_is_grad_layout_enforcement_enabled", None)
+    return read and Switch("layout of gradients", read, _C._set_grad_layout_enforcement_enabled, read())
+
+
+#: What is the same for every training, and takes nanoseconds to read. Those of a thread come last. None stands for one
+#: that this torch does not have.
+_EVERY: tuple[Switch | None, ...] = (
     Switch("default dtype", torch.get_default_dtype, torch.set_default_dtype, torch.float32),
     *(
         _float32(backend, operation)
@@ -307,16 +319,12 @@ SWITCHES: tuple[Switch, ...] = (
     Switch("forward-mode gradients", _C._is_fwd_grad_enabled, _C._set_fwd_grad_enabled, True),
     Switch("threads of the backward pass", _C._is_multithreading_enabled, _C._set_multithreading_enabled, True),
     Switch("replay of views", _C._is_view_replay_enabled, _C._set_view_replay_enabled, False),
-    Switch(
-        "layout of gradients",
-        _C._is_grad_layout_enforcement_enabled,
-        _C._set_grad_layout_enforcement_enabled,
-        _C._is_grad_layout_enforcement_enabled(),
-    ),
+    _layout_of_gradients(),
     *_autocast("cpu"),
     *_autocast("cuda"),
     Switch("autocast cache", torch.is_autocast_cache_enabled, torch.set_autocast_cache_enabled, True),
 )
+SWITCHES: tuple[Switch, ...] = tuple(switch for switch in _EVERY if switch is not None)
 
 
 def _chosen(device: torch.device, threads: int) -> tuple[Switch, ...]:

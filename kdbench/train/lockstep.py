@@ -27,6 +27,7 @@ from kdbench.train.batches import Batch, Batches
 from kdbench.train.crew import Crew
 from kdbench.train.device import NOBODYS
 from kdbench.train.global_state import PastMending
+from kdbench.train.landing import Landing
 from kdbench.train.member import Member
 from kdbench.train.pace import Pace
 from kdbench.train.remembered import Remembered
@@ -129,6 +130,9 @@ class Lockstep:
     crew: Crew = field(default_factory=Crew)
     remembered: Remembered | None = None
     pace: Pace | None = None
+    landing: Landing | None = None
+    #: Members whose training goes on after that of the others, from where it was saved.
+    put_off: list[Member] = field(default_factory=list)
     #: What the shared work was done for: its images, each as often as there were students to see it.
     shared_images: int = 0
 
@@ -173,6 +177,8 @@ class Lockstep:
             if (step + 1) % self.batches.steps_per_epoch == 0:
                 self._close_epoch([member for member in due if member in live], now - epoch_began, step, live)
                 epoch_began = time.monotonic()
+            if self.landing is not None and live:
+                self._put_off(self.landing.too_many(live, self.batches.total_steps - step - 1), live)
             if self.saver.due():
                 self.saver.save(live)
             if now - progress_sent >= PROGRESS_EVERY and due:
@@ -181,6 +187,13 @@ class Lockstep:
             if not live:
                 return
         self._finish(live)
+
+    def _put_off(self, members: Sequence[Member], live: list[Member]) -> None:
+        """Save ``members``, and go on without them."""
+        if members:
+            self.saver.save(members)
+            self.put_off += members
+            live[:] = [member for member in live if member not in members]
 
     def _step(self, step: int, due: Sequence[Member], shared: Shared, live: list[Member]) -> None:
         """One step of each of ``due`` and of the pace, those side by side that can be; who ends leaves ``live``."""

@@ -22,7 +22,7 @@ from kdbench.train.compiling import compiled
 from kdbench.train.crew import is_ours, self_contained
 from kdbench.train.optimiser import make_optimiser
 from kdbench.train.rate import learning_rate
-from kdbench.train.scoring import Diverged, Scoring
+from kdbench.train.scoring import Diverged, Figures, Scoring
 from kdbench.train.seeds import derive, seeded
 from kdbench.train.stopwatch import Stopwatch
 from kdbench.train.taught import Taught
@@ -135,6 +135,10 @@ class Member:
         """The network that is scored and counted."""
         return self.method.deployed(self.network)
 
+    def shown(self, network: nn.Module) -> nn.Module:
+        """What computes ``network``, its deployed one, where that is scored: itself."""
+        return network
+
     @property
     def phase(self) -> tuple[int, int, Phase] | None:
         """The phase of the next step, None in the main training."""
@@ -171,16 +175,24 @@ class Member:
     def _train(self, batch: Batch, taught: Taught | None) -> None:
         if not self.self_contained:
             self._seed()
-        phase = self.phase
         for group, rate in zip(self.optimiser.param_groups, self.rates, strict=True):
-            group["lr"] = self._scheduled(rate.base, phase) * rate.multiple
+            group["lr"] = self._rounded(self._scheduled(rate.base, self.phase) * rate.multiple)
+        self.scoring.sums.add(self.learn(batch, taught), len(batch.y))
+
+    def _rounded(self, rate: float) -> float:
+        """On a GPU as float32 has it, for an optimiser in a CUDA graph reads its rate from such a tensor."""
+        return rate if self.device.type == "cpu" else torch.tensor(rate, dtype=torch.float32).item()
+
+    def learn(self, batch: Batch, taught: Taught | None) -> Figures:
+        """What of a step the device does: forward pass, loss, backward pass and update."""
+        phase = self.phase
         outputs, views = self.forward(batch, phase)
         step = self.make_step(batch, outputs, taught, phase, views)
         terms = self.method.loss(step) if phase is None else phase[2].loss(step)
         self.check_terms(terms)
         frozen = () if phase is None or phase[2].method else tuple(self.method.parameters())
         self._descend(terms, frozen)
-        self.scoring.sums.add(terms, outputs.logits, batch.y)
+        return Figures.of(terms, outputs.logits, batch.y)
 
     def _seed(self) -> None:
         """Set torch's global generator, which dropout and the like draw from.
@@ -316,7 +328,7 @@ class Member:
 
     def look(self, split: str, images: Tensor) -> None:
         """Let the network that is scored see the batch ``images``, the next of ``split``."""
-        self.scoring.look(self.deployed, split, images)
+        self.scoring.look(self.shown(self.deployed), split, images)
 
     def end_epoch(self, wall_seconds: float) -> dict[str, Any] | None:
         """Close the epoch just trained and return its point of the curve; None after an epoch of a phase."""
@@ -326,7 +338,7 @@ class Member:
             return None
         network = self.deployed
         own = network is self.network
-        return self.scoring.close_epoch(epoch, network, self.rate, wall_seconds, trained_is_scored=own)
+        return self.scoring.close_epoch(epoch, self.shown(network), self.rate, wall_seconds, trained_is_scored=own)
 
     def state(self) -> dict[str, Any]:
         """Everything a resume needs, as tensors and plain data (loads with ``weights_only=True``)."""

@@ -29,6 +29,19 @@ class Diverged(Exception):
         self.epoch = epoch
 
 
+@dataclass(frozen=True)
+class Figures:
+    """What a step adds to its epoch's sums: how many were right, and each term times the samples, on the device."""
+
+    correct: Tensor
+    losses: Mapping[str, Tensor]
+
+    @classmethod
+    def of(cls, terms: Mapping[str, Tensor], logits: Tensor, y: Tensor) -> Figures:
+        right = (logits.detach().argmax(1) == y).sum()
+        return cls(right, {name: value.detach().double() * len(y) for name, value in terms.items()})
+
+
 @dataclass
 class EpochSums:
     """What an epoch adds up, on the device, without waiting for it."""
@@ -37,13 +50,13 @@ class EpochSums:
     correct: Tensor | None = None
     losses: dict[str, Tensor] = field(default_factory=dict)
 
-    def add(self, terms: Mapping[str, Tensor], logits: Tensor, y: Tensor) -> None:
-        right = (logits.detach().argmax(1) == y).sum()
-        self.correct = right if self.correct is None else self.correct + right
-        for name, value in terms.items():
-            weighted = value.detach().double() * len(y)
-            self.losses[name] = self.losses[name] + weighted if name in self.losses else weighted
-        self.samples += len(y)
+    def add(self, figures: Figures, samples: int) -> None:
+        """Count a step on so many ``samples``; copies of its ``figures``, which the next step may write over."""
+        right = figures.correct
+        self.correct = right.clone() if self.correct is None else self.correct + right
+        for name, value in figures.losses.items():
+            self.losses[name] = self.losses[name] + value if name in self.losses else value.clone()
+        self.samples += samples
 
     def finite(self) -> bool:
         return all(bool(torch.isfinite(value)) for value in self.losses.values())

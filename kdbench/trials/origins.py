@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from kdbench.data import DATASETS
 from kdbench.methods import METHODS, leaves
 from kdbench.models import MODELS
 from kdbench.registry import OURS, Registry
 from kdbench.trials.teacher import Teacher
 from kdbench.trials.trial import Trial
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """A plugin as a plan saw it. ``sha256``: of the file ``path``, or of an installed package's own files.
+
+    A file has no ``version``; of what is neither, there is no ``sha256``.
+    """
+
+    name: str
+    sha256: str
+    version: str = ""
+    path: str = ""
 
 
 def foreign_method(name: str) -> frozenset[str]:

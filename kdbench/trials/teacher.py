@@ -24,6 +24,8 @@ class Teacher:
 
     Kinds: ``checkpoint``; ``trained``, by cross-entropy; ``self``, an earlier generation of the student, of which the
     first is trained by cross-entropy and each later one by ``method`` under ``parent``, the generation before it.
+
+    ``plugin_sha256`` and ``model_code`` are of the method that trains it and of its architecture, as a Trial has them.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Teacher:
     method: str = "ce"
     config: Mapping[str, Any] = field(default_factory=dict)
     plugin_sha256: str | None = None
+    model_code: Mapping[str, Any] = field(default_factory=dict)
     parent: Teacher | None = None
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -18,7 +18,11 @@ ENGINE_VERSION = 1
 
 @dataclass(frozen=True)
 class Trial:
-    """Everything the plan decides about one training. ``label`` and ``suite`` name its row and are not in the key."""
+    """Everything the plan decides about one training. ``label`` and ``suite`` name its row and are not in the key.
+
+    Where the code is not kdbench's, ``plugin_sha256`` is the digest of the method's plugin, or of those of a
+    composition, and ``student_code`` has that of the architecture's as ``source``, beside its ``options``.
+    """
 
     suite: str
     dataset: str
@@ -35,6 +39,7 @@ class Trial:
     label: str
     stream: int = 0
     plugin_sha256: str | None = None
+    student_code: Mapping[str, Any] = field(default_factory=dict)
     supervision: str = "full"
 
     def identity(self) -> dict[str, Any]:
@@ -43,7 +48,7 @@ class Trial:
             "engine": ENGINE_VERSION,
             "data": {"name": self.dataset, "sha256": self.data_digest},
             "protocol": self.protocol.identity(),
-            "student": {"model": self.student, **_normalisation(self.normalisation)},
+            "student": {"model": self.student, **self.student_code, **_normalisation(self.normalisation)},
             "teacher": None if self.teacher is None else teacher_identity(self.teacher, self.dataset, self.data_digest),
             "supervision": self.supervision,
             "method": {
@@ -107,6 +112,7 @@ def teacher_trial(teacher: Teacher, dataset: str, data_digest: str, suite: str =
         seed=teacher.seed,
         label="teacher",
         plugin_sha256=teacher.plugin_sha256,
+        student_code=teacher.model_code,
     )
 
 
@@ -119,6 +125,7 @@ def teacher_identity(teacher: Teacher, dataset: str, data_digest: str) -> dict[s
     return {
         "kind": "checkpoint",
         "model": teacher.model,
+        **teacher.model_code,
         "weights_sha256": teacher.weights_sha256,
         **_normalisation(teacher.normalisation),
     }

@@ -20,6 +20,7 @@ class Scene:
     def __init__(self, folder: Path, plugins: list[Path], rng: random.Random) -> None:
         self.folder, self.plugins, self.rng = folder, plugins, rng
         self.runs: list[int] = []
+        self.damaged = 0
 
     @property
     def cache(self) -> Path:
@@ -109,9 +110,11 @@ def damage_cache(scene: Scene) -> bool:
 
 
 def damage_record(scene: Scene) -> bool:
+    """It stays where it is, and its trial is run again."""
     path = scene.some_file(scene.results, "v1/*/*.json")
     if path is not None:
         _damage(path, scene.rng)
+        scene.damaged += 1
     return path is not None
 
 

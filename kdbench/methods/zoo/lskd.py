@@ -73,4 +73,4 @@ class LSKD(Wrapper):
             name: replace(view, student=scaled(view.student), teacher=scaled(view.taught))
             for name, view in step.views.items()
         }
-        return replace(step, student=scaled(step.student), teacher=scaled(step.taught), views=views)
+        return step.with_outputs(scaled(step.student), scaled(step.taught), views)

@@ -1,0 +1,99 @@
+"""A results folder looked through, file by file: what is set apart in it, and what a reader should know of the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kdbench.errors import UserError, reason
+from kdbench.records.inventory import Inventory, take_inventory
+from kdbench.records.literature import load
+from kdbench.records.pins import read_pins
+from kdbench.records.reading import read_json
+from kdbench.records.store import LISTINGS, METHODS_FOLDER, PREDICTIONS, Store
+from kdbench.records.verify import Problem, official_labels, problem
+
+Record = Mapping[str, Any]
+
+#: What lies in a results folder beside records and their predictions.
+_OTHERS = (
+    f"v1/{LISTINGS}/*.json",
+    f"{METHODS_FOLDER}/**/*",
+    "pins/*/*.json",
+    "pins.json",
+    "runs/*.json",
+    "baselines/*.json",
+    "reported/*.csv",
+)
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """``problems`` are what is set apart, with a sentence each; ``warnings`` are of what is used all the same."""
+
+    records: int
+    results: int
+    problems: list[Problem]
+    warnings: list[Problem]
+
+
+def inspect(store: Store) -> Inspection:
+    """Look at every file of ``store``."""
+    found = take_inventory(store)
+    problems = [*found.problems, *_unreadable(store)]
+    warnings = [problem(record, text) for record in found.records for text in _doubts(record)]
+    return Inspection(found.count, len(found.results), problems, [*warnings, *_strays(store, found)])
+
+
+def _doubts(record: Record) -> Iterator[str]:
+    """What a reader of ``record`` should know, in a sentence each."""
+    if record["status"] == "finished" and record["predictions"] is None:
+        yield "it has no predictions, so none of its scores can be recomputed."
+    if record["predictions"] is not None and official_labels(record) is None:
+        yield f"no digest is known of the test labels of this copy of {record['dataset']}, so they are not checked."
+    if record["provenance"]["git_dirty"]:
+        yield "the code that made it was not the commit that it names."
+    yield from record["warnings"]
+
+
+def _unreadable(store: Store) -> Iterator[Problem]:
+    """Pins, manifests and the literature, where they cannot be used."""
+    for folder in sorted(path for path in (store.root / "pins").glob("*") if path.is_dir()):
+        try:
+            read_pins(store.root, folder.name)
+        except UserError as error:
+            yield Problem(str(error), file=store.place(folder))
+    for path in sorted((store.root / "runs").glob("*.json")):
+        try:
+            read_json(path)
+        except ValueError as error:
+            place = store.place(path)
+            yield Problem(f"The run {place} cannot be read ({reason(error)}); restore it or delete it.", file=place)
+    if (store.root / "reported").is_dir():
+        try:
+            load(store.root / "reported")
+        except UserError as error:
+            yield Problem(str(error), file="reported")
+
+
+def _strays(store: Store, found: Inventory) -> Iterator[Problem]:
+    """Files that nothing reads; hidden ones, temporary files among them, are not looked at.
+
+    Predictions are strays only where no record is set apart, which may be the one that they belong to.
+    """
+    known = {path for pattern in _OTHERS for path in store.root.glob(pattern)}.union(store.files())
+    known |= {store.predictions_path(record) for record in found.records if record["predictions"] is not None}
+    for path in sorted(set(store.root.rglob("*")) - known):
+        if _hidden(path.relative_to(store.root)) or (path.is_dir() and not path.is_symlink()):
+            continue
+        where = store.place(path)
+        if path.parent != store.root / "v1" / PREDICTIONS or path.suffix != ".npz":
+            yield Problem(f"Nothing reads the file {where}.", file=where)
+        elif not found.problems:
+            yield Problem(f"No record names the prediction file {where}.", file=where)
+
+
+def _hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)

@@ -1,0 +1,126 @@
+"""What a results folder holds: every record read, verified against its predictions, folded and placed."""
+
+from __future__ import annotations
+
+import gc
+import json
+import marshal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kdbench.errors import UserError
+from kdbench.records.memory import Memory
+from kdbench.records.predictions import digest_of
+from kdbench.records.protocols import agreeing
+from kdbench.records.results import fold, placed
+from kdbench.records.scored import Scorer
+from kdbench.records.store import Store
+from kdbench.records.verify import Problem, Seen, problem, verify
+
+Record = Mapping[str, Any]
+
+#: Parts that many records have in common, and of which one is kept.
+_COMMON = ("method_card", "numerics", "teacher")
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """What is left of the ``count`` records that were read; ``problems`` name each record and file that is left out.
+
+    ``records`` are those that their predictions bear out, without their curves and with the ``file`` they lie in;
+    ``results`` what they fold to, and ``rows`` these wherever a suite shows them.
+    """
+
+    count: int
+    records: list[Record]
+    results: list[Record]
+    rows: list[Record]
+    problems: list[Problem]
+    #: On which test images the networks of ``records`` are right.
+    seen: Seen
+
+
+def take_inventory(store: Store) -> Inventory:
+    """What ``store`` holds; what is damaged or false is set apart, and the rest is used."""
+    reader, seen = _Reader(store), Seen()
+    with Memory() as memory, without_collecting():
+        kept, problems = verify(reader.records(memory), Scorer(store, memory), seen)
+        results, contradictions = fold(kept)
+        listings, damaged = store.listings()
+        rows, strangers = agreeing(placed(results, listings))
+    problems = [
+        *reader.problems,
+        *(Problem(text) for text in damaged),
+        *problems,
+        *(problem(record, f"{text}; it is left out.") for record, text in (*contradictions, *strangers)),
+    ]
+    return Inventory(reader.count, kept, results, rows, problems, seen)
+
+
+@contextmanager
+def without_collecting() -> Iterator[None]:
+    """What is read here is no garbage, and to look for some among so much takes half as long as to read it."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def measured_rows(store: Store) -> tuple[list[Record], list[str]]:
+    """What was measured here, wherever a suite shows it, and a sentence for each record and file that is left out.
+
+    As the records say it: nothing is recomputed from predictions, which are not even looked at.
+    """
+    records, problems = store.read()
+    results, contradictions = fold(record for record in records if record["evidence"] == "measured")
+    listings, damaged = store.listings()
+    problems += [*damaged, *(problem(record, f"{text}; it is left out.").text for record, text in contradictions)]
+    return list(placed(results, listings)), problems
+
+
+class _Reader:
+    """Reads records one by one, so that only what is kept of them is in memory at a time."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.problems: list[Problem] = []
+        self.count = 0
+        self._common: dict[bytes, Any] = {}
+
+    def records(self, memory: Memory) -> Iterator[Record]:
+        for path in self.store.files():
+            try:
+                record = self._load(path, memory)
+            except UserError as error:
+                self.problems.append(Problem(str(error), file=self.store.place(path)))
+                continue
+            self.count += 1
+            yield {**self._shared(record), "file": self.store.place(path)}
+
+    def _load(self, path: Path, memory: Memory) -> Record:
+        """The record at ``path`` without its curve; one that was found sound there before is remembered."""
+        data = self.store.content(path)
+        name = f"record {digest_of(data)} {path.parent.name}/{path.name}"
+        if (known := memory.recall(name)) is not None:
+            with suppress(ValueError):
+                return json.loads(known)  # type: ignore[no-any-return]
+        record = {**self.store.judged(path, data), "curve": []}
+        memory.keep(name, json.dumps(record))
+        return record
+
+    def _shared(self, record: Record) -> Record:
+        """``record``, in which what it has in common with others is the same object."""
+        common = {name: self._first(record[name]) for name in _COMMON}
+        identity = {**record["identity"], "protocol": self._first(record["identity"].get("protocol"))}
+        provenance = {**record["provenance"], "packages": self._first(record["provenance"]["packages"])}
+        return {**record, **common, "identity": identity, "provenance": provenance}
+
+    def _first(self, part: Any) -> Any:
+        """The first part that was equal to ``part``; version 2 of marshal writes equal data alike, and fast."""
+        return self._common.setdefault(marshal.dumps(part, 2), part)

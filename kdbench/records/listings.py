@@ -1,0 +1,68 @@
+"""Listings: the trials that a suite asked for and that lie under another one.
+
+A trial has one record, whichever suite asked first. Each further suite leaves a listing, which says by what label and
+on what pair it shows the trial. A listing is named by its suite and its content, so writers do not meet and folders
+are merged by copying.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from kdbench.errors import UserError, reason
+from kdbench.folders import write_atomically
+from kdbench.records.reading import printable, read_json
+from kdbench.records.validate import SCHEMA_VERSION, check
+
+
+class Place(NamedTuple):
+    """Where a trial is shown: suite, label and pair are its suite's, not the trial's."""
+
+    suite: str
+    label: str
+    pair: str
+
+
+def write_listing(folder: Path, suite: str, places: Iterable[tuple[str, Place]]) -> Path:
+    """List trials, by key, under ``suite`` in the folder of listings ``folder``."""
+    trials = [{"key": key, "label": place.label, "pair": place.pair} for key, place in sorted(places)]
+    document = {"schema_version": SCHEMA_VERSION, "suite": suite, "trials": trials}
+    data = json.dumps(document, indent=1, sort_keys=True).encode() + b"\n"
+    path = folder / _name(suite, data)
+    check("listing", document, str(path))
+    write_atomically(path, data)
+    return path
+
+
+def read_listings(folder: Path) -> tuple[dict[str, set[Place]], list[str]]:
+    """Key -> the places of a trial, from all listings in ``folder``; and a sentence for each that cannot be used."""
+    found: dict[str, set[Place]] = {}
+    problems = []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            for key, place in _read(path):
+                found.setdefault(key, set()).add(place)
+        except UserError as error:
+            problems.append(str(error))
+    return found, problems
+
+
+def _read(path: Path) -> Iterator[tuple[str, Place]]:
+    where = f"The listing {printable(path.name)}"
+    try:
+        document = read_json(path)
+    except ValueError as error:
+        raise UserError(f"{where} cannot be read ({reason(error)}); restore it or delete it.") from None
+    check("listing", document, f"{where} is damaged")
+    if path.name != _name(document["suite"], path.read_bytes()):
+        raise UserError(f"{where} is damaged: its name is not that of its suite and its content.")
+    for trial in document["trials"]:
+        yield trial["key"], Place(document["suite"], trial["label"], trial["pair"])
+
+
+def _name(suite: str, data: bytes) -> str:
+    return f"{suite}.{hashlib.sha256(data).hexdigest()[:12]}.json"

@@ -1,0 +1,82 @@
+"""Prediction files: what a finished network said of every test image, in a compressed .npz named by its sha256."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import math
+import zipfile
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Arrays = Mapping[str, NDArray[Any]]
+
+#: Bytes of an array's header: more than any array of plain numbers has.
+_HEADER = 4096
+#: What an array may hold an image: the five best classes of two bytes each, which older files kept in eight.
+_BYTES_AN_IMAGE = 5 * 8
+#: Arrays of a file: the labels, and three for each of three selections.
+_MOST_ARRAYS = 16
+
+
+def pack(predictions: Arrays) -> tuple[str, bytes]:
+    """The sha256 and the bytes of a prediction file; equal bytes for equal arrays."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **{name: predictions[name] for name in sorted(predictions)})  # type: ignore[arg-type]
+    return digest_of(buffer.getvalue()), buffer.getvalue()
+
+
+def digest_of(data: bytes) -> str:
+    """What names a prediction file of these bytes."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def unpack(data: bytes, images: int) -> dict[str, NDArray[Any]]:
+    """The arrays of a prediction file of at most ``images`` images.
+
+    Anybody may have written it: what it claims to hold is compared with what it may before a byte is unpacked, and
+    nothing in it is executed. ValueError where it claims more, or is no archive of plain arrays.
+    """
+    found = {}
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        members = archive.infolist()
+        most = _HEADER + images * _BYTES_AN_IMAGE
+        if len(members) > _MOST_ARRAYS:
+            raise ValueError(f"it holds {len(members):,} arrays, a prediction file at most {_MOST_ARRAYS}")
+        for member in members:
+            name = member.filename.removesuffix(".npy")
+            if member.file_size > most:
+                raise ValueError(
+                    f"{name[:40]!r} unpacks to {member.file_size:,} bytes, and {images:,} images have {most:,}"
+                )
+            with archive.open(member) as stream:  # which gives no more than this, whatever else it would inflate to
+                found[name] = _array(stream.read(member.file_size))
+    return found
+
+
+def _array(data: bytes) -> NDArray[Any]:
+    """The array that ``data`` is, whose header must say as much as is there."""
+    length = 10 + int.from_bytes(data[8:10], "little") if data[6:7] == b"\1" else _HEADER
+    shape, fortran, dtype, begin = _header(data[:length])
+    body = data[begin:]
+    if math.prod(shape) * dtype.itemsize != len(body):
+        raise ValueError("an array of it is not as long as its header says")
+    return np.frombuffer(body, dtype).reshape(shape, order="F" if fortran else "C")
+
+
+@lru_cache(maxsize=256)
+def _header(data: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
+    """Shape, order and type of an array, and where it begins: few headers differ, and each takes numpy long to read."""
+    stream = io.BytesIO(data)
+    major, _ = np.lib.format.read_magic(stream)
+    read = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}.get(major)
+    if read is None:
+        raise ValueError("an array of it is in an unknown form")
+    shape, fortran, dtype = read(stream, max_header_size=_HEADER)
+    if dtype.hasobject:
+        raise ValueError("an array of it holds Python objects, which are not loaded")
+    return shape, fortran, dtype, stream.tell()

@@ -1,0 +1,31 @@
+"""What prediction files say: each is scored once, and then remembered by its sha256."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from kdbench.records.memory import Memory
+from kdbench.records.store import Store
+from kdbench.records.verify import Scored, score
+
+
+class Scorer:
+    """Scores the prediction files of a ``store``. Every file's sha256 is computed, whatever ``memory`` knows."""
+
+    def __init__(self, store: Store, memory: Memory) -> None:
+        self._store, self._memory = store, memory
+
+    def __call__(self, record: Mapping[str, Any]) -> Scored:
+        """What the prediction file of ``record`` says; UserError where it cannot be used."""
+        packed = self._store.packed(record)
+        name = f"scores {record['predictions']['sha256']} {record['dataset']}"
+        if (known := self._memory.recall(name)) is not None:
+            with contextlib.suppress(ValueError, TypeError):
+                return Scored(**json.loads(known))
+        found = score(self._store.unpacked(packed, record))
+        self._memory.keep(name, json.dumps(asdict(found)))
+        return found

@@ -1,0 +1,200 @@
+"""Scores recomputed from stored predictions: what a page calls measured was measured here, or is not shown as such."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdbench.data import DATASETS
+from kdbench.data.spec import labels_digest
+from kdbench.errors import UserError
+from kdbench.stats.aggregate import SELECTIONS
+from kdbench.stats.scores import score_predictions
+
+Record = Mapping[str, Any]
+Arrays = Mapping[str, NDArray[Any]]
+
+#: How far a record may lie from its predictions: accuracy is exact, the rest was rounded to float16 in the file (a
+#: confidence that is rounded across the edge of a bin moves its whole image, so the calibration error has the widest).
+TOLERANCE = {"top1": 1e-3, "top5": 1e-3, "nll": 5e-3, "ece": 2e-2}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A record that is not shown, and why; ``file`` is its place in the results folder.
+
+    ``suite`` is None for a file that could not be read at all.
+    """
+
+    text: str
+    suite: str | None = None
+    file: str | None = None
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What a prediction file of N ``images`` says: the scores of each selection that it has, its test labels' digest.
+
+    ``right``: for each selection, on which images its most probable class is the true one, as packed bits in hex.
+    """
+
+    scores: Mapping[str, Mapping[str, float]]
+    labels: str
+    images: int
+    right: Mapping[str, str]
+
+
+class Seen:
+    """On which test images the networks of verified records are right, kept as their predictions pass by."""
+
+    def __init__(self) -> None:
+        self._right: dict[tuple[str, str], tuple[int, bytes]] = {}
+
+    def keep(self, record: Record, found: Scored) -> None:
+        for selection, bits in found.right.items():
+            self._right[record["predictions"]["sha256"], selection] = found.images, bytes.fromhex(bits)
+
+    def right(self, selection: str) -> Callable[[Record], NDArray[np.bool_] | None]:
+        """A function from a record to whether its network at ``selection`` is right on each image [N], where known."""
+
+        def of(record: Record) -> NDArray[np.bool_] | None:
+            known = self._right.get(((record["predictions"] or {}).get("sha256", ""), selection))
+            if known is None:
+                return None
+            images, bits = known
+            return np.unpackbits(np.frombuffer(bits, np.uint8), count=images).astype(bool)
+
+        return of
+
+
+def score(arrays: Arrays) -> Scored:
+    """Score a prediction file; UserError where its arrays are not sound."""
+    selections = [name for name in SELECTIONS if f"{name}_top5" in arrays]
+    for selection in selections:
+        _check_shapes(arrays, selection)
+    if not selections:
+        raise UserError("its prediction file has no scores of any epoch; it is left out.")
+    scores = {selection: score_predictions(arrays, selection) for selection in selections}
+    right = {name: np.packbits(arrays[f"{name}_top5"][:, 0] == arrays["labels"]).tobytes().hex() for name in selections}
+    return Scored(scores, labels_digest(arrays["labels"]), len(arrays["labels"]), right)
+
+
+def verify(
+    records: Iterable[Record], scored: Callable[[Record], Scored], seen: Seen | None = None
+) -> tuple[list[Record], list[Problem]]:
+    """The records whose scores their predictions bear out, those scores recomputed, and a Problem for each other one.
+
+    ``scored`` returns what a record's file says or raises UserError. Trials that did not finish pass as they are; so do
+    contributed records without predictions. ``seen`` keeps what it needs of the others' predictions.
+    """
+    kept: list[tuple[Record, str | None]] = []
+    problems: list[Problem] = []
+    for record in records:
+        try:
+            _check_numbers(record)
+            if record["predictions"] is None:
+                kept.append((record, None))
+            else:
+                found = scored(record)
+                kept.append((_recomputed(record, found), found.labels))
+                if seen is not None:
+                    seen.keep(record, found)
+        except UserError as error:
+            problems.append(problem(record, error))
+    return _true_labels(kept, problems), problems
+
+
+def problem(record: Record, text: object) -> Problem:
+    """What is wrong with ``record``, which says ``file`` where it was read from one."""
+    return Problem(f"{name(record)}: {text}", record["suite"], record.get("file"))
+
+
+def name(record: Record) -> str:
+    """What a problem calls a record: its row, seed and the first digits of its key."""
+    return f"{record['suite']} {record['pair']} {record['label']} seed {record['seed']} ({record['key'][:12]})"
+
+
+def _check_numbers(record: Record) -> None:
+    """Refuse numbers that nothing can measure: a mean or a plot would break on them."""
+    for part in (record["cost"], *record["scores"].values()):
+        for field, value in (part or {}).items():
+            if value is not None and not abs(value) < 1e18:
+                raise UserError(f"its {field} is not a finite number of sensible size; it is left out.")
+
+
+def _recomputed(record: Record, found: Scored) -> Record:
+    scores = dict(record["scores"])
+    for selection in SELECTIONS:
+        if scores.get(selection) is None:
+            continue
+        if selection not in found.scores:
+            raise UserError(f"its prediction file lacks sound arrays for {selection}; it is left out.")
+        for metric, tolerance in TOLERANCE.items():
+            said, measured = scores[selection][metric], found.scores[selection][metric]
+            if not abs(measured - said) <= tolerance * max(1.0, abs(measured) if metric == "nll" else 1.0):
+                raise UserError(
+                    f"the record says {selection} {metric} {said:.4f}, but its predictions give {measured:.4f}; "
+                    "it is left out."
+                )
+        scores[selection] = {**scores[selection], **found.scores[selection]}
+    return {**record, "scores": scores}
+
+
+def _check_shapes(arrays: Arrays, selection: str) -> None:
+    labels, top = arrays.get("labels"), arrays.get(f"{selection}_top5")
+    floats = [arrays.get(f"{selection}_{part}") for part in ("log_p_true", "top_p")]
+    if (
+        labels is None
+        or top is None
+        or labels.ndim != 1
+        or not len(labels)
+        or top.ndim != 2
+        or not top.shape[1]
+        or labels.dtype.kind not in "iu"
+        or top.dtype.kind not in "iu"
+        or any(f is None or f.shape != labels.shape or f.dtype.kind != "f" or not np.isfinite(f).all() for f in floats)
+        or len(top) != len(labels)
+    ):
+        raise UserError(f"its prediction file lacks sound arrays for {selection}; it is left out.")
+
+
+def _true_labels(kept: list[tuple[Record, str | None]], problems: list[Problem]) -> list[Record]:
+    """Drop the records whose test labels are false, however many there are of them.
+
+    True are the labels that the data set's own specification names, for the official copy. Of other data, whose labels
+    nobody can name, measured records must agree with one another, and contributed ones with those.
+    """
+    said: dict[tuple[str, str], dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+    for record, labels in kept:
+        if labels is not None:
+            said[_data(record)][record["evidence"]].add(labels)
+    out = []
+    for record, labels in kept:
+        official = official_labels(record)
+        theirs = said[_data(record)]
+        wanted = {official} if official else theirs["measured"] or theirs["contributed"]
+        if labels is None or wanted == {labels}:
+            out.append(record)
+        elif official:
+            problems.append(problem(record, f"its test labels are not those of {record['dataset']}; it is left out."))
+        else:
+            text = "records of its data disagree on the test labels, and no digest of them decides; it is left out."
+            problems.append(problem(record, text))
+    return out
+
+
+def _data(record: Record) -> tuple[str, str]:
+    data = record["identity"].get("data")
+    return record["dataset"], str(data.get("sha256")) if isinstance(data, Mapping) else ""
+
+
+def official_labels(record: Record) -> str | None:
+    """The digest of the test labels that predictions on the record's data have, where that is known."""
+    dataset, content = _data(record)
+    spec = DATASETS.get(dataset) if dataset in DATASETS else None
+    return spec.test_labels if spec is not None and spec.digest in (None, content) else None

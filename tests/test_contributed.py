@@ -1,0 +1,188 @@
+"""What others contribute stands apart: it evicts, moves and contradicts nothing that was measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import render_records as rr
+from bench import ROOT
+from test_render import Html, few  # noqa: F401
+
+from kdbench.canonical import digest
+from kdbench.records import Store
+from kdbench.records.inventory import take_inventory
+from kdbench.records.listings import Place
+from kdbench.render import build
+from kdbench.render.site import gather
+
+SHIPPED = Store(ROOT / "results")
+#: One more than the honest ones: a majority, where one counted.
+FALSE = 31
+
+
+def digits() -> list[Path]:
+    return sorted((SHIPPED.root / "v1" / "digits@1").glob("*.json"))
+
+
+@pytest.fixture
+def honest(tmp_path: Path) -> Store:
+    """The thirty records of digits that came with kdbench."""
+    box = Store(tmp_path / "results")
+    for path in digits():
+        box.adopt(path, SHIPPED)
+    return box
+
+
+def shifted(arrays: Any, classes: int) -> dict[str, Any]:
+    """The predictions ``arrays`` with every class called by the next one's number: other labels, and equal scores."""
+    numbered = [name for name in arrays if name == "labels" or name.endswith("top5")]
+    return {**arrays, **{name: (arrays[name] + 1) % classes for name in numbered}}
+
+
+def measured(box: Store) -> list[Any]:
+    """What was measured, as far as a page can show it."""
+    found = take_inventory(box)
+    rows = [row for row in found.rows if row["evidence"] == "measured"]
+    return sorted((r["key"], r["suite"], r["label"], r["pair"], digest(r["scores"]), digest(r["cost"])) for r in rows)
+
+
+def test_false_labels_evict_nothing(honest: Store) -> None:
+    before = measured(honest)
+    assert len(before) == FALSE - 1
+    source = honest.load(next(honest.files()))
+    arrays = shifted(honest.predictions(source), 10)
+    for seed in range(FALSE):
+        identity = {**source["identity"], "seed": 100 + seed}
+        false = {**source, "identity": identity, "key": digest(identity), "seed": 100 + seed}
+        honest.put({**false, "evidence": "contributed"}, arrays)
+    assert measured(honest) == before
+    problems = take_inventory(honest).problems
+    assert len(problems) == FALSE
+    assert all("its test labels are not those of digits" in problem.text for problem in problems)
+    assert all(problem.file and problem.file.startswith("v1/digits@1/") for problem in problems)
+
+
+def test_labels_that_no_digest_decides_are_those_of_what_was_measured(tmp_path: Path) -> None:
+    box = Store(tmp_path / "results")
+    for seed in range(2):
+        rr.put(box, 0.5, seed=seed)
+    before = measured(box)
+    for seed in range(FALSE):
+        arrays = shifted(rr.predictions(0.5, seed), rr.CLASSES)
+        box.put(rr.record(seed=seed, arrays=arrays, evidence="contributed"), arrays)
+    assert measured(box) == before
+    problems = take_inventory(box).problems
+    assert len(problems) == FALSE
+    assert all("records of its data disagree on the test labels" in problem.text for problem in problems)
+
+
+def test_another_result_of_the_same_weights_contradicts_nothing_measured(tmp_path: Path) -> None:
+    box = Store(tmp_path / "results")
+    rr.put(box, 0.5)
+    before = measured(box)
+    for accuracy in (0.7, 0.9):
+        arrays = rr.predictions(accuracy, 1)
+        box.put(rr.record(arrays=arrays, evidence="contributed"), arrays)
+    found = take_inventory(box)
+    assert measured(box) == before
+    assert len(found.problems) == 2, "the two contradict one another"
+    assert all("it has the weights and the numerics of another record" in problem.text for problem in found.problems)
+
+
+def test_a_contributed_record_shows_nothing_measured_elsewhere(tmp_path: Path) -> None:
+    box = Store(tmp_path / "results")
+    rr.put(box, 0.5)
+    before = measured(box)
+    arrays = rr.predictions(0.5, 1)
+    box.put(rr.record(arrays=arrays, evidence="contributed", suite="praise@1", label="the-best"), arrays)
+    assert measured(box) == before
+    box.list_under([(rr.record()["key"], Place("other@1", "kd", "resnet56:resnet20"))])
+    assert {place[1] for place in measured(box)} == {"cifar100-short@1", "other@1"}
+
+
+def test_another_protocol_under_the_suite_s_name_moves_no_measured_row(tmp_path: Path) -> None:
+    box = Store(tmp_path / "results")
+    rr.put(box, 0.5, suite="own@1")
+    before = measured(box)
+    identity = rr.record()["identity"]
+    identity["protocol"] = {**identity["protocol"], "epochs": 8}
+    rr.put(box, 0.9, suite="own@1", identity=identity, evidence="contributed")
+    assert measured(box) == before
+    (problem,) = take_inventory(box).problems
+    assert "differ in their protocol, and no copy of own@1 is at hand that decides" in problem.text
+
+
+def test_what_is_contributed_saves_nobody_the_measurement(tmp_path: Path) -> None:
+    box = Store(tmp_path / "results")
+    arrays = rr.predictions(0.5, 1)
+    record = rr.record(arrays=arrays, evidence="contributed")
+    box.put(record, arrays)
+    assert box.done([record["key"]]) == set()
+    rr.put(box, 0.5)
+    assert box.done([record["key"]]) == {record["key"]}
+
+
+@pytest.mark.usefixtures("few")
+def test_every_page_sets_it_apart_and_says_what_was_recomputed(tmp_path: Path) -> None:
+    box = Store(tmp_path / "results")
+    rr.put(box, 0.5, "ce", "none:resnet20", images=200)
+    rr.put(box, 0.55, "kd", images=200)
+    theirs = {"evidence": "contributed", "images": 200}
+    rr.put(box, 0.5, "ce", "none:resnet20", **theirs)
+    rr.put(box, 0.99, "wttm", method_card={"name": "wttm", "title": "No card of ours"}, **theirs)
+    arrays = rr.predictions(0.98, 1, images=200)
+    box.put(rr.record("dkd", arrays=arrays, evidence="contributed"))
+    assert build(box.root, tmp_path / "out").problems == []
+
+    def page(name: str) -> str:
+        return (tmp_path / "out" / name).read_text(encoding="utf-8")
+
+    for name in ("suites/cifar100-short@1.html", "pairs/cifar100/resnet56--resnet20.html", "methods/wttm.html"):
+        ours, _, apart = page(name).partition("Contributed</h")
+        assert apart, name
+        assert "contributed, top-1, top-5, NLL and ECE recomputed" in apart
+        assert "contributed, " not in ours
+        Html(page(name))  # balanced
+    assert "contributed, nothing recomputed" in page("methods/dkd.html")
+    index = page("index.html")
+    best = index.partition('class="best"')[2].partition("</ol>")[0]
+    assert "kd" in best
+    assert "wttm" not in best
+    assert "<dt>trials</dt><dd>2</dd>" in index
+    assert "No card of ours" not in page("methods/wttm.html")
+
+
+@pytest.mark.usefixtures("few")
+def test_a_suite_of_nothing_else_has_no_highlights(tmp_path: Path) -> None:
+    box = Store(tmp_path / "results")
+    rr.put(box, 0.5, "ce", "none:resnet20", evidence="contributed", images=200)
+    rr.put(box, 0.9, "wttm", evidence="contributed", images=200)
+    assert build(box.root, tmp_path / "out").problems == []
+    assert 'class="best"' not in (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+
+
+def test_a_card_that_was_contributed_stands_behind_one_that_was_measured(tmp_path: Path) -> None:
+    box = Store(tmp_path / "results")
+    rr.put(box, 0.5, "mine", method_card={"name": "mine", "version": 1, "title": "Ours"})
+    identity = rr.record("mine", seed=1)["identity"]
+    identity["method"]["version"] = 999
+    card = {"name": "mine", "version": 999, "title": "Theirs"}
+    rr.put(box, 0.5, "mine", seed=1, identity=identity, method_card=card, evidence="contributed")
+    assert gather(box).cards["mine"].title == "Ours"
+
+
+def test_where_protocols_differ_a_suite_at_hand_decides(honest: Store) -> None:
+    """However many records of another protocol there are."""
+    before = measured(honest)
+    source = next(record for record in honest.read()[0] if record["label"] == "kd")
+    arrays = honest.predictions(source)
+    for seed in range(FALSE):
+        protocol = {**source["identity"]["protocol"], "lr": 0.123}
+        identity = {**source["identity"], "protocol": protocol, "seed": 100 + seed}
+        honest.put({**source, "identity": identity, "key": digest(identity), "seed": 100 + seed}, arrays)
+    assert measured(honest) == before
+    problems = take_inventory(honest).problems
+    assert len(problems) == FALSE
+    assert all("its protocol is not the one that digits@1 has for this row" in problem.text for problem in problems)
