@@ -12,12 +12,13 @@ from xml.etree import ElementTree
 import pytest
 from bench import ROOT
 from test_cli import Cli, cli  # noqa: F401
+from test_intervals import _record
 
 from kdbench.errors import UserError
 from kdbench.regress import baseline as baselines
 from kdbench.regress import report
 from kdbench.regress.judge import Judgement, Verdict, judge
-from kdbench.regress.side import Side, Taught, Training
+from kdbench.regress.side import Side, Taught, Training, sides
 from kdbench.regress.speed import judge_speed
 
 IDENTITY = {
@@ -105,6 +106,27 @@ def test_a_plugins_architecture_with_other_code_is_the_same_question() -> None:
     changed = {**student, "source": "b" * 64}
     found = only(side(identity={**IDENTITY, "student": student}), other(identity={**IDENTITY, "student": changed}))
     assert found.verdict is Verdict.PASS
+
+
+def test_a_pair_on_several_data_sets_is_one_on_each() -> None:
+    """Each was once judged by the newer of the two."""
+    made = [
+        _record("kd", "a:b", seed, top1, dataset=data, teacher=None, weights_sha256="1", predictions=None)
+        for data, top1 in (("digits", 97.0), ("mnist", 90.0))
+        for seed in range(2)
+    ]
+    for record in made:
+        record["provenance"] = {"created": record["dataset"]}
+        record["numerics"]["device_name"] = "x"
+        record["cost"] = {"train_images_per_s": None}
+    both = sides(made, "s@1")
+    assert {place: found.scores for place, found in both.items()} == {
+        ("a:b on digits", "kd"): [97.0, 97.0],
+        ("a:b on mnist", "kd"): [90.0, 90.0],
+    }
+    some = [record for record in made if record["dataset"] == "mnist"]
+    assert set(sides(some, "s@1")) == {("a:b", "kd")}
+    assert set(sides(some, "s@1", both)) == {("a:b on mnist", "kd")}
 
 
 def test_another_method_is_compared_and_said() -> None:

@@ -205,3 +205,30 @@ def test_the_page_of_a_suite_with_six_pairs_has_the_table(tmp_path: Path) -> Non
     text = page.read_text(encoding="utf-8")
     assert "Over pairs" in text
     assert "Mean place" in text
+
+
+def test_the_page_says_what_a_rank_is_and_that_seeds_were_added(tmp_path: Path) -> None:
+    store = Store(tmp_path / "results")
+    for method, pair in (("ce", "none:resnet20"), ("kd", "resnet56:resnet20")):
+        for seed in range(2):
+            arrays = predictions(0.5 + 0.1 * (method == "kd"), seed)
+            made = record(method, pair, seed, arrays=arrays)
+            store.put({**made, "provenance": {**made["provenance"], "looks": [2, 5]}}, arrays)
+    build(tmp_path / "results", tmp_path / "site")
+    (page,) = (tmp_path / "site" / "suites").glob("*.html")
+    text = page.read_text(encoding="utf-8")
+    assert "rows share one where neither is shown to be better" in text
+    assert "with looks at 2, 5 seeds" in text
+    assert "★ no row costs as little" in text
+
+
+def test_a_pair_on_two_data_sets_counts_twice_and_keeps_no_row_out() -> None:
+    made = [
+        _record(method, "none:b" if method == "ce" else "a:b", seed, top1 + seed / 10, dataset=data)
+        for data in ("digits", "mnist")
+        for method, top1 in (("ce", 90.0), ("kd", 92.0))
+        for seed in range(3)
+    ]
+    found = standings(cells(made), "last")
+    assert [row.label for row in found.rows] == ["kd", "ce"]
+    assert (found.pairs, found.apart) == (("a:b", "a:b"), ())

@@ -27,7 +27,7 @@ from kdbench.records.store import Store
 from kdbench.regress.baseline import Baseline, from_records, read
 from kdbench.regress.judge import Judgement, Verdict, judge
 from kdbench.regress.report import ENDINGS, FORMATS
-from kdbench.regress.side import Place, sides
+from kdbench.regress.side import ON, Place, sides
 from kdbench.regress.speed import SLOWER, judge_speed
 from kdbench.stats.aggregate import NO_TEACHER
 from kdbench.stats.drops import FIRST, MARGIN
@@ -155,7 +155,7 @@ def _judged(options: argparse.Namespace, baseline: Baseline) -> tuple[Judgement,
 def _look(options: argparse.Namespace, baseline: Baseline, last: bool = True) -> Judgement:
     """The judgement of what is recorded by now; at the ``last`` look, what cannot be read is named."""
     records, problems = measured_rows(Store(Path(options.new)))
-    new = sides(records, baseline.suite)
+    new = sides(records, baseline.suite, baseline.sides)
     judgement = judge(baseline.suite, str(baseline.where), baseline.sides, new, options.margin)
     if last:
         for problem in problems:
@@ -223,7 +223,11 @@ def _selections(suite: Suite, wanted: dict[Place, int]) -> Iterator[Selection]:
 
 
 def _pair_of(suite: Suite, pair: str) -> str:
-    """The pair of ``suite`` that trains what a record has under ``pair``: of a student alone, any with that student."""
+    """The pair of ``suite`` that trains what a record has under ``pair``: of a student alone, any with that student.
+
+    One that the suite has on several data sets is trained on all of them.
+    """
+    pair = pair.partition(ON)[0]
     teacher, _, student = pair.partition(":")
     if teacher != NO_TEACHER:
         return pair

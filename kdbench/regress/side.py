@@ -63,21 +63,35 @@ class Side:
         return [training.top1 for training in self.trainings]
 
 
-def sides(records: Iterable[Record], suite: str) -> dict[Place, Side]:
+#: What stands between a pair and its data set, where a suite has the pair on several.
+ON = " on "
+
+
+def sides(records: Iterable[Record], suite: str, beside: Iterable[Place] = ()) -> dict[Place, Side]:
     """The side of every row and pair of ``suite`` that has a finished or diverged record.
 
-    Records of one row that differ in what was planned are several trainings; the newest counts.
+    Records of one row that differ in what was planned are several trainings; the newest counts. A pair that is there on
+    several data sets, or among the places ``beside`` which these are set, is one on each: ``teacher:student on data``.
     """
+    ours = [
+        record
+        for record in records
+        if record["suite"] == suite and record["label"] != "teacher" and record["evidence"] == "measured"
+    ]
+    datasets: dict[str, set[str]] = defaultdict(set)
+    for record in ours:
+        datasets[record["pair"]].add(record["dataset"])
+    several = {pair for pair, names in datasets.items() if len(names) > 1}
+    several |= {pair.partition(ON)[0] for pair, _ in beside if ON in pair}
     found: dict[Place, dict[str, list[Record]]] = defaultdict(lambda: defaultdict(list))
-    for record in records:
-        if record["suite"] == suite and record["label"] != "teacher" and record["evidence"] == "measured":
-            variant = json.dumps(_planned(record), sort_keys=True)
-            found[record["pair"], record["label"]][variant].append(record)
+    for record in ours:
+        pair = f"{record['pair']}{ON}{record['dataset']}" if record["pair"] in several else record["pair"]
+        found[pair, record["label"]][json.dumps(_planned(record), sort_keys=True)].append(record)
     made = {}
     for place, variants in sorted(found.items()):
         newest = max(variants.values(), key=lambda group: max(record["provenance"]["created"] for record in group))
         if any(record["status"] in ("finished", "diverged") for record in newest):
-            made[place] = _side(newest)
+            made[place] = _side(place[0], newest)
     return made
 
 
@@ -85,7 +99,7 @@ def _planned(record: Record) -> dict[str, Any]:
     return {name: value for name, value in record["identity"].items() if name != "seed"}
 
 
-def _side(records: list[Record]) -> Side:
+def _side(pair: str, records: list[Record]) -> Side:
     by_seed: dict[int, list[Record]] = defaultdict(list)
     for record in records:
         if record["status"] == "finished":
@@ -94,7 +108,7 @@ def _side(records: list[Record]) -> Side:
     first = records[0]
     teachers = Counter(Taught(r["teacher"]["weights_sha256"], r["teacher"]["top1"]) for r in finished if r["teacher"])
     return Side(
-        pair=first["pair"],
+        pair=pair,
         label=first["label"],
         stream=first["stream"],
         identity=_planned(first),

@@ -10,7 +10,7 @@ from typing import Any
 
 from kdbench.render.catalogue import Catalogue, split
 from kdbench.render.pages import SELECTION_NAMES, pair_title
-from kdbench.render.suiteview import Row, SuiteView, rows_of, suite_view
+from kdbench.render.suiteview import Row, SuiteView, standing_rows, suite_view
 from kdbench.stats.intervals import Interval
 
 #: The title of the first column.
@@ -69,7 +69,7 @@ def suite_grid(catalogue: Catalogue, name: str) -> Grid:
         titles = [f"{title} ({table.dataset})" for title, table in zip(titles, view.tables, strict=True)]
     caption = (
         f"{name} on {', '.join(datasets)}: test top-1 accuracy in percent at the {SELECTION_NAMES[view.selection]}, "
-        "mean over seeds with its 95 % t-interval; the mean gain is over the student alone, paired by seed."
+        "mean over seeds with its 95 % t-interval; the mean gain over the student alone, paired by seed, with its own."
     )
     rows = [
         (_title(row), (*_accuracies(view, row), _gain(view, row, ", ".join(datasets), len(view.tables))))
@@ -86,13 +86,13 @@ def dataset_grid(catalogue: Catalogue, names: Sequence[str]) -> Grid:
         for dataset, group in groupby(view.tables, key=lambda table: table.dataset):
             tables = list(group)
             column = f"{dataset} ({view.name})"
-            for row in rows_of(tables, view.selection):
+            for row in standing_rows(catalogue, tables, view.selection)[1]:
                 if cells := _gain(view, row, dataset, len(tables)):
                     found.setdefault((row.evidence != "measured", _title(row)), {})[column] = cells
                     columns[column] = None
     caption = (
         "Gain in test top-1 accuracy over the student alone, in percent: the mean over the pairs of each data set, "
-        "with its 95 % t-interval over seeds."
+        "with its 95 % interval over seeds."
     )
     order = sorted(found, key=lambda row: (row[0], -len(found[row]), row[1]))
     rows = tuple((row[1], tuple(found[row].get(column, ()) for column in columns)) for row in order)

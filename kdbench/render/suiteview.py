@@ -94,11 +94,9 @@ def suite_view(catalogue: Catalogue, name: str) -> SuiteView:
     every = [line for table in tables for line in table.every]
     lines = [line for line in every if line.cell.measured] or every
     selection = tables[0].selection
-    cells = [line.cell for line in lines if line.cell.measured]
-    found = standings(cells, selection, catalogue.seen.right(selection))
+    found, rows = standing_rows(catalogue, tables, selection)
     alone = next((row.label for row in found.rows if row.kind == "baseline"), None)
-    whole = whole_rows(cells)
-    rows = rows_of(tables, selection, {row.label: row for row in found.rows})
+    whole = whole_rows(line.cell for line in lines)
     ours = [row for row in rows if row.evidence == "measured"]
     shared = axis([row.gain for row in ours if row.gain], 0.0)
     notes: dict[str, list[str]] = defaultdict(list)
@@ -145,8 +143,14 @@ def suite_outline(lines: Sequence[Line]) -> str:
     return f"{first}; {len(others)} more for some pairs" if others else first
 
 
-def rows_of(tables: Sequence[Table], selection: str, standing: Mapping[str, Standing] | None = None) -> list[Row]:
-    """The rows of ``tables``, best mean gain first, and how those that were measured stand."""
+def standing_rows(catalogue: Catalogue, tables: Sequence[Table], selection: str) -> tuple[Standings, list[Row]]:
+    """How the measured rows of ``tables``, which are of one suite, stand; and all rows, best mean gain first."""
+    cells = [line.cell for table in tables for line in table.lines]
+    found = standings(cells, selection, catalogue.seen.right(selection))
+    return found, _rows(tables, selection, {row.label: row for row in found.rows})
+
+
+def _rows(tables: Sequence[Table], selection: str, standing: Mapping[str, Standing]) -> list[Row]:
     places: dict[tuple[str, str], dict[Column, list[Line]]] = defaultdict(lambda: defaultdict(list))
     for table in tables:
         for line in table.every:
@@ -161,7 +165,7 @@ def rows_of(tables: Sequence[Table], selection: str, standing: Mapping[str, Stan
             if len(only) == 1 and only[0].gain and (base := aggregate.baseline(only[0].cell, cells[column]))
         ]
         alone = first.kind == "baseline"
-        stands = (standing or {}).get(label) if evidence == "measured" else None
+        stands = standing.get(label) if evidence == "measured" else None
         rows.append(
             Row(
                 label=label,

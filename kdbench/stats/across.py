@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdbench.stats import aggregate
-from kdbench.stats.aggregate import Cell
 from kdbench.stats.bootstrap import percentiles, redrawn
 from kdbench.stats.intervals import Interval
 from kdbench.stats.profiles import profile
 from kdbench.stats.ranks import FEWEST_PAIRS, borda, cliques, critical_difference, wins
+from kdbench.stats.standings import Row
 
 #: Points behind the best row of a pair: where performance profiles are read.
 BEHIND = (0.0, 0.5, 1.0, 2.0)
@@ -39,7 +39,7 @@ class Across:
     behind: tuple[float, ...] = BEHIND
 
 
-def across(rows: Mapping[str, Mapping[str, Cell]], selection: str, baseline: str | None) -> Across | None:
+def across(rows: Mapping[str, Row], selection: str, baseline: str | None) -> Across | None:
     """What ``rows``, each with a cell for every pair, came to; None with too few pairs, rows or common seeds.
 
     The seeds of a pair are those that all its rows finished; as many are used on each pair as the least of them has.

@@ -21,6 +21,8 @@ from kdbench.stats.profiles import front
 from kdbench.stats.ranks import rank_intervals
 
 Floats = NDArray[np.float64]
+#: The cells of a row, by data set and pair.
+Row = Mapping[tuple[str, str], Cell]
 #: Which test images a record's network is right on, at the selection; None where that is not known.
 Right = Callable[[Any], NDArray[np.bool_] | None]
 
@@ -88,7 +90,7 @@ def standings(cells: Sequence[Cell], selection: str, right: Right = lambda recor
     return Standings(
         rows=tuple(_marked(made)),
         apart=tuple(sorted({cell.label for cell in cells} - scores.keys())),
-        pairs=tuple(sorted({cell.pair for cell in cells})),
+        pairs=tuple(pair for _, pair in sorted({(cell.dataset, cell.pair) for cell in cells})),
         comparisons=found,
         twins=tuple(twins),
         noise=_noise(found, twins),
@@ -103,12 +105,12 @@ def looks_of(cell: Cell) -> tuple[int, ...]:
     return max(found, key=lambda looks: (len(looks), looks), default=())
 
 
-def whole_rows(cells: Iterable[Cell]) -> dict[str, dict[str, Cell]]:
-    """The measured cells of each row by pair, where it has one cell on every pair."""
-    found: dict[str, dict[str, list[Cell]]] = defaultdict(lambda: defaultdict(list))
+def whole_rows(cells: Iterable[Cell]) -> dict[str, dict[tuple[str, str], Cell]]:
+    """The measured cells of each row by data set and pair, where it has one cell on every pair."""
+    found: dict[str, dict[tuple[str, str], list[Cell]]] = defaultdict(lambda: defaultdict(list))
     for cell in cells:
         if cell.evidence == "measured":
-            found[cell.label][cell.pair].append(cell)
+            found[cell.label][cell.dataset, cell.pair].append(cell)
     pairs = sorted({pair for places in found.values() for pair in places})
     return {
         label: {pair: places[pair][0] for pair in pairs}
@@ -117,7 +119,7 @@ def whole_rows(cells: Iterable[Cell]) -> dict[str, dict[str, Cell]]:
     }
 
 
-def _company(rows: Mapping[str, Mapping[str, Cell]]) -> tuple[str | None, list[str]]:
+def _company(rows: Mapping[str, Row]) -> tuple[str | None, list[str]]:
     """The student alone that most rows share their setting with, and those rows; without any such student, all rows."""
 
     def sharing(label: str) -> list[str]:
@@ -129,7 +131,7 @@ def _company(rows: Mapping[str, Mapping[str, Cell]]) -> tuple[str | None, list[s
     return best, list(rows) if best is None else sharing(best)
 
 
-def _scores(row: Mapping[str, Cell], selection: str) -> dict[int, float]:
+def _scores(row: Row, selection: str) -> dict[int, float]:
     """The mean over pairs of each seed that every pair has."""
     by_pair = [aggregate.by_seed(cell, "top1", selection) for cell in row.values()]
     common = set.intersection(*(set(found) for found in by_pair))
@@ -140,7 +142,7 @@ def _mean(values: Mapping[int, float]) -> float:
     return sum(values.values()) / len(values)
 
 
-def _images(row: Mapping[str, Cell], right: Right) -> dict[int, Floats]:
+def _images(row: Row, right: Right) -> dict[int, Floats]:
     """For each seed that every pair has: on which test images the row was right, as a share of the pairs."""
     found: dict[int, list[Floats]] = defaultdict(list)
     for cell in row.values():
@@ -174,7 +176,7 @@ class _Beside:
 def _standing(
     number: int,
     label: str,
-    row: Mapping[str, Cell],
+    row: Row,
     scores: Mapping[int, float],
     rank: tuple[int, int],
     beside: _Beside,
@@ -234,7 +236,7 @@ def _marked(rows: Sequence[Standing]) -> list[Standing]:
     ]
 
 
-def _twins(found: Comparisons, rows: Mapping[str, Mapping[str, Cell]]) -> list[tuple[str, str, Interval]]:
+def _twins(found: Comparisons, rows: Mapping[str, Row]) -> list[tuple[str, str, Interval]]:
     labels, cells = list(rows), [cell for row in rows.values() for cell in row.values()]
     made = []
     for number, (label, row) in enumerate(rows.items()):
