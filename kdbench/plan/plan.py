@@ -42,7 +42,8 @@ class Request:
 
     ``baselines``: stores whose records count as if they had been made here. ``within``: seconds in which each cohort is
     to land its records, so that a machine may go afterwards. ``again``: globs of labels whose rows are trained though
-    they are recorded.
+    they are recorded. ``looks``: the numbers of seeds at which it is decided whether to add some, where that is done at
+    all.
     """
 
     suites: tuple[Suite, ...]
