@@ -85,7 +85,7 @@ def test_extreme_inputs_stay_finite(name, inputs):
         _assert_finite(name, *inputs(*_pair(dtype=dtype)))
 
 
-@pytest.mark.parametrize(("n", "classes"), [(4, 1000), (1, 1000)])
+@pytest.mark.parametrize(("n", "classes"), [(4, 1000), (1, 1000), pytest.param(1, 10, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ALL)
 def test_batch_of_one_and_a_thousand_classes(name, n, classes):
     for dtype in DTYPES:
