@@ -19,3 +19,10 @@ def add_machine_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--plugin", action="append", default=[], metavar="FILE", help="load a plugin file; may be given again"
     )
+
+
+def machine_flags() -> list[str]:
+    """The names under which parsed options have these flags."""
+    parser = argparse.ArgumentParser()
+    add_machine_arguments(parser)
+    return list(vars(parser.parse_args([])))

@@ -43,7 +43,7 @@ class Request:
     ``baselines``: stores whose records count as if they had been made here. ``within``: seconds in which each cohort is
     to land its records, so that a machine may go afterwards. ``again``: globs of labels whose rows are trained though
     they are recorded. ``looks``: the numbers of seeds at which it is decided whether to add some, where that is done at
-    all.
+    all. ``only``: keys of trials to which it is confined, where there are any.
     """
 
     suites: tuple[Suite, ...]
@@ -55,6 +55,7 @@ class Request:
     within: float | None = None
     again: tuple[str, ...] = ()
     looks: tuple[int, ...] = ()
+    only: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -94,10 +95,14 @@ def make_plan(request: Request, store: Store, machine: Machine) -> Plan:
     data = {name: _identify(name, request) for suite in suites for name in suite.datasets}
     digests = {name: digest for name, (digest, _) in data.items()}
     trials = [trial for suite in suites for trial in expand(suite, selection, digests, _pins(suite, request, store))]
-    left_out = [found for suite in suites for found in inapplicable(suite, selection)]
+    left_out = [found for suite in suites for found in inapplicable(suite, selection)] if not request.only else []
+    names = " and ".join(suite.id for suite in suites)
+    if request.only:
+        trials = [trial for trial in trials if trial.key in request.only]
+        if not trials:
+            raise UserError(f"{names}: what is to be tried again is planned otherwise by now; use kdbench run.")
     if not trials:
         label, pair, reason = left_out[0]
-        names = " and ".join(suite.id for suite in suites)
         raise UserError(f"{names}: nothing of the selection can be trained; {label} on {pair}, say: {reason}.")
     missing = missing_trials(trials, store)
     adopted = _adopted(missing, store, request)

@@ -10,6 +10,7 @@ from kdbench.errors import UserError
 from kdbench.folders import write_atomically
 from kdbench.records.pins import read_pins
 from kdbench.records.reading import LARGEST_JSON, read_file
+from kdbench.records.runs import manifest_paths
 from kdbench.records.store import LISTINGS, METHODS_FOLDER, Store
 
 
@@ -50,8 +51,9 @@ def merge(into: Store, sources: Sequence[Store]) -> Merged:
 
 def _others(source: Store) -> list[Path]:
     """The files beside records and predictions: they are named by what they say, or by the run that wrote them."""
-    places = (f"v1/{LISTINGS}/*.json", "pins/*/*.json", "runs/*.json", f"{METHODS_FOLDER}/**/*")
-    return sorted(path for place in places for path in source.root.glob(place) if path.is_file())
+    places = (f"v1/{LISTINGS}/*.json", "pins/*/*.json", f"{METHODS_FOLDER}/**/*")
+    found = [path for place in places for path in source.root.glob(place)]
+    return sorted(path for path in (*found, *manifest_paths(source.root)) if path.is_file())
 
 
 def _check_pins(stores: Sequence[Store]) -> None:
