@@ -13,8 +13,8 @@ from kdbench.cli.durations import duration
 from kdbench.cli.following import Following
 from kdbench.cli.say import complain, say
 from kdbench.errors import plain
+from kdbench.plan.events import Event, told
 from kdbench.plan.task import Task
-from kdbench.schedule.base import Event
 
 #: Seconds without a line after which what is piped says how far the run is.
 QUIET = 60.0
@@ -25,7 +25,7 @@ class Progress(Following):
 
     def __init__(self, tasks: Sequence[Task]) -> None:
         super().__init__(tasks)
-        self._said: set[str] = set()
+        self._said: set[tuple[str, str]] = set()
 
     def __enter__(self) -> Progress:
         return self
@@ -40,32 +40,28 @@ class Progress(Following):
 
     def _take_in(self, task: Task, event: Event) -> None:
         super()._take_in(task, event)
-        if event["event"] == "failed" and self._new(event["text"]):  # a reason that several tasks have is one
+        if event["event"] == "failed" and self._new("failed", event["text"]):  # a reason that several tasks have is one
             complain(event["text"])
 
-    def _new(self, text: str) -> bool:
-        """Whether ``text`` was not said before."""
-        new = text not in self._said
-        self._said.add(text)
+    def _new(self, kind: str, text: str) -> bool:
+        """Whether this is the first time that something of this ``kind`` says ``text``."""
+        new = (kind, text) not in self._said
+        self._said.add((kind, text))
         return new
 
     def _lines(self, task: Task, event: Event) -> list[str]:
-        """What is said of an event where it is no failure, which is said elsewhere."""
+        """What is said of an event where it is no failure, which is said elsewhere; notes and warnings once."""
         what = event["event"]
-        if what == "trial":
-            top1 = "" if event["top1"] is None else f" top-1 {event['top1']:.2f}"
-            detail = f": {event['detail']}" if event["detail"] else ""
-            log = f"; its log is {self.log_of(task)}" if event["status"] == "crashed" and self.log_of(task) else ""
-            return [f"{event['title']}: {event['status']}{top1}{detail}{log}"]
-        if what == "epoch":
-            losses = ", ".join(f"{name} {value:.4g}" for name, value in event["losses"].items())
-            return [f"{event['title']}: epoch {event['epoch']}: {losses}, top-1 {event['test_top1']:.2f}"]
-        if what == "teacher":
-            warnings = [f"WARNING: {warning}" for warning in event["warnings"] if self._new(warning)]
-            return [f"teacher {event['name']}: top-1 {event['top1']:.2f}", *warnings]
-        if what in ("retried", "waiting") or (what == "note" and self._new(event["text"])):
+        if what == "retried":
             return [f"{task.title}: {event['text']}"]
-        return []
+        lines = told(event)
+        if what == "trial" and event["status"] == "crashed" and self.log_of(task):
+            return [f"{line}; its log is {self.log_of(task)}" for line in lines]
+        if what in ("note", "waiting"):
+            return [f"{task.title}: {line}" for line in lines if what == "waiting" or self._new(what, line)]
+        if what == "teacher":
+            return [lines[0], *(line for line in lines[1:] if self._new(what, line))]
+        return lines if what in ("trial", "epoch") else []
 
     def summary(self) -> str:
         """``trials done, running, failed, time left`` in one line."""

@@ -2,9 +2,9 @@
 
 The process that trains cohorts, one after the other, or makes one teacher ready.
 
-Events go to standard output, a JSON object a line; everything else that is printed goes to standard error. Standard
-input is held open by whoever started it: when it closes, the worker ends at once, so that no training outlives its
-run.
+Events go to standard output, a JSON object a line; everything else that is printed goes to standard error, as its log,
+and with it what the events say to people. Standard input is held open by whoever started it: when it closes, the worker
+ends at once, so that no training outlives its run.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
-from kdbench.errors import UserError
+from kdbench.errors import UserError, plain
+from kdbench.plan.events import told
 from kdbench.plan.task import EXIT_DEVICE, EXIT_REFUSED, Task
 
 
@@ -29,6 +31,9 @@ def main(arguments: list[str]) -> int:
     events = _claim_stdout()
 
     def emit(event: dict[str, Any]) -> None:
+        with suppress(OSError):  # a log that cannot be written, as on a full disk, is no reason to end
+            for line in told(event):
+                print(f"{datetime.now():%Y-%m-%d %H:%M:%S} {plain(line)}", file=sys.stderr)
         events.write(json.dumps(event) + "\n")
         events.flush()
 
@@ -113,9 +118,10 @@ def locked(folder: Path, names: list[str], emit: Any) -> Iterator[None]:
 
 
 def _claim_stdout() -> IO[str]:
-    """Standard output for events alone: whatever a library or a plugin prints goes to standard error."""
+    """Standard output for events alone: whatever a library or a plugin prints goes to standard error, line by line."""
     events = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     return events
 
 

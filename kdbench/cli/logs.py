@@ -1,0 +1,132 @@
+"""``kdbench logs TRIAL``: what the worker printed that trains a trial, or trained it."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from kdbench.cli.live import live_runs, standing
+from kdbench.cli.say import complain
+from kdbench.errors import EXIT_OK, UserError, listed, shown
+from kdbench.records.runs import manifest_paths, read_manifest
+
+#: Hex digits from which on a word may be the beginning of a key.
+SHORTEST_KEY = 6
+#: Seconds between two looks at a log that is followed.
+LOOK = 0.3
+
+
+class Log(NamedTuple):
+    """A task of a run, the titles of what of it was asked for, and where its log is."""
+
+    run: str
+    task: str
+    titles: list[str]
+    path: Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "trial", metavar="TRIAL", help="the beginning of a key, a title, a label, 'LABEL seed N', or a task's name"
+    )
+    parser.add_argument("-f", "--follow", action="store_true", help="print what comes, until the worker has ended")
+    parser.add_argument("--results", default="results", metavar="DIR", help="the results folder (default: results)")
+
+
+def main(options: argparse.Namespace) -> int:
+    results = Path(options.results)
+    log = _find(results, options.trial, options.follow)
+    complain(f"{log.title}, run {log.run}: {log.path}")
+    try:
+        stream = log.path.open("rb")
+    except OSError as error:
+        raise UserError(
+            f"The log {log.path} cannot be read here ({error.strerror}); it is where the run was."
+        ) from None
+    with stream:
+        size = _copy(stream)
+        while options.follow and _runs(results, log):
+            time.sleep(LOOK)
+            size += _copy(stream)
+        size += _copy(stream)
+    if not size:
+        complain("the worker has printed nothing; kdbench status shows how far it is")
+    return EXIT_OK
+
+
+def _copy(stream: Any) -> int:
+    """Print what is there by now; how much that was."""
+    data: bytes = stream.read()
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
+    return len(data)
+
+
+def _find(results: Path, wanted: str, wait: bool) -> Log:
+    """The log of ``wanted`` in the latest run that has it; ``wait`` for it where that has not begun."""
+    for path in reversed(manifest_paths(results)):
+        manifest = read_manifest(path)
+        if "tasks" not in manifest:  # an earlier version wrote it
+            continue
+        names, keys = _matched(manifest, wanted)
+        while names or keys:
+            if logs := list(_logs(manifest, names, keys)):
+                return _only(logs, wanted)
+            if manifest["run"] not in _working(results):
+                break  # it was left, and an earlier run may have begun it
+            if not wait:
+                raise UserError(f"{shown(wanted)} has not begun yet; kdbench logs -f waits for it.")
+            time.sleep(LOOK)
+            manifest = read_manifest(path)
+    raise UserError(
+        f"No run in {results} has begun a trial or a task {shown(wanted)}; give the beginning of a key, a title, a "
+        "label, 'LABEL seed N', or a task as kdbench status names it."
+    )
+
+
+def _matched(manifest: Mapping[str, Any], wanted: str) -> tuple[set[str], dict[str, str]]:
+    """The tasks of a run that ``wanted`` names, and the titles of the trials, by key."""
+    tasks = {task["id"] for task in manifest["tasks"] if wanted in (task["id"], task["title"])}
+    label, _, seed = wanted.rpartition(" seed ")
+    seeded = (label.rstrip(","), int(seed)) if re.fullmatch("[0-9]{1,9}", seed) else None
+    begins = len(wanted) >= SHORTEST_KEY
+    keys = {
+        entry["key"]: entry["title"]
+        for entry in manifest["planned"]
+        if wanted in (entry["label"], entry["title"])
+        or (entry["label"], entry["seed"]) == seeded
+        or (begins and entry["key"].startswith(wanted))
+    }
+    return tasks, keys
+
+
+def _logs(manifest: Mapping[str, Any], names: set[str], keys: Mapping[str, str]) -> Iterator[Log]:
+    """The logs of these tasks, and of each of these trials that of the last task that was begun with it."""
+    last = {key: task for task in manifest["tasks"] for key in task["trials"] if key in keys}
+    for task in manifest["tasks"]:
+        trained = [keys[key] for key, its in last.items() if its is task]
+        if task["id"] in names or trained:
+            yield Log(manifest["run"], task["id"], trained or [task["title"]], Path(task["log"]))
+
+
+def _only(logs: list[Log], wanted: str) -> Log:
+    if len(logs) > 1:
+        titles = listed([repr(title) for log in logs for title in log.titles])
+        raise UserError(f"{shown(wanted)} stands for several logs; say which: {titles}.")
+    return logs[0]
+
+
+def _working(results: Path) -> dict[str, dict[str, Any]]:
+    """The runs at work, by name."""
+    return {live["run"]: live for live in live_runs(results) if standing(results, live) != "stopped"}
+
+
+def _runs(results: Path, log: Log) -> bool:
+    """Whether the task of ``log`` runs now."""
+    live = _working(results).get(log.run)
+    return live is not None and any(task["task"] == log.task for task in live["running"])

@@ -1,0 +1,98 @@
+"""``kdbench retry GLOB``: what failed in the last run, once more, as that run was asked for."""
+
+from __future__ import annotations
+
+import argparse
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from kdbench import environment
+from kdbench.cli.live import live_runs, standing
+from kdbench.cli.machine import add_machine_arguments
+from kdbench.cli.manifest import became
+from kdbench.cli.run import carry_out
+from kdbench.cli.say import say
+from kdbench.errors import EXIT_OK, UserError, shown
+from kdbench.plan.expand import Selection
+from kdbench.plan.plan import Request
+from kdbench.records import Store
+from kdbench.records.runs import manifest_paths, read_manifest
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("glob", metavar="GLOB", help="which: a label, a pair or a title that matches; '*' for all")
+    parser.add_argument("--results", default="results", metavar="DIR", help="the results folder (default: results)")
+    parser.add_argument("--out", metavar="DIR", help="where the site is built (default: where the run built it)")
+    add_machine_arguments(parser)
+    for action in parser._actions:  # what is not given is as the run had it
+        if action.dest not in ("glob", "results", "out"):
+            action.default = argparse.SUPPRESS
+    parser.add_argument("--dry-run", action="store_true", help="print what would be trained, and train nothing")
+    parser.add_argument(
+        "-v", "--verbose", action="store_true", help="print a line for each epoch, too, where there is no terminal"
+    )
+
+
+def main(options: argparse.Namespace) -> int:
+    from kdbench.plugins import load_plugins
+
+    store = Store(Path(options.results))
+    manifest = _last(store)
+    wanted = _wanted(manifest, store, options.glob)
+    if not wanted:
+        say(
+            f"Nothing that {shown(options.glob)} matches has failed in the run {manifest['run']} and is not done since."
+        )
+        return EXIT_OK
+    asked = manifest["request"]
+    options = argparse.Namespace(**{**asked["machine"], **vars(options), "summary": "none", "versus": None})
+    options.out = options.out or asked["out"] or None
+    environment.check()
+    load_plugins(options.plugin)
+    return carry_out(_request(asked, options, store, wanted), options, retries=manifest["run"])
+
+
+def _last(store: Store) -> dict[str, Any]:
+    """The manifest of the last run that is no retry itself, as what failed in those is still what failed in that."""
+    if at_work := [live["run"] for live in live_runs(store.root) if standing(store.root, live) != "stopped"]:
+        raise UserError(f"The run {at_work[0]} is at work in {store.root}; try again what failed when it has ended.")
+    for path in reversed(manifest_paths(store.root)):
+        manifest = read_manifest(path)
+        if "request" not in manifest:
+            raise UserError(
+                f"The run {path.stem} was made by an earlier version of kdbench; give kdbench run its flags."
+            )
+        if not manifest["request"]["retries"]:
+            return manifest
+    raise UserError(f"There is no run in {store.root}; name a results folder with --results.")
+
+
+def _wanted(manifest: dict[str, Any], store: Store, glob: str) -> frozenset[str]:
+    """The keys of what is without a result still, as far as ``glob`` matches it."""
+    failed = {entry["key"] for entry in became(manifest, store)["failed"]}
+    return frozenset(
+        entry["key"]
+        for entry in manifest["planned"]
+        if entry["key"] in failed
+        and any(fnmatchcase(entry[name], glob) or entry[name] == glob for name in ("label", "pair", "title"))
+    )
+
+
+def _request(asked: dict[str, Any], options: argparse.Namespace, store: Store, wanted: frozenset[str]) -> Request:
+    """What ``asked`` says, of those trials alone. Some of them have ended on the record, by diverging say."""
+    from kdbench.data import data_root, download_allowed
+    from kdbench.suites import get_suite
+
+    return Request(
+        tuple(map(get_suite, asked["suites"])),
+        Selection(tuple(asked["pairs"]), tuple(asked["methods"]), asked["seeds"], asked["train_teachers"]),
+        data_root(options.data_root),
+        download=download_allowed(options.download),
+        dry=options.dry_run,
+        baselines=tuple(Store(Path(folder)) for folder in asked["baselines"]),
+        within=asked["within"],
+        again=("*",) if store.done(wanted) else (),
+        looks=tuple(asked["looks"]),
+        only=wanted,
+    )
