@@ -41,13 +41,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(options: argparse.Namespace) -> int:
     results = Path(options.results)
     log = _find(results, options.trial, options.follow)
-    complain(f"{log.title}, run {log.run}: {log.path}")
+    complain(f"this is {log.path}, the log of {listed(log.titles)}, in the run {log.run}")
     try:
         stream = log.path.open("rb")
     except OSError as error:
-        raise UserError(
-            f"The log {log.path} cannot be read here ({error.strerror}); it is where the run was."
-        ) from None
+        raise UserError(f"{log.path} cannot be read ({error.strerror}); look where the run was.") from None
     with stream:
         size = _copy(stream)
         while options.follow and _runs(results, log):

@@ -7,7 +7,7 @@ import contextlib
 import json
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -126,30 +126,29 @@ def became(manifest: Mapping[str, Any], store: Store, reasons: Mapping[str, str]
     keys = [entry["key"] for entry in manifest["planned"]]
     again = {entry["key"]: entry["again"] for entry in manifest["planned"] if entry["again"] is not None}
     done, statuses = store.done(keys, again), store.statuses(keys)
-    failed = {key: statuses.get(key, "left") for key in keys if key not in done}
-    failed = {key: "left" if status in ("finished", "inapplicable") else status for key, status in failed.items()}
-    failed |= {key: "diverged" for key in keys if key in done and statuses[key] == "diverged"}
-    details = _details(store, failed)
+    records = _records(store, [key for key in keys if key not in done or statuses[key] == "diverged"])
+    failed = []
+    for key, found in records.items():
+        ends = {str(record["status"]): str(record["detail"]) for record in found}
+        if key in done and "finished" in ends:  # what diverged once has finished since
+            continue
+        status = next((each for each in ("diverged", "timed_out", "crashed") if each in ends), "left")
+        failed.append({"key": key, "status": status, "detail": ends.get(status) or (reasons or {}).get(key, "")})
     return {
         "recorded": [key for key in keys if key in done],
-        "failed": [
-            {"key": key, "status": failed[key], "detail": details.get(key) or (reasons or {}).get(key, "")}
-            for key in keys
-            if key in failed
-        ],
+        "failed": failed,
         "left": [key for key in keys if key not in done],
     }
 
 
-def _details(store: Store, statuses: Mapping[str, str]) -> dict[str, str]:
-    """What a record says of each trial that ended with one of ``statuses``, by key."""
-    found = {}
-    for key, paths in store.paths(statuses).items() if statuses else ():
+def _records(store: Store, keys: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+    """The measured records of each of ``keys``; damaged ones are left out."""
+    found: dict[str, list[dict[str, Any]]] = {key: [] for key in keys}
+    for key, paths in store.paths(keys).items() if keys else ():
         for path in paths:
             with contextlib.suppress(UserError):
                 record = store.load(path)
-                if record["evidence"] == "measured" and record["status"] == statuses[key]:
-                    found[key] = str(record["detail"])
+                found[key] += [record] * (record["evidence"] == "measured")
     return found
 
 

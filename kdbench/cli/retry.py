@@ -13,7 +13,7 @@ from kdbench.cli.machine import add_machine_arguments
 from kdbench.cli.manifest import became
 from kdbench.cli.run import carry_out
 from kdbench.cli.say import say
-from kdbench.errors import EXIT_OK, UserError, shown
+from kdbench.errors import EXIT_OK, UserError, listed, shown
 from kdbench.plan.expand import Selection
 from kdbench.plan.plan import Request
 from kdbench.records import Store
@@ -41,9 +41,7 @@ def main(options: argparse.Namespace) -> int:
     manifest = _last(store)
     wanted = _wanted(manifest, store, options.glob)
     if not wanted:
-        say(
-            f"Nothing that {shown(options.glob)} matches has failed in the run {manifest['run']} and is not done since."
-        )
+        say(f"Nothing to do: all that {shown(options.glob)} matches in the run {manifest['run']} has a result.")
         return EXIT_OK
     asked = manifest["request"]
     options = argparse.Namespace(**{**asked["machine"], **vars(options), "summary": "none", "versus": None})
@@ -60,23 +58,23 @@ def _last(store: Store) -> dict[str, Any]:
     for path in reversed(manifest_paths(store.root)):
         manifest = read_manifest(path)
         if "request" not in manifest:
-            raise UserError(
-                f"The run {path.stem} was made by an earlier version of kdbench; give kdbench run its flags."
-            )
+            raise UserError(f"The run {path.stem} is an earlier version's, which kept no request; use kdbench run.")
         if not manifest["request"]["retries"]:
             return manifest
     raise UserError(f"There is no run in {store.root}; name a results folder with --results.")
 
 
 def _wanted(manifest: dict[str, Any], store: Store, glob: str) -> frozenset[str]:
-    """The keys of what is without a result still, as far as ``glob`` matches it."""
-    failed = {entry["key"] for entry in became(manifest, store)["failed"]}
-    return frozenset(
+    """The keys of what is without a result still, as far as ``glob`` matches it; UserError where it matches nothing."""
+    matched = {
         entry["key"]
         for entry in manifest["planned"]
-        if entry["key"] in failed
-        and any(fnmatchcase(entry[name], glob) or entry[name] == glob for name in ("label", "pair", "title"))
-    )
+        if any(fnmatchcase(entry[name], glob) or entry[name] == glob for name in ("label", "pair", "title"))
+    }
+    if not matched:
+        labels = listed(list(dict.fromkeys(entry["label"] for entry in manifest["planned"])))
+        raise UserError(f"{shown(glob)} matches no trial of the run {manifest['run']}, whose rows are {labels}.")
+    return frozenset(matched & {entry["key"] for entry in became(manifest, store)["failed"]})
 
 
 def _request(asked: dict[str, Any], options: argparse.Namespace, store: Store, wanted: frozenset[str]) -> Request:
