@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from kdbench import environment
 from kdbench.cli.durations import seconds
-from kdbench.cli.machine import add_machine_arguments
+from kdbench.cli.machine import add_machine_arguments, backend_of
 from kdbench.cli.plan_text import say_plan
 from kdbench.cli.say import many, outlive_readers, say
 from kdbench.cli.site import SITE
@@ -21,7 +21,7 @@ from kdbench.paths import cache_dir
 from kdbench.plan.expand import Selection
 from kdbench.plan.plan import Plan, Request, diverged_trials, list_trials, make_plan, missing_trials
 from kdbench.records import Store
-from kdbench.schedule.devices import find_machine
+from kdbench.schedule import Backend
 from kdbench.shipped import shipped
 from kdbench.suites import Suite, get_suite
 
@@ -112,7 +112,8 @@ def main(options: argparse.Namespace) -> int:
     store = Store(Path(options.results))
     suites = tuple(get_suite(name) for name in dict.fromkeys(options.suite))
     threads = max(suite.protocol.threads for suite in suites)
-    machine = find_machine(options.device, options.slots, threads)
+    backend = backend_of(options)
+    fleet = backend.fleet(threads)
     out = Path(options.out or SITE)
     if store.root.exists() and not store.root.is_dir():
         raise UserError(f"--results {store.root} is no folder; name a new one, or one that kdbench run has written.")
@@ -121,9 +122,9 @@ def main(options: argparse.Namespace) -> int:
     request = _request(options, suites)
 
     def run(request: Request) -> tuple[Plan, int]:
-        plan = make_plan(request, store, machine)
+        plan = make_plan(request, store, fleet)
         say_plan(plan, store, verbose=options.dry_run)
-        return plan, train(plan, store) if plan.missing and not options.dry_run else EXIT_OK
+        return plan, train(plan, store, backend) if plan.missing and not options.dry_run else EXIT_OK
 
     if request.looks:
         from kdbench.cli.adaptive import until_decided
@@ -199,18 +200,16 @@ def _baseline(name: str) -> Path:
     return folder
 
 
-def train(plan: Plan, store: Store) -> int:
+def train(plan: Plan, store: Store, backend: Backend) -> int:
     """Run the plan's tasks and record what became of every trial."""
     from kdbench.cli.manifest import finish_run, start_run
     from kdbench.cli.progress import make_progress
-    from kdbench.schedule import LocalExecutor
 
-    machine = plan.machine
-    manifest = start_run(store.root, [suite.id for suite in plan.suites], plan.missing, machine.device, machine.slots)
+    fleet = plan.fleet
+    manifest = start_run(store.root, [suite.id for suite in plan.suites], plan.missing, fleet.kind, fleet.slots)
     logs = cache_dir() / "runs" / manifest["run"]
-    executor = LocalExecutor(machine.slots, logs, devices=machine.gpus)
     with make_progress(plan.tasks, sys.stdout) as progress:
-        report = executor.run(plan.tasks, progress.watch)
+        report = backend.executor(fleet, logs).run(plan.tasks, progress.watch)
     if not report.interrupted:
         _record_failures(plan, store, progress)
     left = missing_trials(plan.missing, store, plan.again)
