@@ -47,8 +47,8 @@ class Ending:
 
     ``code``: its exit status, or the negative of a signal; ``why``: that in words, as they follow "its worker";
     ``log``: where the rest of what it printed is. ``done``: it said that all is recorded. ``refused``: its reason for
-    not even trying. ``late``: it was ended as it was silent, or took too long. ``lost``: its node went, and nobody
-    knows more.
+    not even trying. ``late``: it was ended as it was silent, or took too long. ``saved``: it was told to stop, and said
+    that its students are saved. ``lost``: its node went, and nobody knows more.
     """
 
     code: int
@@ -57,6 +57,7 @@ class Ending:
     done: bool = False
     refused: str = ""
     late: bool = False
+    saved: bool = False
     lost: bool = False
 
 

@@ -35,6 +35,7 @@ class _Watched:
     landed: float | None = None
     done: bool = False
     refused: str = ""
+    saved: bool = False
     #: Why it was told to end.
     late: str = ""
 
@@ -48,6 +49,7 @@ class _Watched:
         elif self.landed is not None and self.landed > now:
             self.landed = now
         self.done = self.done or what == "done"
+        self.saved = self.saved or what == "stopped"
         if what == "refused":
             self.refused = str(event.get("text", ""))
 
@@ -100,7 +102,7 @@ class Coordinator:
         return Report(queue.finished, queue.failed, interrupted)
 
     def _start(self, queue: Queue, watch: Watch) -> None:
-        """Start what is granted. Where there is no room for that, on the disk say, all of it waits and is tried again."""
+        """Start what is granted; what there is no room for, on the disk say, is put back and tried again."""
         if time.monotonic() < self._paused_until:
             return
         grants = queue.start(time.monotonic())
@@ -125,7 +127,7 @@ class Coordinator:
                 continue
             if isinstance(said, Ending):
                 del self._running[grant.id]
-                ending = dataclasses.replace(said, done=one.done, refused=one.refused)
+                ending = dataclasses.replace(said, done=one.done, refused=one.refused, saved=one.saved)
                 if one.late:
                     ending = dataclasses.replace(ending, late=True, why=one.late)
                 for task, event in queue.ended(grant, ending):

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from kdbench.plan.fleet import MEMORY_SHARE, Device, Fleet
-from kdbench.plan.task import EXIT_DEVICE, EXIT_MEMORY, EXIT_REFUSED, EXIT_STOPPED, Task
+from kdbench.plan.task import EXIT_DEVICE, EXIT_MEMORY, EXIT_REFUSED, Task
 from kdbench.schedule.base import Ending, Event, Grant
 
 #: A worker that dies without a word (killed, out of memory) is started again this often.
@@ -174,7 +174,7 @@ class Queue:
         once_more = replace(task, attempt=task.attempt + 1)
         if ending.code == EXIT_MEMORY:
             return None if several or alone else replace(once_more, exclusive=True)
-        if ending.code == EXIT_STOPPED or ending.lost:
+        if ending.saved or ending.lost:
             return once_more if task.attempt <= STOPS else None
         outside = ending.code < 0 or (ending.code == EXIT_DEVICE and not several)
         tries = min(self.retries, 1) if several else self.retries
@@ -310,7 +310,7 @@ def _part(task: Task, numbers: Iterable[int]) -> Task:
 
 def how(code: int) -> str:
     """What an exit code says of a worker's end."""
-    named = {EXIT_DEVICE: "lost its GPU", EXIT_MEMORY: "ran out of memory", EXIT_STOPPED: "was told to stop"}
+    named = {EXIT_DEVICE: "lost its GPU", EXIT_MEMORY: "ran out of memory"}
     if code >= 0:
         return named.get(code, f"ended with code {code}")
     name = next((sign.name for sign in signal.Signals if sign == -code), f"signal {-code}")
