@@ -20,8 +20,10 @@ import pytest
 from bench import wait_until
 from test_trial import TRIAL
 
+from kdbench.plan.fleet import Device, Fleet, cpu
 from kdbench.plan.task import Task
 from kdbench.schedule import Executor, Report
+from kdbench.schedule.devices import dealt
 from kdbench.trials.origins import Plugin
 
 ACTOR = r"""
@@ -98,8 +100,8 @@ if word != "early":
 class ExecutorConformance:
     """Derive from this, define ``make``, and every check below is run on that backend."""
 
-    def make(self, slots: int, folder: Path, command: Callable[[Path], list[str]], **options: Any) -> Executor:
-        """A backend with ``slots`` slots that starts ``command(task file)``; options: devices, silence, retries."""
+    def make(self, fleet: Fleet, folder: Path, command: Callable[[Path], list[str]], **options: Any) -> Executor:
+        """A backend on ``fleet`` that starts ``command(task file)``; options: silence, limit, retries."""
         raise AssertionError("a backend's tests define make")
 
     @pytest.fixture(autouse=True)
@@ -120,7 +122,12 @@ class ExecutorConformance:
         return replace(empty, after=tuple(after))
 
     def run(
-        self, slots: int, *tasks: Task, watch: Callable[[str, dict[str, Any]], object] | None = None, **options: Any
+        self,
+        slots: int,
+        *tasks: Task,
+        watch: Callable[[str, dict[str, Any]], object] | None = None,
+        devices: Sequence[str] = (),
+        **options: Any,
     ) -> Report:
         def listen(task: Task, event: dict[str, Any]) -> None:
             self.events.append((task.id, event))
@@ -130,7 +137,8 @@ class ExecutorConformance:
         def command(file: Path) -> list[str]:
             return [sys.executable, "-S", "-E", str(self.folder / "actor.py"), str(file)]
 
-        return self.make(slots, self.folder / "runs", command, **options).run(list(tasks), listen)
+        fleet = dealt([Device(name) for name in devices], slots) if devices else cpu(slots)
+        return self.make(fleet, self.folder / "runs", command, **options).run(list(tasks), listen)
 
     def journal(self, what: str, name: str = "") -> list[dict[str, Any]]:
         path = self.folder / "journal"
@@ -259,7 +267,7 @@ class ExecutorConformance:
 
     def test_no_worker_is_blamed_for_a_time_when_nobody_listened(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """The machine slept, or somebody stopped this process and let it go on."""
-        monkeypatch.setattr("kdbench.schedule.local.STANDSTILL", 0.5)
+        monkeypatch.setattr("kdbench.schedule.coordinator.STANDSTILL", 0.5)
 
         def asleep(_: str, event: dict[str, Any]) -> None:
             if event["event"] == "started":

@@ -15,14 +15,15 @@ import pytest
 from bench import ROOT, wait_until
 from executor_conformance import ExecutorConformance, alive
 
+from kdbench.plan.fleet import Fleet
 from kdbench.plan.task import Task
-from kdbench.schedule import Executor, LocalExecutor, local
+from kdbench.schedule import Coordinator, Executor, LocalLauncher, local
 from kdbench.trials.origins import Plugin
 
 
 class TestLocal(ExecutorConformance):
-    def make(self, slots: int, folder: Path, command: Callable[[Path], list[str]], **options: Any) -> Executor:
-        return LocalExecutor(slots, folder, command=command, **options)
+    def make(self, fleet: Fleet, folder: Path, command: Callable[[Path], list[str]], **options: Any) -> Executor:
+        return Coordinator(fleet, LocalLauncher(fleet, folder, command), **options)
 
     def test_a_worker_that_ignores_a_polite_end_is_killed(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(local, "GRACE", 0.3)
@@ -46,13 +47,13 @@ class TestLocal(ExecutorConformance):
 
     def test_the_last_words_of_a_worker_are_waited_for(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """The thread that reads a worker may lag behind its end on a busy machine."""
-        read = LocalExecutor._read
+        read = LocalLauncher._read
 
-        def late(self: LocalExecutor, *arguments: Any) -> None:
+        def late(self: LocalLauncher, *arguments: Any) -> None:
             time.sleep(0.5)
             read(self, *arguments)
 
-        monkeypatch.setattr(LocalExecutor, "_read", late)
+        monkeypatch.setattr(LocalLauncher, "_read", late)
         assert self.run(1, self.task("t", "refuse:fetch it again.")).failed == {"t": "fetch it again."}
 
     def test_more_slots_than_devices_share_them(self) -> None:
@@ -78,12 +79,15 @@ def test_the_parents_death_closes_standard_input(tmp_path: Path) -> None:
     parent = f"""
 import sys
 from pathlib import Path
+from kdbench.plan.fleet import Fleet
 from kdbench.plan.task import Task
-from kdbench.schedule import LocalExecutor
+from kdbench.plan.fleet import cpu
+from kdbench.schedule import Coordinator, LocalLauncher
 here = Path({str(tmp_path)!r})
 task = Task("t", "t", (), None, "digits", "0" * 64, "s@1", here, here, here, "cpu")
 command = [sys.executable, "-S", {str(actor)!r}]
-LocalExecutor(1, here / "runs", command=lambda file: command).run([task], lambda *_: None)
+launcher = LocalLauncher(cpu(), here / "runs", command=lambda file: command)
+Coordinator(cpu(), launcher).run([task], lambda *_: None)
 """
     process = subprocess.Popen([sys.executable, "-c", parent], env={**os.environ, "PYTHONPATH": str(ROOT)})
     pid = int(wait_until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text()))

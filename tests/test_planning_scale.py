@@ -20,7 +20,8 @@ from kdbench.methods import METHODS
 from kdbench.plan import expand as expand_module
 from kdbench.plan.cost import makespan
 from kdbench.plan.expand import MOST_TRIALS, Selection, chosen_rows, chosen_seeds, expand
-from kdbench.plan.plan import Machine, Plan, Request, make_plan
+from kdbench.plan.fleet import cpu
+from kdbench.plan.plan import Plan, Request, make_plan
 from kdbench.plan.task import Task
 from kdbench.plan.tasks import _bundles
 from kdbench.records import Store
@@ -47,9 +48,7 @@ def pairs(count: int) -> str:
 def plan(suite: Suite, folder: Path, **selection: Any) -> Plan:
     """What ``run --dry-run`` makes and says."""
     store = Store(folder / "results")
-    made = make_plan(
-        Request((suite,), Selection(**selection), folder / "data", dry=True), store, Machine("cpu", slots=2)
-    )
+    made = make_plan(Request((suite,), Selection(**selection), folder / "data", dry=True), store, cpu(2))
     say_plan(made, store, verbose=True)
     return made
 

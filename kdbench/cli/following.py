@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from kdbench.plan.events import Event
 from kdbench.plan.task import Task
+from kdbench.schedule.base import Event
 from kdbench.trials.trial import Trial
 
 #: Statuses that are no result of a trial's own: a later run tries it again. ``left``: it was not even begun.

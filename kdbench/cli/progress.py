@@ -13,8 +13,9 @@ from kdbench.cli.durations import duration
 from kdbench.cli.following import Following
 from kdbench.cli.say import complain, say
 from kdbench.errors import plain
-from kdbench.plan.events import Event, told
+from kdbench.plan.events import told
 from kdbench.plan.task import Task
+from kdbench.schedule.base import Event
 
 #: Seconds without a line after which what is piped says how far the run is.
 QUIET = 60.0

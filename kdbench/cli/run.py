@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdbench import environment
 from kdbench.cli.durations import seconds
-from kdbench.cli.machine import add_machine_arguments
+from kdbench.cli.machine import add_machine_arguments, backend_of
 from kdbench.cli.plan_text import say_plan
 from kdbench.cli.say import many, outlive_readers, say
 from kdbench.cli.site import SITE
@@ -22,7 +22,7 @@ from kdbench.plan.expand import Selection
 from kdbench.plan.plan import Plan, Request, diverged_trials, list_trials, make_plan
 from kdbench.records import Store
 from kdbench.records.runs import live_path
-from kdbench.schedule.devices import find_machine
+from kdbench.schedule import Backend
 from kdbench.shipped import shipped
 from kdbench.suites import Suite, get_suite
 
@@ -122,7 +122,8 @@ def carry_out(request: Request, options: argparse.Namespace, retries: str = "") 
     outlive_readers()
     store, suites = Store(Path(options.results)), request.suites
     threads = max(suite.protocol.threads for suite in suites)
-    machine = find_machine(options.device, options.slots, threads)
+    backend = backend_of(options)
+    fleet = backend.fleet(threads)
     out = Path(options.out or SITE)
     if store.root.exists() and not store.root.is_dir():
         raise UserError(f"--results {store.root} is no folder; name a new one, or one that kdbench run has written.")
@@ -130,11 +131,11 @@ def carry_out(request: Request, options: argparse.Namespace, retries: str = "") 
         _check_folders(out, request.data_root, store, suites)
 
     def run(request: Request) -> tuple[Plan, int]:
-        plan = make_plan(request, store, machine)
+        plan = make_plan(request, store, fleet)
         say_plan(plan, store, verbose=options.dry_run)
         if not plan.missing or options.dry_run:
             return plan, EXIT_OK
-        return plan, train(plan, store, request_json(request, options, out, retries), options.verbose)
+        return plan, train(plan, store, backend, request_json(request, options, out, retries), options.verbose)
 
     if request.looks and not request.only:
         from kdbench.cli.adaptive import until_decided
@@ -212,20 +213,18 @@ def _baseline(name: str) -> Path:
     return folder
 
 
-def train(plan: Plan, store: Store, asked: Mapping[str, Any], verbose: bool = False) -> int:
+def train(plan: Plan, store: Store, backend: Backend, asked: Mapping[str, Any], verbose: bool = False) -> int:
     """Run the plan's tasks and record what became of every trial; ``asked``: the request, for the manifest."""
     from kdbench.cli.live import LiveFile, beating
     from kdbench.cli.manifest import Manifest
     from kdbench.cli.progress import make_progress
-    from kdbench.schedule import LocalExecutor
 
-    machine, manifest = plan.machine, Manifest(store, plan, asked)
+    manifest = Manifest(store, plan, asked)
     progress = make_progress(plan.tasks, sys.stdout, verbose)
     live = LiveFile(live_path(manifest.path), manifest.head, progress)
     try:
-        executor = LocalExecutor(machine.slots, manifest.logs, devices=machine.gpus)
         with progress, beating(live.write, lambda: manifest.tell(progress), progress.beat):
-            report = executor.run(plan.tasks, progress.watch)
+            report = backend.executor(plan.fleet, manifest.logs).run(plan.tasks, progress.watch)
         if not report.interrupted:
             _record_failures(plan, store, progress)
         manifest.end(progress, "interrupted" if report.interrupted else "done")

@@ -118,10 +118,9 @@ def locked(folder: Path, names: list[str], emit: Any) -> Iterator[None]:
 
 
 def _claim_stdout() -> IO[str]:
-    """Standard output for events alone: whatever a library or a plugin prints goes to standard error, line by line."""
+    """Standard output for events alone: whatever a library or a plugin prints goes to standard error."""
     events = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     return events
 
 

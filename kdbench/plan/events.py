@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-Event = dict[str, Any]
 
-
-def told(event: Event) -> list[str]:
+def told(event: Mapping[str, Any]) -> list[str]:
     """What ``event`` says in lines for people; nothing of one that is about how far the work is."""
     what = event["event"]
     if what == "trial":
