@@ -115,10 +115,16 @@ class Manifest:
     def end(self, following: Following, outcome: str, detail: str = "") -> None:
         """Write it anew with what came of the run."""
         self.tell(following)
-        ended = datetime.now(UTC).isoformat(timespec="seconds")
-        self.document |= {"ended": ended, "seconds": round(time.monotonic() - self._began, 1)}
-        self.document |= {"outcome": outcome, "detail": detail, **became(self.document, self.store, following.reasons)}
-        _write(self.path, self.document)
+        document = {
+            **self.document,
+            "ended": datetime.now(UTC).isoformat(timespec="seconds"),
+            "seconds": round(time.monotonic() - self._began, 1),
+            "outcome": outcome,
+            "detail": detail,
+            **became(self.document, self.store, following.reasons),
+        }
+        _write(self.path, document)
+        self.document = document
 
 
 def became(manifest: Mapping[str, Any], store: Store, reasons: Mapping[str, str] | None = None) -> dict[str, Any]:

@@ -234,7 +234,8 @@ def train(plan: Plan, store: Store, backend: Backend, asked: Mapping[str, Any], 
             manifest.end(progress, *(["interrupted"] if interrupted else ["failed", described(error)]))
         raise
     finally:
-        live.remove()
+        if "ended" in manifest.document:  # else the live file stays, and the next run finishes the manifest by it
+            live.remove()
     left = manifest.document["left"]
     done = f"{plan.title}: {many(len(plan.missing) - len(left), 'trial')} recorded"
     if report.interrupted:

@@ -110,7 +110,8 @@ def _live_lines(live: Mapping[str, Any]) -> Iterator[str]:
             "suspended, or the results folder cannot be written."
         )
     left = f", about {duration(live['time_left'])} left" if live["time_left"] is not None and state != "stopped" else ""
-    counts = ", ".join(f"{trials[name]} {name}" for name in ("running", "waiting", "failed"))
+    shown = ("failed",) if state == "stopped" else ("running", "waiting", "failed")
+    counts = ", ".join(f"{trials[name]} {name}" for name in shown)
     yield f"  {trials['finished']} of {many(trials['planned'], 'trial')} finished, {counts}{left}."
     for task in live["running"] if state != "stopped" else ():
         yield f"  {_task_line(task)}"
@@ -147,7 +148,7 @@ def _last_lines(last: Mapping[str, Any]) -> Iterator[str]:
     suites = ", ".join(last.get("suites") or [last.get("suite", "")])
     if "outcome" not in last:
         how = "ended" if "ended" in last else "did not say how it ended"
-        yield f"{last['run']}: {suites}, {how}; an earlier version of kdbench wrote no more of it."
+        yield f"{last['run']}: {suites}, {how}, and no more is known of it."
         return
     how = {"done": "ended", "interrupted": "was interrupted", "killed": "was killed", "failed": "failed"}[
         last["outcome"]
