@@ -13,13 +13,15 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from kdbench.cli.following import Following, Running, clock
 from kdbench.errors import UserError
 from kdbench.folders import write_atomically
 from kdbench.records.runs import live_paths, read_live
 
+#: How a run stands that has a live file.
+State = Literal["running", "silent", "stopped"]
 #: Seconds between two heartbeats.
 BEAT = 2.0
 #: Seconds after which a heartbeat is old.
@@ -120,7 +122,7 @@ def live_runs(results: Path) -> list[dict[str, Any]]:
     return found
 
 
-def standing(results: Path, live: Mapping[str, Any]) -> str:
+def standing(results: Path, live: Mapping[str, Any]) -> State:
     """How a run stands: ``running``; ``silent``, where its process is there and says nothing; or ``stopped``.
 
     One on this machine is looked for among its processes. Of any other the heartbeat tells, compared with this
