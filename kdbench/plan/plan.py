@@ -12,7 +12,8 @@ from kdbench.methods import METHODS, leaves, load_class
 from kdbench.models import MODELS
 from kdbench.paths import cache_dir
 from kdbench.plan.cohorts import Cohort, cohorts
-from kdbench.plan.cost import RATES, landing, measured_rate
+from kdbench.plan.cost import RATES, measured_rate
+from kdbench.plan.cut import fitted, landing
 from kdbench.plan.expand import Selection, chosen_pairs, chosen_rows, expand, inapplicable, matched, with_pairs
 from kdbench.plan.fleet import Fleet
 from kdbench.plan.outdated import Outdated, outdated
@@ -250,5 +251,5 @@ def _tasks(
     )
     records = (record for record in store.read()[0] if record["evidence"] == "measured")
     rate = measured_rate(records, missing, fleet.kind) or RATES[fleet.kind]
-    made = landing(cohorts(missing), rate, request.within)
+    made = fitted(landing(cohorts(missing), rate, request.within), rate, fleet)
     return made, make_tasks(made, template, rate, fleet, warnings)
