@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_trial import TRIAL
+from test_trial import PROTOCOL, TRIAL
 
+from kdbench.canonical import plain
 from kdbench.plan.fleet import Device, Fleet, cpu
+from kdbench.plan.memory import Needs
 from kdbench.plan.task import EXIT_DEVICE, EXIT_MEMORY, EXIT_REFUSED, Task
 from kdbench.schedule.base import Ending, Grant
 from kdbench.schedule.queue import PATIENCE, STOPS, Queue
@@ -89,6 +91,32 @@ def test_a_task_plans_with_what_is_left_of_its_device() -> None:
     first, second = Queue([task(f"t{n}", memory=30 * GB) for n in range(2)], gpus(100 * GB)).start(0.0)
     assert first.task.share == pytest.approx(30 / 90)
     assert second.task.share == pytest.approx(30 / 60)
+
+
+def test_what_a_worker_holds_is_known_of_others_of_its_kind() -> None:
+    """Students of one pair take alike; a larger cohort takes more, and of another pair nothing is known."""
+    queue = Queue([task(f"t{n}", trials=4 + 4 * (n == 3)) for n in range(4)], gpus(100 * GB))
+    first = only(queue)
+    queue.holds(first, 20 * GB)
+    beside = queue.start(1.0)
+    assert names(beside) == ["t1", "t2"], "twice 22 for the larger one would be 110 of 90"
+    assert [grant.task.memory / GB for grant in beside] == pytest.approx([22.0, 22.0])
+    for grant in (first, *beside):
+        queue.ended(grant, DONE)
+    assert only(queue, 2.0).task.memory / GB == pytest.approx(44.0)
+
+
+def test_what_records_say_of_memory_is_known_before_a_run() -> None:
+    cost = {"peak_memory_bytes": 20 * GB, "cohort_size": 4}
+    where = {"dataset": TRIAL.dataset, "student_model": TRIAL.student, "identity": {"protocol": plain(PROTOCOL)}}
+    gpu, processor = {"device": "cuda"}, {"device": "cpu"}
+    for numerics, expected in ((gpu, 20 * GB), (processor, 0.0), (None, 0.0)):
+        needs = Needs()
+        needs.read([{**where, "cost": cost, "numerics": numerics}, {**where, "cost": None, "numerics": gpu}], [TRIAL])
+        assert needs.of(task("t", trials=2)) == expected
+        assert needs.of(task("t", trials=8)) == 2 * expected
+        assert needs.of(task("teacher")) == 0.0
+    assert needs.of(task("t", memory=3 * GB)) == 3 * GB
 
 
 def test_devices_without_a_known_memory_are_divided_by_slots() -> None:

@@ -16,6 +16,7 @@ from kdbench.plan.cost import RATES, measured_rate
 from kdbench.plan.cut import fitted, landing
 from kdbench.plan.expand import Selection, chosen_pairs, chosen_rows, expand, inapplicable, matched, with_pairs
 from kdbench.plan.fleet import Fleet
+from kdbench.plan.memory import Needs
 from kdbench.plan.outdated import Outdated, outdated
 from kdbench.plan.task import Task
 from kdbench.plan.tasks import make_tasks
@@ -249,7 +250,12 @@ def _tasks(
         within=request.within,
         looks=request.looks,
     )
-    records = (record for record in store.read()[0] if record["evidence"] == "measured")
+    records = [record for record in store.read()[0] if record["evidence"] == "measured"]
     rate = measured_rate(records, missing, fleet.kind) or RATES[fleet.kind]
     made = fitted(landing(cohorts(missing), rate, request.within), rate, fleet)
-    return made, make_tasks(made, template, rate, fleet, warnings)
+    tasks = make_tasks(made, template, rate, fleet, warnings)
+    if fleet.kind == "cuda":
+        needs = Needs()
+        needs.read(records, missing)
+        tasks = [replace(task, memory=needs.of(task)) for task in tasks]
+    return made, tasks

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from kdbench.plan.fleet import MEMORY_SHARE, Device, Fleet
+from kdbench.plan.memory import Needs
 from kdbench.plan.task import EXIT_DEVICE, EXIT_MEMORY, EXIT_REFUSED, Task
 from kdbench.schedule.base import Ending, Event, Grant
 
@@ -93,6 +94,7 @@ class Queue:
         self._missing: dict[str, set[str]] = {}
         self._done: set[str] = set()
         self._overtaken: dict[str, float] = {}
+        self._needs = Needs()
         for task in tasks:
             self._add(task, last=True)
 
@@ -119,9 +121,11 @@ class Queue:
         refused: set[tuple[int, float, bool]] = set()
         matched = self._matched(now) if self._uneven else None
         usable = [number for number, room in enumerate(self._rooms) if room.usable()]
-        for place, task in self._ready.copy():
+        for place, waiting in self._ready.copy():
             if not usable:
                 break
+            memory = self._needs.of(waiting)
+            task = waiting if memory == waiting.memory else replace(waiting, memory=memory)
             need = (task.cores, task.memory, task.exclusive)
             if need in refused or (matched is not None and task.id not in matched):
                 continue
@@ -144,6 +148,7 @@ class Queue:
         """Take note that the worker of ``grant`` was measured to hold so many bytes."""
         if grant.id in self._held:
             self._held[grant.id].memory = MARGIN * memory
+            self._needs.learn(grant.task, MARGIN * memory)
 
     def ended(self, grant: Grant, ending: Ending) -> list[tuple[Task, Event]]:
         """What becomes of the task of ``grant``, as events to tell."""
