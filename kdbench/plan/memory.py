@@ -37,8 +37,8 @@ class Needs:
     def of(self, task: Task) -> float:
         """Bytes that ``task`` is expected to hold: what it says itself, or what its like have held; 0 if nobody knows.
 
-        A smaller cohort is expected to take as much as the one that was measured, since the teacher and what a step keeps
-        are the same, and a larger one in proportion.
+        A smaller cohort is expected to take as much as the one that was measured, since teacher and activations are the
+        same, and a larger one in proportion.
         """
         known = self._most.get(_kind(task.trials[0])) if self._most and task.trials else None
         if task.memory or known is None:
