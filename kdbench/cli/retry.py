@@ -44,7 +44,8 @@ def main(options: argparse.Namespace) -> int:
         say(f"Nothing to do: all that {shown(options.glob)} matches in the run {manifest['run']} has a result.")
         return EXIT_OK
     asked = manifest["request"]
-    options = argparse.Namespace(**{**asked["machine"], **vars(options), "summary": "none", "versus": None})
+    not_of_a_retry = {"summary": "none", "versus": None, "fleet": None}
+    options = argparse.Namespace(**{**asked["machine"], **vars(options), **not_of_a_retry})
     options.out = options.out or asked["out"] or None
     environment.check()
     load_plugins(options.plugin)

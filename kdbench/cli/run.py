@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdbench import environment
 from kdbench.cli.durations import seconds
+from kdbench.cli.fleet import read_fleet, say_forecast
 from kdbench.cli.machine import add_machine_arguments, backend_of
 from kdbench.cli.plan_text import say_plan
 from kdbench.cli.say import many, outlive_readers, say
@@ -99,6 +100,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="how the table is printed that a run ends with (default: text; markdown: for a pull request)",
     )
     parser.add_argument(
+        "--fleet", metavar="FILE", help="with --dry-run: what the plan would take on the devices that a TOML file lists"
+    )
+    parser.add_argument(
         "--dry-run", action="store_true", help="print the plan and its estimated cost, and train nothing"
     )
     parser.add_argument(
@@ -122,8 +126,10 @@ def carry_out(request: Request, options: argparse.Namespace, retries: str = "") 
     outlive_readers()
     store, suites = Store(Path(options.results)), request.suites
     threads = max(suite.protocol.threads for suite in suites)
+    if options.fleet and not options.dry_run:
+        raise UserError("--fleet describes devices to plan for, not to run on; give it with --dry-run.")
     backend = backend_of(options)
-    fleet = backend.fleet(threads)
+    fleet = read_fleet(Path(options.fleet)) if options.fleet else backend.fleet(threads)
     out = Path(options.out or SITE)
     if store.root.exists() and not store.root.is_dir():
         raise UserError(f"--results {store.root} is no folder; name a new one, or one that kdbench run has written.")
@@ -133,6 +139,8 @@ def carry_out(request: Request, options: argparse.Namespace, retries: str = "") 
     def run(request: Request) -> tuple[Plan, int]:
         plan = make_plan(request, store, fleet)
         say_plan(plan, store, verbose=options.dry_run)
+        if options.fleet:
+            say_forecast(plan, options.fleet)
         if not plan.missing or options.dry_run:
             return plan, EXIT_OK
         return plan, train(plan, store, backend, request_json(request, options, out, retries), options.verbose)
