@@ -19,6 +19,8 @@ from kdbench.cli.say import many, outlive_readers, say
 from kdbench.cli.site import SITE
 from kdbench.data import data_root, download_allowed
 from kdbench.errors import EXIT_INCOMPLETE, EXIT_INTERRUPTED, EXIT_OK, UserError, described
+from kdbench.folders import check_writable
+from kdbench.paths import cache_dir
 from kdbench.plan.expand import Selection
 from kdbench.plan.plan import Plan, Request, diverged_trials, list_trials, make_plan
 from kdbench.records import Store
@@ -227,6 +229,7 @@ def train(plan: Plan, store: Store, backend: Backend, asked: Mapping[str, Any], 
     from kdbench.cli.manifest import Manifest
     from kdbench.cli.progress import make_progress
 
+    check_writable(cache_dir() / "runs", f"The cache folder {cache_dir()}")
     manifest = Manifest(store, plan, asked)
     progress = make_progress(plan.tasks, sys.stdout, verbose)
     live = LiveFile(live_path(manifest.path), manifest.head, progress)
