@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -18,6 +20,7 @@ from test_cli import RUN, Cli, Fake, cli, make_plugin_suite, trained  # noqa: F4
 
 from kdbench.cli import live, status
 from kdbench.cli.following import Following
+from kdbench.jobs import worker
 from kdbench.plan.task import Task
 from kdbench.records.inspection import inspect
 from kdbench.records.merge import merge
@@ -258,7 +261,7 @@ def test_a_manifest_is_true_after_an_error_in_the_coordinator(
 
 def test_a_run_with_real_workers_seen_from_outside_and_killed(cli: Cli, bench: Bench) -> None:  # noqa: F811
     """Its status and its log while it runs; kill -9; what status says then; and the next run, which finishes it."""
-    loss = "time.sleep(float(os.environ.get('SLOW', 0)))"
+    loss = "time.sleep(1000 if step.progress > 0.6 and 'SLOW' in os.environ else 0)"
     plugin = bench.plugin("slow", top="import time", loss=loss, setup="print('hello')")
     text = suite_text(["slow"], epochs=2)
     environment = bench.environment(bench.install_suite(text))
@@ -273,12 +276,12 @@ def test_a_run_with_real_workers_seen_from_outside_and_killed(cli: Cli, bench: B
             text=True,
         )
 
-    run = start(*flags, SLOW="1000")
+    run = start(*flags, SLOW="yes")
     try:
         wait_until(lambda: manifest_paths(bench.store.root))
         follow = start("logs", "slow seed 0", "-f")
         (task,) = wait_until(lambda: [task for each in live.live_runs(bench.store.root) for task in each["running"]])
-        wait_until(lambda: "hello" in cli("logs", task["task"]).out)
+        wait_until(lambda: "epoch 1: " in cli("logs", task["task"]).out)
         said = cli("status")
         assert said.code == 0
         assert f"process {task['pid']}" in said.out
@@ -286,7 +289,7 @@ def test_a_run_with_real_workers_seen_from_outside_and_killed(cli: Cli, bench: B
     finally:
         run.kill()
         run.wait()
-    assert "hello" in follow.communicate()[0], "it ends when the run does"
+    assert re.match(r"hello\n[\d :-]{19} slow on .*, seed 0: epoch 1: ce .*\n$", follow.communicate()[0])
     assert follow.returncode == 0
     assert "stopped without a word" in cli("status").out
     stopped = cli("status", "--json")
@@ -300,8 +303,36 @@ def test_a_run_with_real_workers_seen_from_outside_and_killed(cli: Cli, bench: B
     assert the_manifest(bench)["outcome"] == "done"
     assert not live_path(path).exists()
     assert cli("status").code == 0
-    (logs,) = Path(killed["logs"]).glob("*.log")
-    assert "hello" in logs.read_text()
+
+
+def test_a_log_that_cannot_be_written_is_no_reason_to_end(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    note = {"event": "note", "text": "there is room\nfor two"}
+    worker._log(note)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d there is room for two\n", capsys.readouterr().err)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(sys, "stderr", type("Full", (io.StringIO,), {"write": full})())
+    worker._log(note)
+
+
+def test_what_takes_its_time_beats_more_rarely(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "BEAT", 0.001)
+    calls: list[str] = []
+
+    def slow() -> None:
+        end = time.thread_time() + 0.02
+        while time.thread_time() < end:
+            pass
+        calls.append("slow")
+
+    with live.beating(slow, lambda: calls.append("quick")):
+        wait_until(lambda: calls.count("quick") > 30)
+    assert calls[:2] == ["slow", "quick"], "both at once"
+    assert calls.count("slow") < calls.count("quick") / 3
 
 
 def test_words_that_name_no_log_or_several(cli: Cli, bench: Bench, make_suite: MakeSuite) -> None:  # noqa: F811

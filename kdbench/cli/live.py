@@ -28,6 +28,8 @@ BEAT = 2.0
 OLD = 60.0
 #: Seconds in which a run elsewhere, whose clock may differ, has a heartbeat for certain.
 LOOK = 3 * BEAT
+#: Of the time, what any one call that beats may take.
+SHARE = 0.01
 #: Failures that are kept in the file, the latest.
 FAILURES = 100
 
@@ -88,14 +90,21 @@ def _finite(value: float | None) -> float | None:
 
 @contextlib.contextmanager
 def beating(*calls: Callable[[], object]) -> Iterator[None]:
-    """Call each of ``calls`` now and every two seconds, from a thread of its own, until the block ends."""
-    ended = threading.Event()
+    """Call each of ``calls`` now and every two seconds, from a thread of its own, until the block ends.
+
+    One that takes its time, as the manifest of ten thousand trials does, is called more rarely.
+    """
+    ended, due = threading.Event(), dict.fromkeys(calls, 0.0)
 
     def beat() -> None:
         while not ended.wait(BEAT):
             for call in calls:
+                if time.monotonic() < due[call]:
+                    continue
+                began = time.thread_time()
                 with contextlib.suppress(OSError):  # standard output on a disk that is full
                     call()
+                due[call] = time.monotonic() + min((time.thread_time() - began) / SHARE, OLD / 3)
 
     for call in calls:
         call()

@@ -98,19 +98,21 @@ class Manifest:
     def tell(self, following: Following) -> None:
         """Write it anew where tasks were begun that it does not have; where it cannot be written, later."""
         with following.lock:
-            tasks = [
-                {
-                    "id": task.id,
-                    "title": task.title,
-                    "trials": [trial.key for trial in task.trials],
-                    "log": log or str(self.logs / f"{task.id}.log"),
-                }
-                for task, log in following.begun.values()
-            ]
-        if len(tasks) > len(self.document["tasks"]):
-            with contextlib.suppress(OSError):
-                _write(self.path, {**self.document, "tasks": tasks})
-                self.document["tasks"] = tasks
+            begun = list(following.begun.values())
+        if len(begun) == len(self.document["tasks"]):
+            return
+        tasks = [
+            {
+                "id": task.id,
+                "title": task.title,
+                "trials": [trial.key for trial in task.trials],
+                "log": log or str(self.logs / f"{task.id}.log"),
+            }
+            for task, log in begun
+        ]
+        with contextlib.suppress(OSError):
+            _write(self.path, {**self.document, "tasks": tasks})
+            self.document["tasks"] = tasks
 
     def end(self, following: Following, outcome: str, detail: str = "") -> None:
         """Write it anew with what came of the run."""

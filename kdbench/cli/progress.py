@@ -83,7 +83,7 @@ class PlainProgress(Progress):
 
     def _take_in(self, task: Task, event: Event) -> None:
         super()._take_in(task, event)
-        if event["event"] == "epoch" and not self.verbose:
+        if not self.verbose and (event["event"] == "epoch" or _of_teacher(event)):
             return
         for line in self._lines(task, event):
             self._say(f"{line} [{self.summary()}]" if event["event"] == "trial" else line)
@@ -96,6 +96,11 @@ class PlainProgress(Progress):
     def _say(self, line: str) -> None:
         say(line, self.stream)
         self._spoke = time.monotonic()
+
+
+def _of_teacher(event: Event) -> bool:
+    """Whether ``event`` is the record of a teacher's training, after which the teacher is told of by itself."""
+    return event["event"] == "trial" and bool(event["teacher"]) and event["status"] == "finished"
 
 
 class LiveProgress(Progress):

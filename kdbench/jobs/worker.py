@@ -31,9 +31,7 @@ def main(arguments: list[str]) -> int:
     events = _claim_stdout()
 
     def emit(event: dict[str, Any]) -> None:
-        with suppress(OSError):  # a log that cannot be written, as on a full disk, is no reason to end
-            for line in told(event):
-                print(f"{datetime.now():%Y-%m-%d %H:%M:%S} {plain(line)}", file=sys.stderr)
+        _log(event)
         events.write(json.dumps(event) + "\n")
         events.flush()
 
@@ -115,6 +113,13 @@ def locked(folder: Path, names: list[str], emit: Any) -> Iterator[None]:
                 emit({"event": "waiting", "text": "another run is at work on it; waiting for that"})
                 fcntl.flock(stream, fcntl.LOCK_EX)
         yield
+
+
+def _log(event: dict[str, Any]) -> None:
+    """Print what ``event`` says to people; where that cannot be written, as on a full disk, it is no reason to end."""
+    with suppress(OSError):
+        for line in told(event):
+            print(f"{datetime.now():%Y-%m-%d %H:%M:%S} {plain(line)}", file=sys.stderr)
 
 
 def _claim_stdout() -> IO[str]:

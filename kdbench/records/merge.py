@@ -9,7 +9,7 @@ from typing import NamedTuple
 from kdbench.errors import UserError
 from kdbench.folders import write_atomically
 from kdbench.records.pins import read_pins
-from kdbench.records.reading import LARGEST_JSON, read_file
+from kdbench.records.reading import read_file
 from kdbench.records.runs import manifest_paths
 from kdbench.records.store import LISTINGS, METHODS_FOLDER, Store
 
@@ -45,7 +45,7 @@ def merge(into: Store, sources: Sequence[Store]) -> Merged:
         for path in _others(source):
             target = into.root / path.relative_to(source.root)
             if not target.exists():
-                write_atomically(target, read_file(path, LARGEST_JSON))
+                write_atomically(target, read_file(path))
     return Merged(new, known, problems)
 
 

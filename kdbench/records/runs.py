@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from kdbench.errors import UserError, reason
-from kdbench.records.reading import read_json
+from kdbench.records.reading import parse_json, read_file
 from kdbench.records.validate import check
 
 #: How the name of a file ends that is there while its run is under way: nothing that merges, checks or shows results
@@ -42,7 +42,7 @@ def read_live(path: Path) -> dict[str, Any]:
 def _read(path: Path, kind: str) -> dict[str, Any]:
     where = f"The run runs/{path.name}"
     try:
-        document = read_json(path)
+        document = parse_json(read_file(path))  # of ten thousand trials it is larger than a record
     except ValueError as error:
         raise UserError(f"{where} cannot be read ({reason(error)}); restore it or delete it.") from None
     if kind == "live" or not isinstance(document, dict) or "schema_version" in document:
