@@ -319,6 +319,35 @@ def test_a_log_that_cannot_be_written_is_no_reason_to_end(
     worker._log(note)
 
 
+def test_epochs_are_printed_where_they_are_asked_for(cli: Cli, make_suite: MakeSuite) -> None:  # noqa: F811
+    make_suite(suite_text(["ce"], epochs=1))
+    assert "seed 0: epoch 1: ce " not in cli(*RUN).out
+    assert "seed 0: epoch 1: ce " in cli(*RUN, "--again", "*", "-v").out
+
+
+def test_an_added_seed_that_failed_is_tried_again_alone(
+    cli: Cli,  # noqa: F811
+    bench: Bench,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its request is that of the look in which it failed, and no further look follows."""
+    loss = "if not os.path.exists('mended') and os.path.exists('late'): raise ValueError('no luck')"
+    plugin = bench.plugin("flaky", loss=loss)
+    SUITES.add("tiny", (suite_text(["ce", "flaky"], epochs=1, seeds=[0, 1]), "tiny.toml"), "test")
+    first = cli(*RUN, "--plugin", plugin)
+    assert first.code == 0
+    (bench.folder / "late").touch()
+    assert cli(*RUN, "--plugin", plugin, "--until-decided", "3").code == 3
+    asked = the_manifest(bench)["request"]
+    assert (asked["seeds"], asked["looks"]) == (3, [2, 3])
+    (bench.folder / "mended").touch()
+    labels = trained(monkeypatch)
+    assert cli("retry", "*").code == 0
+    assert set(labels) == {"flaky"}
+    (key,) = {entry["key"] for entry in the_manifest(bench)["planned"]}
+    assert bench.store.status(key) == "finished"
+
+
 def test_what_takes_its_time_beats_more_rarely(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live, "BEAT", 0.001)
     calls: list[str] = []
