@@ -18,7 +18,7 @@ import pytest
 from bench import Bench, suite_text, wait_until
 from test_cli import RUN, Cli, Fake, cli, make_plugin_suite, trained  # noqa: F401
 
-from kdbench.cli import live, status
+from kdbench.cli import live, manifest, status
 from kdbench.cli.following import Following
 from kdbench.jobs import worker
 from kdbench.plan.task import Task
@@ -257,6 +257,33 @@ def test_a_manifest_is_true_after_an_error_in_the_coordinator(
     assert manifest["left"] == [entry["key"] for entry in manifest["planned"]]
     assert not live_paths(bench.store.root)
     assert cli("status").code == 3
+
+
+def test_a_manifest_that_could_not_be_written_at_the_end_is_finished_by_the_next_run(
+    cli: Cli,  # noqa: F811
+    bench: Bench,
+    make_suite: MakeSuite,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    make_suite(suite_text(["ce"], epochs=1))
+
+    def full(path: Path, data: bytes) -> None:
+        if b'"ended"' in data:
+            raise OSError(28, "No space left on device")
+        original(path, data)
+
+    original = manifest.write_atomically
+    with monkeypatch.context() as patch:
+        patch.setattr(manifest, "write_atomically", full)
+        ended = cli(*RUN)
+    assert (ended.code, "No space left on device" in ended.err) == (3, True)
+    assert len(live_paths(bench.store.root)) == 1
+    monkeypatch.setattr(live, "_there", lambda _: False)
+    assert "stopped without a word" in cli("status").out
+    assert "Nothing to do" in cli(*RUN).out
+    finished = the_manifest(bench)
+    assert (finished["outcome"], finished["failed"], len(finished["recorded"])) == ("killed", [], 1)
+    assert not live_paths(bench.store.root)
 
 
 def test_a_run_with_real_workers_seen_from_outside_and_killed(cli: Cli, bench: Bench) -> None:  # noqa: F811

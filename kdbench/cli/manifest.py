@@ -21,6 +21,7 @@ from kdbench.paths import cache_dir
 from kdbench.plan.plan import Plan, Request
 from kdbench.records import Store
 from kdbench.records.provenance import provenance
+from kdbench.records.results import DONE
 from kdbench.records.runs import live_path, read_manifest
 from kdbench.records.validate import SCHEMA_VERSION
 
@@ -133,7 +134,8 @@ def became(manifest: Mapping[str, Any], store: Store, reasons: Mapping[str, str]
     """What the records say now of what ``manifest`` planned; ``reasons``: why some trials have none, by key."""
     keys = [entry["key"] for entry in manifest["planned"]]
     again = {entry["key"]: entry["again"] for entry in manifest["planned"] if entry["again"] is not None}
-    done, statuses = store.done(keys, again), store.statuses(keys)
+    statuses = store.statuses(keys)
+    done = {key for key, status in statuses.items() if status in DONE and key not in again} | store.done(again, again)
     records = _records(store, [key for key in keys if key not in done or statuses[key] == "diverged"])
     failed = []
     for key, found in records.items():
