@@ -405,7 +405,7 @@ def test_words_that_name_no_log_or_several(cli: Cli, bench: Bench, make_suite: M
     assert "'kd on tiny_cnn_s:tiny_cnn_s, seed 0', 'kd on tiny_cnn_s:tiny_cnn_s, seed 1'" in several.err
     folder = Path(manifest["logs"])
     for name in set(tasks.values()):
-        (folder / f"{name}.log").write_text(f"log of {name}\n")
+        (folder / f"{name}.log").write_text(f"\x1b[31mlog\x1b[0m of {name}")
     for entry in manifest["planned"]:
         for word in (entry["key"][:12], entry["title"], f"{entry['label']} seed {entry['seed']}", tasks[entry["key"]]):
             assert cli("logs", word).out == f"log of {tasks[entry['key']]}\n"

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import re
-import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from kdbench.cli.live import live_runs, standing
-from kdbench.cli.say import complain
+from kdbench.cli.say import complain, say
 from kdbench.errors import EXIT_OK, UserError, listed, shown
 from kdbench.records.runs import manifest_paths, read_manifest
 
@@ -42,27 +41,31 @@ def main(options: argparse.Namespace) -> int:
     results = Path(options.results)
     log = _find(results, options.trial, options.follow)
     complain(f"this is {log.path}, the log of {listed(log.titles)}, in the run {log.run}")
+    said = False
     try:
-        stream = log.path.open("rb")
+        for line in _lines(log.path, lambda: options.follow and _runs(results, log)):
+            say(line.decode("utf-8", "replace"))
+            said = True
+    except BrokenPipeError:
+        raise
     except OSError as error:
         raise UserError(f"{log.path} cannot be read ({error.strerror}); look where the run was.") from None
-    with stream:
-        size = _copy(stream)
-        while options.follow and _runs(results, log):
-            time.sleep(LOOK)
-            size += _copy(stream)
-        size += _copy(stream)
-    if not size:
+    if not said:
         complain("the worker has printed nothing; kdbench status shows how far it is")
     return EXIT_OK
 
 
-def _copy(stream: Any) -> int:
-    """Print what is there by now; how much that was."""
-    data: bytes = stream.read()
-    sys.stdout.buffer.write(data)
-    sys.stdout.buffer.flush()
-    return len(data)
+def _lines(path: Path, more: Callable[[], bool]) -> Iterator[bytes]:
+    """The lines of the file ``path``, and those that come for as long as there may be ``more``."""
+    with path.open("rb") as stream:
+        rest, on = b"", True
+        while on:
+            on = more()  # asked before it is read, as what is written last is read, too
+            *whole, rest = (rest + stream.read()).split(b"\n")
+            yield from whole
+            time.sleep(LOOK if on else 0.0)
+    if rest:
+        yield rest
 
 
 def _find(results: Path, wanted: str, wait: bool) -> Log:
