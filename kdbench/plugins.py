@@ -20,6 +20,7 @@ from kdbench.errors import UserError, described, reason, shown
 from kdbench.methods import METHODS, MethodSpec
 from kdbench.models import MODELS, ModelSpec
 from kdbench.registry import OURS, Registry
+from kdbench.studies import STUDIES
 from kdbench.suites import PAIRS, SUITES, TEACHERS
 from kdbench.trials.origins import Plugin
 
@@ -31,6 +32,7 @@ GROUPS = (
     "kdbench.teachers",
     "kdbench.pairs",
     "kdbench.suites",
+    "kdbench.studies",
 )
 Offered = Mapping[str, Sequence[metadata.EntryPoint]]
 
@@ -61,6 +63,7 @@ def load_plugins(files: Iterable[str] = ()) -> None:
         _load_texts(offered, "kdbench.teachers", TEACHERS)
         _load_texts(offered, "kdbench.pairs", PAIRS)
         _load_texts(offered, "kdbench.suites", SUITES)
+        _load_texts(offered, "kdbench.studies", STUDIES)
     for file in files:
         try:
             path = Path(file).resolve()

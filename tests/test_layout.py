@@ -17,6 +17,7 @@ FLOORS = (
     ("methods",),
     ("methods.zoo", "trials"),
     ("suites",),
+    ("studies",),
     ("plugins", "records", "measure"),
     ("train", "frames"),
     ("teachers",),
