@@ -50,6 +50,7 @@ class Store:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._packed = root / "v1" / PREDICTIONS
 
     def check_writable(self, suites: Iterable[str]) -> None:
         """UserError where what a run of ``suites`` writes could not be written; nothing is left behind."""
@@ -281,7 +282,7 @@ class Store:
         return self._predictions(record["predictions"]["sha256"])
 
     def _predictions(self, sha256: str) -> Path:
-        return self.root / "v1" / PREDICTIONS / f"{sha256}.npz"
+        return self._packed / f"{sha256}.npz"
 
     def _load_quietly(self, path: Path) -> Record | None:
         try:
