@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -92,6 +93,8 @@ COST = (
     Column("reference_images_per_s", "images a second", NUMBER),
     Column("ceiling_gflops_per_s", "10^9 operations a second", NUMBER),
 )
+#: What rows are sorted by.
+ORDER = itemgetter("suite", "dataset", "pair", "label", "evidence", "seed", "stream", "file")
 #: Section of a record, or selection -> its columns, before whose names its own stands.
 SECTIONS = {**dict.fromkeys(SELECTIONS, SCORE), "teacher": TEACHER, "cost": COST}
 #: A printed number of the literature, and the source that printed it.
@@ -133,7 +136,7 @@ def load_reported(folder: str | Path | None = None) -> pd.DataFrame:
 
 
 def _results(placed: Iterable[Record]) -> pd.DataFrame:
-    rows = sorted((row for row in placed if row["label"] != TEACHERS_LABEL), key=_order)
+    rows = sorted((row for row in placed if row["label"] != TEACHERS_LABEL), key=ORDER)
     protocols = {id(row["identity"]["protocol"]): row["identity"]["protocol"] for row in rows}  # one for many rows
     written = {place: canonical(protocol).decode() for place, protocol in protocols.items()}
     made = {column.name: values for column, values in _series(RESULT, (_result(row, written) for row in rows))}
@@ -141,10 +144,6 @@ def _results(placed: Iterable[Record]) -> pd.DataFrame:
         parts = (row["scores"][name] if columns is SCORE else row[name] for row in rows)
         made |= {f"{name}_{column.name}": values for column, values in _series(columns, parts)}
     return pd.DataFrame(made)
-
-
-def _order(row: Record) -> tuple[Any, ...]:
-    return tuple(row[name] for name in ("suite", "dataset", "pair", "label", "evidence", "seed", "stream", "file"))
 
 
 def _result(row: Record, protocols: Mapping[int, str]) -> Record:

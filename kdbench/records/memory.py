@@ -17,8 +17,6 @@ from kdbench.stats import scores
 
 #: The file in the cache folder.
 FILE = "records.sqlite"
-#: Bytes of it that are read as memory, and not by a call for each page.
-MAPPED = 64 << 20
 #: What decides whether a record is sound, and what its predictions score.
 JUDGES = (canonical, spec, scores, agreement, predictions, reading, store, validate, verify)
 
@@ -70,7 +68,6 @@ def _opened(path: Path) -> sqlite3.Connection:
     try:
         with file:
             file.execute("PRAGMA synchronous = OFF")  # what is lost is found out again
-            file.execute(f"PRAGMA mmap_size = {MAPPED}")
             file.execute("CREATE TABLE IF NOT EXISTS code (digest TEXT)")
             if file.execute("SELECT digest FROM code").fetchall() != [(_code(),)]:
                 file.execute("DROP TABLE IF EXISTS known")
