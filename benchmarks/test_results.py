@@ -72,7 +72,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def measured(code: str, folder: Path) -> dict[str, float]:
-    """CPU seconds, wall seconds and peak memory of a process that runs ``code``, whose cache lies beside the results."""
+    """CPU and wall seconds and peak memory of a process that runs ``code``, whose cache lies beside the results."""
     command = [sys.executable, "-c", RUN, code.format(folder=str(folder / "results"), records=RECORDS)]
     environment = {**os.environ, "KDBENCH_CACHE": str(folder / "cache")}
     # Behind a shell that forks: what a process replaces counts as its memory, and pytest with torch is large.
