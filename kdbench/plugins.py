@@ -106,6 +106,14 @@ def source_of(origin: str) -> Plugin:
     return _files.get(name) or _packages[name]
 
 
+def files_of(plugin: Plugin) -> dict[str, Path]:
+    """The files of ``plugin`` by name: its one file, or what its package installed."""
+    if plugin.path:
+        return {plugin.name: Path(plugin.path)}
+    package = distributions.find(plugin.name)
+    return {} if package is None else distributions.own_files(package, _implementations(f"plugin {plugin.name}"))
+
+
 def planned(origins: Iterable[str]) -> tuple[Plugin, ...]:
     """The plugins that registries call ``origins``, as this process saw them first."""
     return tuple(map(source_of, sorted(origins)))
