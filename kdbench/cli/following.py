@@ -109,17 +109,17 @@ class Following:
         elif line is not None and what == "epoch":
             line.top1 = event["test_top1"]
         elif line is not None and what == "memory":
-            line.memory = event["peak"]
+            line.memory = int(event["peak"])
 
     def _started(self, task: Task, event: Event) -> None:
         log = str(event.get("log") or "")
         self.begun[task.id] = (task, log)
         self.running[task.id] = Running(
             task,
-            slot=event.get("slot"),
+            slot=_whole(event.get("slot")),
             host=str(event.get("host") or ""),
             device=str(event.get("device") or ""),
-            pid=event.get("pid"),
+            pid=_whole(event.get("pid")),
             attempt=event.get("attempt", task.attempt),
             log=log,
         )
@@ -174,6 +174,11 @@ class Following:
         if not total or done / total < 0.01:
             return None
         return (time.monotonic() - self._began) * max(total - done, 0.0) / done
+
+
+def _whole(value: object) -> int | None:
+    """``value`` where it is a whole number: a backend may have no slot and no process, or call them otherwise."""
+    return value if isinstance(value, int) else None
 
 
 def clock(seconds: float) -> str:
