@@ -25,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--results", default="results", metavar="DIR", help="the results folder (default: results)")
     parser.add_argument("--out", metavar="DIR", help="where the site is built (default: where the run built it)")
     add_machine_arguments(parser)
+    parser.epilog = "What is not given is as that run had it."
     for action in parser._actions:  # what is not given is as the run had it
         if action.dest not in ("glob", "results", "out"):
             action.default = argparse.SUPPRESS
