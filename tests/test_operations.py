@@ -15,7 +15,7 @@ from typing import Any
 
 import jsonschema
 import pytest
-from bench import Bench, suite_text, wait_until
+from bench import Bench, registries_kept, suite_text, wait_until
 from test_cli import RUN, Cli, Fake, cli, make_plugin_suite, trained  # noqa: F401
 
 from kdbench.cli import live, manifest, status
@@ -216,6 +216,22 @@ def test_a_manifest_is_true_after_failures(cli: Cli, bench: Bench) -> None:  # n
     assert bench.store.status(next(e["key"] for e in manifest["planned"] if e["label"] == "nan")) is not None
     assert cli("retry", "*").out.startswith("Nothing to do: ")
     assert cli("status").code == 0
+
+
+def test_what_failed_is_tried_again_with_a_plugin_that_was_mended(cli: Cli, bench: Bench) -> None:  # noqa: F811
+    """Its trials have other keys then; what has a result by the last retry is done."""
+    suite = (suite_text(["ce", "flaky"], epochs=1), "tiny.toml")
+    plugin = bench.plugin("flaky", loss="terms['ce'] = terms['ce'] * float('nan')")
+    with registries_kept():
+        SUITES.add("tiny", suite, "test")
+        assert cli(*RUN, "--plugin", plugin).code == 3
+    first = the_manifest(bench)
+    bench.plugin("flaky")
+    SUITES.add("tiny", suite, "test")
+    assert cli("retry", "*").code == 0
+    assert [entry["label"] for entry in the_manifest(bench)["planned"]] == ["flaky"]
+    assert the_manifest(bench)["planned"][0]["key"] not in {entry["key"] for entry in first["planned"]}
+    assert cli("retry", "*").out.startswith("Nothing to do: ")
 
 
 def test_a_trial_that_was_not_begun_is_left_with_the_reason(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from kdbench.cli.run import carry_out
 from kdbench.cli.say import say
 from kdbench.errors import EXIT_OK, UserError, listed, shown
 from kdbench.plan.expand import Selection
-from kdbench.plan.plan import Request
+from kdbench.plan.plan import Request, Seat
 from kdbench.records import Store
 from kdbench.records.runs import manifest_paths, read_manifest
 
@@ -39,8 +40,8 @@ def main(options: argparse.Namespace) -> int:
     from kdbench.plugins import load_plugins
 
     store = Store(Path(options.results))
-    manifest = _last(store)
-    wanted = _wanted(manifest, store, options.glob)
+    manifest, *retries = _runs(store)
+    wanted = _wanted([manifest, *retries], store, options.glob)
     if not wanted:
         say(f"Nothing to do: all that {shown(options.glob)} matches in the run {manifest['run']} has a result.")
         return EXIT_OK
@@ -53,33 +54,37 @@ def main(options: argparse.Namespace) -> int:
     return carry_out(_request(asked, options, store, wanted), options, retries=manifest["run"])
 
 
-def _last(store: Store) -> dict[str, Any]:
-    """The manifest of the last run that is no retry itself, as what failed in those is still what failed in that."""
+def _runs(store: Store) -> list[dict[str, Any]]:
+    """The manifests of the last run that is no retry itself, and of those that tried it again, in that order."""
     if at_work := [live["run"] for live in live_runs(store.root) if standing(store.root, live) != "stopped"]:
         raise UserError(f"The run {at_work[0]} is at work in {store.root}; try again what failed when it has ended.")
+    found: list[dict[str, Any]] = []
     for path in reversed(manifest_paths(store.root)):
         manifest = read_manifest(path)
         if "request" not in manifest:
             raise UserError(f"The run {path.stem} is an earlier version's, which kept no request; use kdbench run.")
+        found.insert(0, manifest)
         if not manifest["request"]["retries"]:
-            return manifest
+            return found
     raise UserError(f"There is no run in {store.root}; name a results folder with --results.")
 
 
-def _wanted(manifest: dict[str, Any], store: Store, glob: str) -> frozenset[str]:
-    """The keys of what is without a result still, as far as ``glob`` matches it; UserError where it matches nothing."""
-    matched = {
-        entry["key"]
-        for entry in manifest["planned"]
-        if any(fnmatchcase(entry[name], glob) or entry[name] == glob for name in ("label", "pair", "title"))
-    }
+def _wanted(manifests: Sequence[dict[str, Any]], store: Store, glob: str) -> dict[Seat, str]:
+    """The seats, with keys, of what has no result by the last run that tried it, as far as ``glob`` matches it."""
+    matched: dict[Seat, str] = {}
+    for manifest in manifests:
+        failed = {entry["key"] for entry in became(manifest, store)["failed"]}
+        for entry in manifest["planned"]:
+            if any(fnmatchcase(entry[name], glob) or entry[name] == glob for name in ("label", "pair", "title")):
+                seat = Seat(*(entry[name] for name in Seat._fields))
+                matched[seat] = entry["key"] if entry["key"] in failed else ""
     if not matched:
-        labels = listed(list(dict.fromkeys(entry["label"] for entry in manifest["planned"])))
-        raise UserError(f"{shown(glob)} matches no trial of the run {manifest['run']}, whose rows are {labels}.")
-    return frozenset(matched & {entry["key"] for entry in became(manifest, store)["failed"]})
+        labels = listed(list(dict.fromkeys(entry["label"] for entry in manifests[0]["planned"])))
+        raise UserError(f"{shown(glob)} matches no trial of the run {manifests[0]['run']}, whose rows are {labels}.")
+    return {seat: key for seat, key in matched.items() if key}
 
 
-def _request(asked: dict[str, Any], options: argparse.Namespace, store: Store, wanted: frozenset[str]) -> Request:
+def _request(asked: dict[str, Any], options: argparse.Namespace, store: Store, wanted: dict[Seat, str]) -> Request:
     """What ``asked`` says, of those trials alone. Some of them have ended on the record, by diverging say."""
     from kdbench.data import data_root, download_allowed
     from kdbench.suites import get_suite
@@ -92,7 +97,7 @@ def _request(asked: dict[str, Any], options: argparse.Namespace, store: Store, w
         dry=options.dry_run,
         baselines=tuple(Store(Path(folder)) for folder in asked["baselines"]),
         within=asked["within"],
-        again=("*",) if store.done(wanted) else (),
+        again=("*",) if store.done(wanted.values()) else (),
         looks=tuple(asked["looks"]),
-        only=wanted,
+        only=frozenset(wanted),
     )
