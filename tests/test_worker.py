@@ -58,7 +58,7 @@ def test_a_gpu_that_fails_has_an_exit_code_of_its_own(
     (bench.folder / "task.json").write_text(task.to_json())
     events = io.StringIO()
     monkeypatch.setattr(worker, "_claim_stdout", lambda: events)
-    monkeypatch.setattr(worker, "_end_with_parent", lambda: None)
+    monkeypatch.setattr(worker, "_heed", lambda pulse: None)
     assert worker.main([str(bench.folder / "task.json")]) == EXIT_DEVICE
     assert '"trial"' not in events.getvalue()
     assert bench.records() == {}

@@ -17,8 +17,9 @@ from kdbench.teachers.ready import ReadyTeacher
 from kdbench.teachers.weights import weights_digest
 from kdbench.train.account import Account
 from kdbench.train.device import NOBODYS
-from kdbench.train.lockstep import Emit, Outcome
+from kdbench.train.lockstep import Outcome
 from kdbench.train.member import Member
+from kdbench.train.pulse import Pulse
 from kdbench.trials.origins import foreign
 from kdbench.trials.trial import Trial
 
@@ -39,11 +40,11 @@ class Clerk:
         dataset: Dataset,
         machine: dict[str, Any],
         taught: ReadyTeacher | None,
-        emit: Emit,
+        pulse: Pulse,
         on_finish: Callable[[Member], None] | None,
     ) -> None:
         self.task, self.store, self.dataset, self.machine = task, store, dataset, machine
-        self.taught, self.emit, self.on_finish = taught, emit, on_finish
+        self.taught, self.pulse, self.on_finish = taught, pulse, on_finish
 
     def failed(self, trial: Trial, error: BaseException) -> None:
         """Record a trial that could not even be built."""
@@ -106,7 +107,7 @@ class Clerk:
     def _put(self, trial: Trial, record: dict[str, Any], predictions: dict[str, Any] | None = None) -> None:
         self.store.put(record, predictions)
         last = record["scores"]["last"]
-        self.emit(
+        self.pulse(
             {
                 "event": "trial",
                 "key": record["key"],

@@ -33,9 +33,10 @@ from kdbench.train.file_batches import make_batches
 from kdbench.train.global_state import PastMending, left_alone
 from kdbench.train.graphs import ReplayedMember, ReplayedNetwork
 from kdbench.train.landing import Landing
-from kdbench.train.lockstep import Emit, Lockstep, Saver
+from kdbench.train.lockstep import Lockstep, Saver
 from kdbench.train.member import Member, frozen_spec
 from kdbench.train.pace import Pace
+from kdbench.train.pulse import Emit, Pulse
 from kdbench.train.remembered import Remembered, recalled_by, remember
 from kdbench.train.room import Probe, Room, free_memory
 from kdbench.trials.trial import Trial, teacher_identity
@@ -66,7 +67,7 @@ class _Common:
 
 
 def train_cohort(
-    task: Task, planned: Sequence[Trial], emit: Emit, on_finish: Callable[[Member], None] | None = None
+    task: Task, planned: Sequence[Trial], pulse: Pulse, on_finish: Callable[[Member], None] | None = None
 ) -> None:
     """Train those of the ``planned`` trials of ``task`` that have no record yet, or are to have another, in lockstep.
 
@@ -96,7 +97,7 @@ def train_cohort(
         teacher = taught.network
         spec = frozen_spec(teacher, wanted.model, dataset.spec.image_shape)
     batches = make_batches(dataset, protocol, trials[0].seed, trials[0].stream, device)
-    clerk = Clerk(task, store, dataset, facts_of_machine, taught, emit, on_finish)
+    clerk = Clerk(task, store, dataset, facts_of_machine, taught, pulse, on_finish)
     cores = task.cores if device.type == "cpu" and not protocol.compiled_by_torch else 1
     if task.graphs and device.type == "cuda":
         cores = len(trials)  # each on a stream of its own
@@ -110,7 +111,7 @@ def train_cohort(
     if teacher is not None and taught is not None and recalled_by(METHODS.get(trial.method) for trial in trials):
         recipe = teacher_identity(taught.teacher, task.dataset, task.data_digest)
         identity = [recipe, taught.facts.weights_sha256, task.data_digest, facts_of_machine]
-        remembered = remember(task.cache / "outputs", teacher, batches, identity, partial(_note, emit))
+        remembered = remember(task.cache / "outputs", teacher, batches, identity, partial(_note, pulse), pulse.beat)
     logits_of_teacher = None if taught is None else taught.logits
     common = _Common(dataset, batches, device, cores, teacher, eager, spec, logits_of_teacher, remembered)
     waiting: Sequence[Trial] = trials
@@ -135,7 +136,7 @@ def _train_some(task: Task, waiting: Sequence[Trial], common: _Common, clerk: Cl
     """
     members, rest = _admitted(task, waiting, common, clerk)
     if rest:
-        _note(clerk.emit, f"there is memory for {len(members)} students at a time; {len(rest)} more follow them")
+        _note(clerk.pulse, f"there is memory for {len(members)} students at a time; {len(rest)} more follow them")
     if not members:
         return rest
     plain = any(member.trial.method == "ce" for member in members)
@@ -147,9 +148,9 @@ def _train_some(task: Task, waiting: Sequence[Trial], common: _Common, clerk: Cl
             task.cache / "checkpoints",
             checkpoint_seconds(CHECKPOINT_SECONDS),
             clerk.machine,
-            partial(_note, clerk.emit),
+            partial(_note, clerk.pulse),
         ),
-        clerk.emit,
+        clerk.pulse,
         lambda member, outcome: clerk.ended(member, outcome, account),
         common.crew(),
         common.remembered,
@@ -160,7 +161,7 @@ def _train_some(task: Task, waiting: Sequence[Trial], common: _Common, clerk: Cl
     lockstep.run()
     later = [member.trial for member in lockstep.put_off]
     if later:
-        _note(clerk.emit, f"{len(later)} students would land too late beside the others, and follow them")
+        _note(clerk.pulse, f"{len(later)} students would land too late beside the others, and follow them")
     return [*later, *rest]
 
 
@@ -173,6 +174,7 @@ def _admitted(
     members: list[Member] = []
     kind = ReplayedMember if task.graphs else Member
     while waiting and room.for_another():
+        clerk.pulse.beat()
         trial, *waiting = waiting
         try:
             member = kind(trial, common.dataset, common.batches, common.device, common.spec, common.teacher_logits)

@@ -18,13 +18,13 @@ from kdbench.teachers.find import find_checkpoint
 from kdbench.teachers.ready import network_of
 from kdbench.teachers.weights import kept_weights, read_weights, weights_digest, write_weights
 from kdbench.train.device import numerics, set_up
-from kdbench.train.lockstep import Emit
 from kdbench.train.member import Member
+from kdbench.train.pulse import Pulse
 from kdbench.trials.teacher import Teacher
 from kdbench.trials.trial import teacher_trial
 
 
-def prepare(task: Task, emit: Emit) -> None:
+def prepare(task: Task, pulse: Pulse) -> None:
     """Make ``task.teacher`` ready unless it is: its folder then holds weights, test logits and measured facts.
 
     One that is trained here has its record there, too, whatever is killed when, and in the run's results folder.
@@ -36,16 +36,16 @@ def prepare(task: Task, emit: Emit) -> None:
     shelf = TeacherShelf(task.cache, teacher, task.dataset, task.data_digest, numerics(device))
     shelf.folder.mkdir(parents=True, exist_ok=True)
     if teacher.kind != "checkpoint":
-        _train_unless_done(task, teacher, shelf, emit)
+        _train_unless_done(task, teacher, shelf, pulse)
     if not (_weights_sound(shelf) and shelf.test_logits() is not None):
         dataset = planned_data(task)
         if teacher.kind == "checkpoint":
             _import(task, teacher, shelf, dataset)
-        _measure(teacher, shelf, dataset, device)
+        _measure(teacher, shelf, dataset, device, pulse)
     facts = shelf.facts()
     if facts is None:
         raise CheckpointError(f"The teacher {teacher.name} could not be kept in {shelf.folder}; look at the disk.")
-    emit({"event": "teacher", "name": teacher.name, "top1": facts.top1, "warnings": facts.warnings(teacher)})
+    pulse({"event": "teacher", "name": teacher.name, "top1": facts.top1, "warnings": facts.warnings(teacher)})
 
 
 def _weights_sound(shelf: TeacherShelf) -> bool:
@@ -71,7 +71,7 @@ def _import(task: Task, teacher: Teacher, shelf: TeacherShelf, dataset: Dataset)
     write_weights(state, shelf.weights)
 
 
-def _train_unless_done(task: Task, teacher: Teacher, shelf: TeacherShelf, emit: Emit) -> None:
+def _train_unless_done(task: Task, teacher: Teacher, shelf: TeacherShelf, pulse: Pulse) -> None:
     """Train ``teacher`` unless its weights and its record are on the shelf, and copy the record to the results.
 
     The record is written after the weights, and the last checkpoint goes after the record: a kill in between costs the
@@ -88,7 +88,7 @@ def _train_unless_done(task: Task, teacher: Teacher, shelf: TeacherShelf, emit: 
         def keep(member: Member) -> None:
             write_weights(member.network.body.state_dict(), shelf.weights)
 
-        train_cohort(replace(task, results=shelf.store.root), (trial,), emit, keep)
+        train_cohort(replace(task, results=shelf.store.root), (trial,), pulse, keep)
     for path in shelf.store.paths([trial.key]).get(trial.key, ()):
         results.adopt_quietly(path, shelf.store)
     ended = shelf.store.status(trial.key)
@@ -106,10 +106,10 @@ def _has_its_predictions(store: Store, record: Record) -> bool:
         return False
 
 
-def _measure(teacher: Teacher, shelf: TeacherShelf, dataset: Dataset, device: torch.device) -> None:
+def _measure(teacher: Teacher, shelf: TeacherShelf, dataset: Dataset, device: torch.device, pulse: Pulse) -> None:
     state = kept_weights(shelf.weights)
     network = network_of(teacher, dataset.spec, state, device, shelf.weights)
-    logits, _ = logits_of(network, dataset.test_images, device)
+    logits, _ = logits_of(network, dataset.test_images, device, pulse.beat)
     if not bool(torch.isfinite(logits).all()):
         raise UserError(
             f"The teacher {teacher.name} gives outputs that are not finite on the test images of {dataset.spec.name}, "

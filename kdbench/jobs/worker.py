@@ -3,8 +3,8 @@
 The process that trains cohorts, one after the other, or makes one teacher ready.
 
 Events go to standard output, a JSON object a line; everything else that is printed goes to standard error. Standard
-input is held open by whoever started it: when it closes, the worker ends at once, so that no training outlives its
-run.
+input is held open by whoever started it: when it closes, the worker ends, so that no training outlives its run. SIGTERM
+ends it, too. Either way it saves its students first, which has to be quick.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import signal
 import sys
 import threading
 import traceback
@@ -21,7 +22,14 @@ from pathlib import Path
 from typing import IO, Any
 
 from kdbench.errors import UserError
-from kdbench.plan.task import EXIT_DEVICE, EXIT_REFUSED, Task
+from kdbench.plan.task import EXIT_DEVICE, EXIT_REFUSED, EXIT_STOPPED, Task
+from kdbench.train.pulse import Emit, Pulse, Stopped
+
+#: Exit code of a worker whose run is gone, which nobody reads.
+EXIT_ALONE = 3
+#: Seconds that a worker may take to save its students when it is told to end, and when its run is gone.
+GRACE = 30.0
+GRACE_ALONE = 5.0
 
 
 def main(arguments: list[str]) -> int:
@@ -29,14 +37,17 @@ def main(arguments: list[str]) -> int:
     events = _claim_stdout()
 
     def emit(event: dict[str, Any]) -> None:
-        events.write(json.dumps(event) + "\n")
-        events.flush()
+        try:
+            events.write(json.dumps(event) + "\n")
+            events.flush()
+        except BrokenPipeError:  # nobody listens any more; standard input closes, too
+            pulse.stop(EXIT_ALONE, GRACE_ALONE)
 
-    if not sys.stdin.isatty():
-        threading.Thread(target=_end_with_parent, daemon=True).start()
+    pulse = Pulse(emit)
+    _heed(pulse)
     try:
         task = Task.from_json(Path(arguments[0]).read_text(encoding="utf-8"))
-        run(task, emit)
+        run(task, pulse)
         emit({"event": "done"})  # an exit code of 0 alone is what any plugin can end the process with
     except UserError as error:
         if type(error).__name__ == "PastMending":  # of this process: another one may go on, with one trial at a time
@@ -49,16 +60,19 @@ def main(arguments: list[str]) -> int:
             raise
         traceback.print_exc()
         return EXIT_DEVICE
+    except Stopped:
+        return pulse.code
     return 0
 
 
-def run(task: Task, emit: Any) -> None:
-    """Do ``task`` in this process."""
+def run(task: Task, emit: Emit) -> None:
+    """Do ``task`` in this process, and say what becomes of it."""
     from kdbench.records.provenance import source_digest
 
+    pulse = emit if isinstance(emit, Pulse) else Pulse(emit)
     if task.source not in ("", source_digest()):
         raise UserError("kdbench itself was changed since the run was planned; start the run again.")
-    _load(task, emit)
+    _load(task, pulse)
     from kdbench.jobs.cohort import train_cohort
     from kdbench.jobs.teacher import prepare
     from kdbench.plan.cohorts import cohorts
@@ -66,13 +80,13 @@ def run(task: Task, emit: Any) -> None:
 
     if task.trials:
         for cohort in cohorts(task.trials):
-            with locked(task.cache / "locks", [trial.key for trial in cohort.trials], emit):
-                train_cohort(task, cohort.trials, emit)
-            _put_back(task, emit, "by the time its trials had ended")
+            with locked(task.cache / "locks", [trial.key for trial in cohort.trials], pulse):
+                train_cohort(task, cohort.trials, pulse)
+            _put_back(task, pulse, "by the time its trials had ended")
     elif task.teacher is not None:
         name = f"teacher-{teacher_key(task.teacher, task.dataset, task.data_digest)[:16]}"
-        with locked(task.cache / "locks", [name], emit):
-            prepare(task, emit)
+        with locked(task.cache / "locks", [name], pulse):
+            prepare(task, pulse)
 
 
 def _load(task: Task, emit: Any) -> None:
@@ -119,7 +133,28 @@ def _claim_stdout() -> IO[str]:
     return events
 
 
-def _end_with_parent() -> None:
+def _heed(pulse: Pulse) -> None:
+    """Hear in threads of their own whether the worker is to end, whatever the main thread is at."""
+    if not sys.stdin.isatty():
+        threading.Thread(target=_await_end_of_run, args=(pulse,), daemon=True).start()
+    heard, told = os.pipe()
+    os.set_blocking(told, False)
+    signal.set_wakeup_fd(told)  # written to at once, where Python's own handlers wait for the main thread
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    threading.Thread(target=_await_sigterm, args=(heard, pulse), daemon=True).start()
+
+
+def _await_end_of_run(pulse: Pulse) -> None:
     while sys.stdin.buffer.raw.read(4096):  # type: ignore[attr-defined]
         continue
-    os._exit(3)
+    pulse.stop(EXIT_ALONE, GRACE_ALONE)
+
+
+def _await_sigterm(heard: int, pulse: Pulse) -> None:
+    told = False
+    while number := os.read(heard, 1):
+        if number[0] == signal.SIGTERM:
+            if told:
+                os._exit(EXIT_STOPPED)
+            told = True
+            pulse.stop(EXIT_STOPPED, GRACE)

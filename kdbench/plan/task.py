@@ -17,6 +17,8 @@ from kdbench.trials.trial import Trial
 EXIT_REFUSED = 4
 #: Exit code of a worker whose GPU failed: another one may go on, with one trial at a time.
 EXIT_DEVICE = 5
+#: Exit code of a worker that was asked to end (SIGTERM): another one goes on where it has stopped.
+EXIT_STOPPED = 7
 
 
 @dataclass(frozen=True)
