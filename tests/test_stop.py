@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -281,3 +282,32 @@ def test_signs_of_life_come_once_a_second_and_not_beside_others(monkeypatch: pyt
     now[0] += 0.75
     pulse.beat()
     assert len(said) == 3
+
+
+def test_work_without_beats_is_alive_for_as_long_as_it_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kdbench.train.pulse.ALIVE_EVERY", 0.05)
+    said: list[dict[str, Any]] = []
+    with Pulse(said.append).at_work():
+        began = time.monotonic()
+        while not said and time.monotonic() - began < PATIENCE:
+            sum(range(10_000))
+        spoken = len(said)
+        time.sleep(0.2)  # one more may have been due
+        assert 1 <= spoken <= len(said) <= spoken + 1
+    assert set(map(str, said)) == {"{'event': 'alive'}"}
+
+
+def test_scoring_and_remembering_say_that_they_live(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two batches of the test set, 597 images of them, and of the 1,200 that the teacher is asked about."""
+    monkeypatch.setattr("kdbench.train.pulse.ALIVE_EVERY", 0.0)
+    monkeypatch.setattr("kdbench.train.lockstep.PROGRESS_EVERY", 1e9)
+    row = {"name": "kd", "protocol": {"augmentation": "none", "batch": 200, "epochs": 2}}
+    bench.train(bench.trials(parse_suite(suite_text([row]), "tiny.toml")))
+    kinds = [event["event"] for event in bench.events]
+    teacher = kinds.index("teacher")
+    assert kinds[teacher - 3 : teacher] == ["alive"] * 3
+    remembering = kinds.index("note") + 1
+    assert kinds[remembering : remembering + 6] == ["alive"] * 6
+    first, last = (place for place, kind in enumerate(kinds) if kind == "epoch" and place > teacher)
+    assert kinds[first + 1 : last] == ["alive"] * (last - first - 1)
+    assert last - first > STEPS + 3

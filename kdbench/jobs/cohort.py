@@ -86,14 +86,16 @@ def train_cohort(
     check_computes(protocol.precision, device)
     check_compiles(protocol.compile, device)
     facts_of_machine = numerics(device)
-    dataset = planned_data(task)
+    with pulse.at_work():
+        dataset = planned_data(task)
     teacher: nn.Module | None = None
     spec: NetworkSpec | None = None
     taught: ReadyTeacher | None = None
     wanted = next((trial.teacher for trial in trials if trial.teacher), None)
     if wanted is not None:
         shelf = TeacherShelf(task.cache, wanted, task.dataset, task.data_digest, facts_of_machine)
-        taught = ready_teacher(shelf, wanted, dataset, device)
+        with pulse.at_work():
+            taught = ready_teacher(shelf, wanted, dataset, device)
         teacher = taught.network
         spec = frozen_spec(teacher, wanted.model, dataset.spec.image_shape)
     batches = make_batches(dataset, protocol, trials[0].seed, trials[0].stream, device)

@@ -38,7 +38,8 @@ def prepare(task: Task, pulse: Pulse) -> None:
     if teacher.kind != "checkpoint":
         _train_unless_done(task, teacher, shelf, pulse)
     if not (_weights_sound(shelf) and shelf.test_logits() is not None):
-        dataset = planned_data(task)
+        with pulse.at_work():
+            dataset = planned_data(task)
         if teacher.kind == "checkpoint":
             _import(task, teacher, shelf, dataset)
         _measure(teacher, shelf, dataset, device, pulse)

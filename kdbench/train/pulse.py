@@ -13,6 +13,8 @@ Emit = Callable[[dict[str, Any]], None]
 
 #: Seconds without a word after which a beat says that the worker lives.
 ALIVE_EVERY = 1.0
+#: Seconds of the processor that work takes in that time at least: less, and it is waiting, perhaps for ever.
+WORKING = 0.01
 
 
 class Stopped(KeyboardInterrupt):
@@ -46,6 +48,26 @@ class Pulse:
             raise Stopped
         if time.monotonic() - self._said >= ALIVE_EVERY:
             self({"event": "alive"})
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Inside, where no beat is met, another thread says that the worker lives for as long as it computes."""
+        over = threading.Event()
+
+        def say() -> None:
+            spent = time.process_time()
+            while not over.wait(ALIVE_EVERY):
+                before, spent = spent, time.process_time()
+                if spent - before >= WORKING:
+                    self({"event": "alive"})
+
+        thread = threading.Thread(target=say, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
 
     def wait(self, seconds: float) -> None:
         """Let ``seconds`` go by; Stopped as soon as the worker is to stop."""
