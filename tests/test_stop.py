@@ -298,16 +298,16 @@ def test_work_without_beats_is_alive_for_as_long_as_it_computes(monkeypatch: pyt
 
 
 def test_scoring_and_remembering_say_that_they_live(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between two batches of the test set, 597 images of them, and of the 1,200 that the teacher is asked about."""
+    """Between two batches of the test set, which has 500 images, and of the 1,200 that the teacher is asked about."""
     monkeypatch.setattr("kdbench.train.pulse.ALIVE_EVERY", 0.0)
     monkeypatch.setattr("kdbench.train.lockstep.PROGRESS_EVERY", 1e9)
     row = {"name": "kd", "protocol": {"augmentation": "none", "batch": 200, "epochs": 2}}
     bench.train(bench.trials(parse_suite(suite_text([row]), "tiny.toml")))
     kinds = [event["event"] for event in bench.events]
     teacher = kinds.index("teacher")
-    assert kinds[teacher - 3 : teacher] == ["alive"] * 3
+    assert kinds[teacher - 2 : teacher] == ["alive"] * 2
     remembering = kinds.index("note") + 1
     assert kinds[remembering : remembering + 6] == ["alive"] * 6
     first, last = (place for place, kind in enumerate(kinds) if kind == "epoch" and place > teacher)
     assert kinds[first + 1 : last] == ["alive"] * (last - first - 1)
-    assert last - first > STEPS + 3
+    assert last - first > STEPS + 2
