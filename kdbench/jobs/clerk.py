@@ -16,7 +16,7 @@ from kdbench.records.store import Store
 from kdbench.teachers.ready import ReadyTeacher
 from kdbench.teachers.weights import weights_digest
 from kdbench.train.account import Account
-from kdbench.train.device import NOBODYS
+from kdbench.train.device import nobodys
 from kdbench.train.lockstep import Outcome
 from kdbench.train.member import Member
 from kdbench.train.pulse import Pulse
@@ -66,9 +66,9 @@ class Clerk:
             try:
                 found = self._measured(member, account)
                 predictions = member.scoring.arrays()
-            except (*NOBODYS, KeyboardInterrupt):
-                raise
             except BaseException as error:  # other people's network: one that cannot even be counted
+                if nobodys(error):
+                    raise
                 traceback.print_exc()
                 outcome = Outcome("crashed", described(error))
         taught = self.taught if member.spec.needs_teacher else None

@@ -28,9 +28,9 @@ from kdbench.train.account import Account
 from kdbench.train.batches import Batches
 from kdbench.train.compiling import check_compiles, compiled
 from kdbench.train.crew import Crew, Streams
-from kdbench.train.device import NOBODYS, numerics, set_up
+from kdbench.train.device import nobodys, numerics, set_up
 from kdbench.train.file_batches import make_batches
-from kdbench.train.global_state import PastMending, left_alone
+from kdbench.train.global_state import left_alone
 from kdbench.train.graphs import ReplayedMember, ReplayedNetwork
 from kdbench.train.landing import Landing
 from kdbench.train.lockstep import Lockstep, Saver
@@ -182,9 +182,9 @@ def _admitted(
             member = kind(trial, common.dataset, common.batches, common.device, common.spec, common.teacher_logits)
             if not member.ours:
                 left_alone(thorough=True)
-        except (*NOBODYS, PastMending, KeyboardInterrupt):
-            raise
         except BaseException as error:  # a plugin that cannot be built costs its own trial only
+            if nobodys(error):
+                raise
             traceback.print_exc()
             clerk.failed(trial, error)
             continue

@@ -21,8 +21,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from kdbench.errors import UserError
-from kdbench.plan.task import EXIT_DEVICE, EXIT_REFUSED, EXIT_STOPPED, Task
+from kdbench.errors import UserError, out_of_memory
+from kdbench.plan.task import EXIT_DEVICE, EXIT_MEMORY, EXIT_REFUSED, EXIT_STOPPED, Task
 from kdbench.train.pulse import Emit, Pulse, Stopped
 
 #: Exit code of a worker whose run is gone, which nobody reads.
@@ -56,10 +56,11 @@ def main(arguments: list[str]) -> int:
         emit({"event": "refused", "text": str(error)})
         return EXIT_REFUSED
     except Exception as error:
-        if type(error).__name__ != "AcceleratorError":  # torch's, which a worker that refused has not loaded
+        lost = type(error).__name__ == "AcceleratorError"  # torch's, which a worker that refused has not loaded
+        if not lost and not out_of_memory(error):
             raise
         traceback.print_exc()
-        return EXIT_DEVICE
+        return EXIT_DEVICE if lost else EXIT_MEMORY
     except Stopped:
         return pulse.code
     return 0

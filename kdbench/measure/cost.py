@@ -42,6 +42,11 @@ def forget_peak(device: torch.device) -> None:
             Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # "man 5 proc": resets the peak
 
 
+def held_memory(device: torch.device) -> int:
+    """Peak bytes that others could not have: what torch's allocator took on cuda, used or not; else ``peak_memory``."""
+    return int(torch.cuda.max_memory_reserved(device)) if device.type == "cuda" else peak_memory(device)
+
+
 def peak_memory(device: torch.device) -> int:
     """Peak bytes: of the device's allocator on cuda, of this process's resident memory on a CPU."""
     if device.type == "cuda":

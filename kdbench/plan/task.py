@@ -17,6 +17,8 @@ from kdbench.trials.trial import Trial
 EXIT_REFUSED = 4
 #: Exit code of a worker whose GPU failed: another one may go on, with one trial at a time.
 EXIT_DEVICE = 5
+#: Exit code of a worker that ran out of memory: fewer students at a time, or an emptier device, may have enough.
+EXIT_MEMORY = 6
 #: Exit code of a worker that was asked to end (SIGTERM): another one goes on where it has stopped.
 EXIT_STOPPED = 7
 

@@ -18,15 +18,15 @@ from torch import nn
 
 from kdbench.data.decoders import pieces_of
 from kdbench.data.files import ImageFiles
-from kdbench.errors import NotApplicable, described
+from kdbench.errors import NotApplicable, described, out_of_memory
+from kdbench.measure.cost import held_memory
 from kdbench.measure.evaluate import EVALUATION_BATCH
 from kdbench.methods.base import Sweep
 from kdbench.models.outputs import Outputs
 from kdbench.train import checkpoint, global_state
 from kdbench.train.batches import Batch, Batches
 from kdbench.train.crew import Crew
-from kdbench.train.device import NOBODYS
-from kdbench.train.global_state import PastMending
+from kdbench.train.device import nobodys
 from kdbench.train.landing import Landing
 from kdbench.train.member import Member
 from kdbench.train.pace import Pace
@@ -41,6 +41,9 @@ Shared = tuple[Batch, Taught | None]
 
 #: Seconds between two progress events.
 PROGRESS_EVERY = 1.0
+#: Steps after which a process holds about as much memory as ever, and the part of that by which more is told of.
+FIRST_STEPS = 3
+GROWN = 1.1
 
 
 @dataclass
@@ -105,7 +108,9 @@ class Saver:
             member.restore(state)
         except KeyboardInterrupt:
             raise
-        except BaseException:  # left by another version of the code, or other people's
+        except BaseException as error:  # left by another version of the code, or other people's
+            if out_of_memory(error):
+                raise
             traceback.print_exc()
             if fresh is not None:
                 member.restore(fresh)
@@ -142,6 +147,7 @@ class Lockstep:
         # that runs it computes.
         self._sharing = Lock()
         self._shown: set[Any] = set()
+        self._held = 0
         self._unrecorded: Exception | None = None
         #: Members in the midst of whose work something was raised: their state is not whole.
         self._torn: set[Member] = set()
@@ -151,7 +157,7 @@ class Lockstep:
     def run(self) -> None:
         """Train to the end; then raise the first error that kept a member from being recorded, if there was one.
 
-        Stopped where the worker is to end by then; what is whole of each member is saved.
+        Stopped where the worker is to end by then. As where memory runs out, each member is saved that is whole.
         """
         live: list[Member] = []
         try:
@@ -170,8 +176,9 @@ class Lockstep:
             self._close_owed(live)
             if live:
                 self._train(live)
-        except Stopped:
-            self.saver.save([member for member in live if member not in self._torn])
+        except BaseException as error:
+            if isinstance(error, Stopped) or out_of_memory(error):
+                self.saver.save([member for member in live if member not in self._torn])
             raise
 
     def _close_owed(self, live: list[Member]) -> None:
@@ -187,8 +194,9 @@ class Lockstep:
 
     def _train(self, live: list[Member]) -> None:
         epoch_began = progress_sent = time.monotonic()
+        first = min(member.position for member in live)
         ahead: Future[Shared] | None = None
-        for step in range(min(member.position for member in live), self.batches.total_steps):
+        for step in range(first, self.batches.total_steps):
             self.pulse.beat()
             due = [member for member in live if member.position == step]
             if not due:  # whoever it was made for has left
@@ -210,6 +218,9 @@ class Lockstep:
             if now - progress_sent >= PROGRESS_EVERY and due:
                 self._progress(step, now - epoch_began, [member for member in due if member in live])
                 progress_sent = now
+                self._tell_memory()
+            if step + 1 - first == FIRST_STEPS:
+                self._tell_memory()
             if not live:
                 return
         self._finish(live)
@@ -277,11 +288,13 @@ class Lockstep:
             return Outcome("diverged", f"{ended}.")
         except NotApplicable as error:
             return Outcome("inapplicable", str(error))
-        except (*NOBODYS, PastMending, KeyboardInterrupt):
+        except KeyboardInterrupt:
             raise
         except BaseException as error:  # other people's code: whatever it raises costs its own trial only
-            traceback.print_exc()
             self._torn.add(member)
+            if nobodys(error):
+                raise
+            traceback.print_exc()
             if self.pulse.stopping:  # a compiler that was ended along with this process, say
                 raise Stopped from error
             if member.device.type == "cuda":
@@ -360,6 +373,13 @@ class Lockstep:
     def _tell(self, member: Member) -> None:
         """Emit the epoch just closed. Not a part of what is guarded: a parent that is gone is no fault of a method."""
         self.pulse({"event": "epoch", "key": member.trial.key, "title": member.trial.title, **member.scoring.curve[-1]})
+
+    def _tell_memory(self) -> None:
+        """Emit the memory that the process holds, at first and where it has grown."""
+        held = held_memory(self.batches.device)
+        if held > GROWN * self._held:
+            self._held = held
+            self.pulse({"event": "memory", "peak": held})
 
     def _progress(self, step: int, epoch_seconds: float, members: Sequence[Member]) -> None:
         done = step % self.batches.steps_per_epoch + 1
