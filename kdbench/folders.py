@@ -7,17 +7,21 @@ import errno
 import fcntl
 import os
 import re
+import secrets
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from kdbench.errors import UserError
 
 #: Seconds after which a temporary file is nobody's, even where a process has the number of the one that made it.
 OLD = 86400.0
+
+#: Digits of its own for each process, as another machine or container may have one of the same number.
+_MACHINE = f"{secrets.randbelow(10**9):09}"
 
 _TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<process>[0-9]{1,10})(?:-[0-9]+)?\.(?:tmp|new|old)", re.DOTALL)
 
@@ -45,20 +49,21 @@ def check_writable(folder: Path, noun: str) -> None:
         raise UserError(f"{noun} cannot be written ({error.strerror}); name another folder.") from None
 
 
-def write_atomically(path: Path, data: bytes) -> None:
+def write_atomically(path: Path, *parts: bytes | memoryview) -> None:
     """Temporary file in the same folder, fsync, rename: a reader sees the whole file or none of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        _write(path, data)
+        _write(path, parts)
     except FileNotFoundError:  # another machine, which cannot see this process, took its file for a leftover
-        _write(path, data)
+        _write(path, parts)
 
 
-def _write(path: Path, data: bytes) -> None:
+def _write(path: Path, parts: Iterable[bytes | memoryview]) -> None:
     new = temporary(path, "tmp")
     try:
         with new.open("wb") as stream:
-            stream.write(data)
+            for part in parts:
+                stream.write(part)
             stream.flush()
             os.fsync(stream.fileno())
         new.replace(path)
@@ -68,7 +73,7 @@ def _write(path: Path, data: bytes) -> None:
 
 def temporary(path: Path, end: str) -> Path:
     """A name beside ``path`` for what is to take its place (tmp, new) or was there (old); it says whose it is."""
-    return path.with_name(f".{path.name}.{os.getpid()}-{threading.get_native_id()}.{end}")
+    return path.with_name(f".{path.name}.{os.getpid()}-{threading.get_native_id()}{_MACHINE}.{end}")
 
 
 def leftovers(folder: Path, end: str, name: str = "") -> list[Path]:
@@ -119,16 +124,3 @@ def _lock(descriptor: int, work: str) -> None:
         except BlockingIOError:
             print(f"kdbench: waiting for another process, which is at {work}.", file=sys.stderr)
             fcntl.flock(descriptor, fcntl.LOCK_EX)
-
-
-def any_held(locks: Path) -> bool:
-    """Whether a process holds a lock file in the folder ``locks``."""
-    for path in locks.glob("*.lock"):
-        with contextlib.suppress(FileNotFoundError), path.open() as stream:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return True
-            except OSError:  # a file system without locks says nothing
-                continue
-    return False

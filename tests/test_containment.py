@@ -142,7 +142,7 @@ def test_one_record_that_cannot_be_written_keeps_no_other_from_being_written(
 def test_what_a_killed_process_left_unfinished_is_removed(taught: Bench, make_suite: MakeSuite) -> None:
     folder = taught.folder / "cache" / "checkpoints"
     folder.mkdir(parents=True)
-    gone, alive = folder / "key.4194303.tmp", folder / f"key.{os.getppid()}.tmp"
+    gone, alive = folder / ".key.4194303.tmp", folder / f".key.{os.getppid()}.tmp"
     for path in (gone, alive):
         path.write_bytes(b"half")
     taught.train(taught.trials(make_suite(suite_text(["ce"], epochs=1))))

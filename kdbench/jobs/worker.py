@@ -9,19 +9,17 @@ ends it, too. Either way it saves its students first, which has to be quick.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 from kdbench.errors import UserError, out_of_memory
+from kdbench.jobs.claims import claimed
 from kdbench.plan.task import EXIT_DEVICE, EXIT_MEMORY, EXIT_REFUSED, EXIT_STOPPED, Task
 from kdbench.train.pulse import Emit, Pulse, Stopped
 
@@ -71,6 +69,10 @@ def run(task: Task, emit: Emit) -> None:
     from kdbench.records.provenance import source_digest
 
     pulse = emit if isinstance(emit, Pulse) else Pulse(emit)
+
+    def waiting(text: str) -> None:
+        pulse({"event": "waiting", "text": text})
+
     if task.source not in ("", source_digest()):
         raise UserError("kdbench itself was changed since the run was planned; start the run again.")
     _load(task, pulse)
@@ -81,12 +83,12 @@ def run(task: Task, emit: Emit) -> None:
 
     if task.trials:
         for cohort in cohorts(task.trials):
-            with locked(task.cache / "locks", [trial.key for trial in cohort.trials], pulse):
+            with claimed(task.cache / "claims", [trial.key for trial in cohort.trials], waiting, pulse.wait):
                 train_cohort(task, cohort.trials, pulse)
             _put_back(task, pulse, "by the time its trials had ended")
     elif task.teacher is not None:
         name = f"teacher-{teacher_key(task.teacher, task.dataset, task.data_digest)[:16]}"
-        with locked(task.cache / "locks", [name], pulse):
+        with claimed(task.cache / "claims", [name], waiting, pulse.wait):
             prepare(task, pulse)
 
 
@@ -110,21 +112,6 @@ def _put_back(task: Task, emit: Any, when: str) -> None:
         if changed := global_state.differences(thorough=True):
             text = f"a plugin changed what all trials share {when}, which is put back: {', '.join(changed)}"
             emit({"event": "note", "text": text})
-
-
-@contextmanager
-def locked(folder: Path, names: list[str], emit: Any) -> Iterator[None]:
-    """Hold the locks ``names``, which everybody takes in one order: two runs never train the same trial at once."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with ExitStack() as stack:
-        for name in sorted(names):
-            stream = stack.enter_context((folder / f"{name}.lock").open("w"))
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                emit({"event": "waiting", "text": "another run is at work on it; waiting for that"})
-                fcntl.flock(stream, fcntl.LOCK_EX)
-        yield
 
 
 def _claim_stdout() -> IO[str]:
