@@ -1,4 +1,7 @@
-"""Folders that kdbench writes into: whether it can, one process at a time, and what a killed one has left there."""
+"""Folders that kdbench writes into.
+
+Whether it can, one process at a time, what a killed one has left there, and what is done where a disk is full.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +15,25 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
-from kdbench.errors import UserError
+from kdbench.errors import UserError, reason
+
+T = TypeVar("T")
 
 #: Seconds after which a temporary file is nobody's, even where a process has the number of the one that made it.
 OLD = 86400.0
+
+#: What keeps a file from being written that may pass: a disk that is full, over its quota, read-only, failing or gone.
+PASSING = frozenset(
+    getattr(errno, name)
+    for name in ("ENOSPC", "EDQUOT", "EROFS", "EIO", "ESTALE", "ENOENT", "ENODEV", "ENOTCONN", "ETIMEDOUT", "EHOSTDOWN")
+    if hasattr(errno, name)
+)
+#: Seconds between two tries.
+AGAIN = 5.0
 
 #: Digits of its own for each process, as another machine or container may have one of the same number.
 _MACHINE = f"{secrets.randbelow(10**9):09}"
@@ -69,6 +84,42 @@ def _write(path: Path, parts: Iterable[bytes | memoryview]) -> None:
         new.replace(path)
     finally:
         new.unlink(missing_ok=True)
+
+
+def passes(error: OSError) -> bool:
+    """Whether what ``error`` says may be otherwise in a while."""
+    return error.errno in PASSING
+
+
+def patiently(
+    write: Callable[[], T],
+    what: str,
+    waits: Callable[[str], object],
+    goes_on: Callable[[str], object],
+    wait: Callable[[float], object] = time.sleep,
+) -> T:
+    """What ``write`` gives; where the disk cannot take it, it is tried again until it can.
+
+    ``waits`` is told why in a sentence, once, and ``goes_on`` that it is over. ``what`` begins both: ``the record``.
+    ``wait`` lets seconds go by, and may raise.
+    """
+    told = False
+    while True:
+        try:
+            result = write()
+        except OSError as error:
+            if not passes(error):
+                raise
+            if not told:
+                full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+                remedy = "free some room" if full else "make it writable again"
+                waits(f"{what} cannot be written ({reason(error)}): {remedy}, and the run goes on by itself")
+                told = True
+            wait(AGAIN)
+        else:
+            if told:
+                goes_on(f"{what} could be written by now; going on")
+            return result
 
 
 def temporary(path: Path, end: str) -> Path:

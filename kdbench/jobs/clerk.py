@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import traceback
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from kdbench.data import Dataset
@@ -104,8 +106,14 @@ class Clerk:
             found.append(EMULATED)
         return found
 
-    def _put(self, trial: Trial, record: dict[str, Any], predictions: dict[str, Any] | None = None) -> None:
+    def _write(self, record: dict[str, Any], predictions: dict[str, Any] | None) -> None:
+        """OSError also where the results folder is gone, with its disk, say: nothing is made in its place."""
+        if not self.store.root.is_dir():
+            raise FileNotFoundError(errno.ENOENT, f"the results folder {self.store.root} is gone")
         self.store.put(record, predictions)
+
+    def _put(self, trial: Trial, record: dict[str, Any], predictions: dict[str, Any] | None = None) -> None:
+        self.pulse.patiently(partial(self._write, record, predictions), f"the record of {trial.title}")
         last = record["scores"]["last"]
         self.pulse(
             {

@@ -36,7 +36,7 @@ from kdbench.train.landing import Landing
 from kdbench.train.lockstep import Lockstep, Saver
 from kdbench.train.member import Member, frozen_spec
 from kdbench.train.pace import Pace
-from kdbench.train.pulse import Emit, Pulse
+from kdbench.train.pulse import Pulse
 from kdbench.train.remembered import Remembered, recalled_by, remember
 from kdbench.train.room import Probe, Room, free_memory
 from kdbench.trials.trial import Trial, teacher_identity
@@ -80,6 +80,7 @@ def train_cohort(
     trials = [trial for trial in planned if trial.key not in done]
     if not trials:
         return
+    pulse.patiently(partial(store.root.mkdir, parents=True, exist_ok=True), "the results folder")
     protocol = trials[0].protocol
     device = set_up(task.device, protocol.threads)
     forget_peak(device)
@@ -113,7 +114,7 @@ def train_cohort(
     if teacher is not None and taught is not None and recalled_by(METHODS.get(trial.method) for trial in trials):
         recipe = teacher_identity(taught.teacher, task.dataset, task.data_digest)
         identity = [recipe, taught.facts.weights_sha256, task.data_digest, facts_of_machine]
-        remembered = remember(task.cache / "outputs", teacher, batches, identity, partial(_note, pulse), pulse.beat)
+        remembered = remember(task.cache / "outputs", teacher, batches, identity, pulse.note, pulse.beat)
     logits_of_teacher = None if taught is None else taught.logits
     common = _Common(dataset, batches, device, cores, teacher, eager, spec, logits_of_teacher, remembered)
     waiting: Sequence[Trial] = trials
@@ -138,7 +139,7 @@ def _train_some(task: Task, waiting: Sequence[Trial], common: _Common, clerk: Cl
     """
     members, rest = _admitted(task, waiting, common, clerk)
     if rest:
-        _note(clerk.pulse, f"there is memory for {len(members)} students at a time; {len(rest)} more follow them")
+        clerk.pulse.note(f"there is memory for {len(members)} students at a time; {len(rest)} more follow them")
     if not members:
         return rest
     plain = any(member.trial.method == "ce" for member in members)
@@ -150,7 +151,7 @@ def _train_some(task: Task, waiting: Sequence[Trial], common: _Common, clerk: Cl
             task.cache / "checkpoints",
             checkpoint_seconds(CHECKPOINT_SECONDS),
             clerk.machine,
-            partial(_note, clerk.pulse),
+            clerk.pulse.note,
         ),
         clerk.pulse,
         lambda member, outcome: clerk.ended(member, outcome, account),
@@ -163,7 +164,7 @@ def _train_some(task: Task, waiting: Sequence[Trial], common: _Common, clerk: Cl
     lockstep.run()
     later = [member.trial for member in lockstep.put_off]
     if later:
-        _note(clerk.pulse, f"{len(later)} students would land too late beside the others, and follow them")
+        clerk.pulse.note(f"{len(later)} students would land too late beside the others, and follow them")
     return [*later, *rest]
 
 
@@ -191,7 +192,3 @@ def _admitted(
         members.append(member)
         room.add(member, probe)
     return members, waiting
-
-
-def _note(emit: Emit, text: str) -> None:
-    emit({"event": "note", "text": text})

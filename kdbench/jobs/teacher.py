@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import torch
 
@@ -34,14 +35,14 @@ def prepare(task: Task, pulse: Pulse) -> None:
         raise ValueError("a teacher's task names no teacher")
     device = set_up(task.device, task.threads)
     shelf = TeacherShelf(task.cache, teacher, task.dataset, task.data_digest, numerics(device))
-    shelf.folder.mkdir(parents=True, exist_ok=True)
+    pulse.patiently(partial(shelf.folder.mkdir, parents=True, exist_ok=True), f"the teacher {teacher.name}")
     if teacher.kind != "checkpoint":
         _train_unless_done(task, teacher, shelf, pulse)
     if not (_weights_sound(shelf) and shelf.test_logits() is not None):
         with pulse.at_work():
             dataset = planned_data(task)
         if teacher.kind == "checkpoint":
-            _import(task, teacher, shelf, dataset)
+            _import(task, teacher, shelf, dataset, pulse)
         _measure(teacher, shelf, dataset, device, pulse)
     facts = shelf.facts()
     if facts is None:
@@ -59,7 +60,7 @@ def _weights_sound(shelf: TeacherShelf) -> bool:
     return facts is None or found == facts.weights_sha256
 
 
-def _import(task: Task, teacher: Teacher, shelf: TeacherShelf, dataset: Dataset) -> None:
+def _import(task: Task, teacher: Teacher, shelf: TeacherShelf, dataset: Dataset, pulse: Pulse) -> None:
     path = find_checkpoint(teacher, task.data_root)
     state = read_weights(path)
     found = weights_digest(state)
@@ -69,7 +70,7 @@ def _import(task: Task, teacher: Teacher, shelf: TeacherShelf, dataset: Dataset)
             f"{teacher.weights_sha256[:16]}; fetch the file again, or pin the new weights under another teacher name."
         )
     network_of(teacher, dataset.spec, state, torch.device("cpu"), path)  # whether they fit, said before they are kept
-    write_weights(state, shelf.weights)
+    pulse.patiently(partial(write_weights, state, shelf.weights), f"the teacher {teacher.name}")
 
 
 def _train_unless_done(task: Task, teacher: Teacher, shelf: TeacherShelf, pulse: Pulse) -> None:
@@ -87,11 +88,12 @@ def _train_unless_done(task: Task, teacher: Teacher, shelf: TeacherShelf, pulse:
     if not recorded and ended not in DONE - {"finished"}:
 
         def keep(member: Member) -> None:
-            write_weights(member.network.body.state_dict(), shelf.weights)
+            weights = member.network.body.state_dict()
+            pulse.patiently(partial(write_weights, weights, shelf.weights), f"the teacher {teacher.name}")
 
         train_cohort(replace(task, results=shelf.store.root), (trial,), pulse, keep)
     for path in shelf.store.paths([trial.key]).get(trial.key, ()):
-        results.adopt_quietly(path, shelf.store)
+        pulse.patiently(partial(results.adopt_quietly, path, shelf.store), f"the record of the teacher {teacher.name}")
     ended = shelf.store.status(trial.key)
     if not recorded and ended != "finished":
         raise UserError(
@@ -127,4 +129,4 @@ def _measure(teacher: Teacher, shelf: TeacherShelf, dataset: Dataset, device: to
         ambiguity=ambiguity(top[:, :k], labels, classes),
         top_k=k,
     )
-    shelf.finish(facts, logits.numpy())
+    pulse.patiently(partial(shelf.finish, facts, logits.numpy()), f"the teacher {teacher.name}")

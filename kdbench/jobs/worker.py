@@ -9,6 +9,7 @@ ends it, too. Either way it saves its students first, which has to be quick.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -70,9 +71,6 @@ def run(task: Task, emit: Emit) -> None:
 
     pulse = emit if isinstance(emit, Pulse) else Pulse(emit)
 
-    def waiting(text: str) -> None:
-        pulse({"event": "waiting", "text": text})
-
     if task.source not in ("", source_digest()):
         raise UserError("kdbench itself was changed since the run was planned; start the run again.")
     _load(task, pulse)
@@ -83,16 +81,16 @@ def run(task: Task, emit: Emit) -> None:
 
     if task.trials:
         for cohort in cohorts(task.trials):
-            with claimed(task.cache / "claims", [trial.key for trial in cohort.trials], waiting, pulse.wait):
+            with claimed(task.cache / "claims", [trial.key for trial in cohort.trials], pulse.waits, pulse.wait):
                 train_cohort(task, cohort.trials, pulse)
             _put_back(task, pulse, "by the time its trials had ended")
     elif task.teacher is not None:
         name = f"teacher-{teacher_key(task.teacher, task.dataset, task.data_digest)[:16]}"
-        with claimed(task.cache / "claims", [name], waiting, pulse.wait):
+        with claimed(task.cache / "claims", [name], pulse.waits, pulse.wait):
             prepare(task, pulse)
 
 
-def _load(task: Task, emit: Any) -> None:
+def _load(task: Task, pulse: Pulse) -> None:
     """Load the plugins of ``task``, under the eyes of torch."""
     from kdbench.plugins import load_planned
 
@@ -101,23 +99,35 @@ def _load(task: Task, emit: Any) -> None:
 
         global_state.remember()
     load_planned(task.plugins)
-    _put_back(task, emit, "when it was loaded")
+    _put_back(task, pulse, "when it was loaded")
 
 
-def _put_back(task: Task, emit: Any, when: str) -> None:
+def _put_back(task: Task, pulse: Pulse, when: str) -> None:
     """Undo what plugins have changed of what trials share, and say so."""
     if task.plugins:
         from kdbench.train import global_state
 
         if changed := global_state.differences(thorough=True):
             text = f"a plugin changed what all trials share {when}, which is put back: {', '.join(changed)}"
-            emit({"event": "note", "text": text})
+            pulse.note(text)
+
+
+class _Log(io.FileIO):
+    """A file of what is printed, which may lie on a full disk: what does not fit is lost, and nothing else is."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except OSError:
+            return len(data)
 
 
 def _claim_stdout() -> IO[str]:
     """Standard output for events alone: whatever a library or a plugin prints goes to standard error."""
     events = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
+    log = io.BufferedWriter(_Log(2, "w", closefd=False))
+    sys.stdout = sys.stderr = io.TextIOWrapper(log, "utf-8", "backslashreplace", line_buffering=True)
     return events
 
 

@@ -18,7 +18,7 @@ from torch import nn
 
 from kdbench.data.decoders import pieces_of
 from kdbench.data.files import ImageFiles
-from kdbench.errors import NotApplicable, described, out_of_memory
+from kdbench.errors import NotApplicable, described, out_of_memory, reason
 from kdbench.measure.cost import held_memory
 from kdbench.measure.evaluate import EVALUATION_BATCH
 from kdbench.methods.base import Sweep
@@ -64,6 +64,7 @@ class Saver:
     say: Callable[[str], None] = print
     _last: float = field(default_factory=time.monotonic)
     _failed: set[str] = field(default_factory=set)
+    _told: bool = False
 
     def __post_init__(self) -> None:
         checkpoint.sweep(self.folder)
@@ -86,9 +87,19 @@ class Saver:
                 continue
             try:
                 checkpoint.save(self.path(member), state)
-            except Exception as error:  # a full disk, or a state that cannot be written down
+            except OSError as error:
+                self._full(error)
+            except Exception as error:  # a state that cannot be written down
                 self._not_saved(member, error)
         self._last = time.monotonic()
+
+    def _full(self, error: OSError) -> None:
+        if not self._told:
+            self._told = True
+            self.say(
+                f"no checkpoint can be written ({reason(error)}), so an interruption costs all since the last one: "
+                "free some room; the training goes on, and tries again"
+            )
 
     def _not_saved(self, member: Member, error: BaseException) -> None:
         if member.trial.key not in self._failed:

@@ -7,8 +7,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
+from kdbench.folders import patiently
+
+T = TypeVar("T")
 Emit = Callable[[dict[str, Any]], None]
 
 #: Seconds without a word after which a beat says that the worker lives.
@@ -41,6 +44,17 @@ class Pulse:
         with self._lock:
             self._emit(event)
             self._said = time.monotonic()
+
+    def waits(self, text: str) -> None:
+        """Say what it holds still for, which is no fault."""
+        self({"event": "waiting", "text": text})
+
+    def note(self, text: str) -> None:
+        self({"event": "note", "text": text})
+
+    def patiently(self, write: Callable[[], T], what: str) -> T:
+        """What ``write`` gives, as soon as the disk takes ``what``."""
+        return patiently(write, what, self.waits, self.note, self.wait)
 
     def beat(self) -> None:
         """Say that the worker lives, unless it has just said something; Stopped where it is to stop."""
