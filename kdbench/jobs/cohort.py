@@ -20,6 +20,7 @@ from kdbench.methods import METHODS
 from kdbench.models.folding import folded
 from kdbench.models.outputs import NetworkSpec
 from kdbench.models.precision import check_computes, in_precision
+from kdbench.plan.speeds import Measured, Recipe, keep, reached, step_gflop
 from kdbench.plan.task import Task
 from kdbench.records.store import Store
 from kdbench.teachers.facts import TeacherShelf
@@ -162,10 +163,21 @@ def _train_some(task: Task, waiting: Sequence[Trial], common: _Common, clerk: Cl
     )
     account = Account(lockstep, common.dataset)
     lockstep.run()
+    _keep_speed(task, members[0].trial, account)
     later = [member.trial for member in lockstep.put_off]
     if later:
         clerk.pulse.note(f"{len(later)} students would land too late beside the others, and follow them")
     return [*later, *rest]
+
+
+def _keep_speed(task: Task, trial: Trial, account: Account) -> None:
+    """Leave how fast this cohort was for the estimates of later plans."""
+    paced = account.plain_pace()
+    if paced is not None:
+        (seconds, flops), batch = paced, trial.protocol.batch
+        rate, recipe = reached(seconds, flops, batch), Recipe.of(trial.protocol)
+        measured = Measured(trial.student, trial.dataset, recipe, step_gflop(flops, batch), rate)
+        keep(task.cache / "costs", task.device, measured)
 
 
 def _admitted(

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from kdbench.models.factory import create
 from kdbench.models.outputs import Shape
 
 
@@ -28,6 +29,18 @@ def flops(network: nn.Module, image_shape: Shape) -> int:
         network(torch.zeros(1, *image_shape, device=device))
     network.train(training)
     return int(counter.get_total_flops())
+
+
+def counted(model: str, image_shape: Shape, classes: int) -> int | None:
+    """``flops`` of the network ``model``, built where nothing is computed; None where it cannot be for such images."""
+    norm = (0.5,) * image_shape[0]
+    start = torch.Generator("cpu").get_state()
+    try:
+        with torch.device("meta"):
+            network = create(model, classes=classes, image_shape=image_shape, mean=norm, std=norm, seed_state=start)
+            return flops(network, image_shape)
+    except Exception:  # other people's code, of which its trials will tell
+        return None
 
 
 def forget_peak(device: torch.device) -> None:

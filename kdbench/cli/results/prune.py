@@ -19,7 +19,7 @@ PLACES: dict[str, tuple[str, ...]] = {
     "attempts": (),
     "runs": ("runs",),
     "checkpoints": ("checkpoints",),
-    "cache": ("identity", "images", "outputs", "teachers"),
+    "cache": ("costs", "identity", "images", "outputs", "teachers"),
 }
 
 
