@@ -201,6 +201,7 @@ def test_a_real_worker_saves_itself(
     assert not path.exists()
     if how == "SIGTERM":
         process.send_signal(signal.SIGTERM)
+        assert process.stdout.read().endswith(b'{"event": "stopped"}\n')
         assert process.wait(PATIENCE) == EXIT_STOPPED
     else:
         process.communicate()
@@ -236,6 +237,8 @@ def test_where_nothing_can_be_saved_nobody_waits(bench: Bench, slow: tuple[Task,
     process = start(bench, with_plugin(bench, slow[0], loading))
     wait_until(mark.exists)
     process.send_signal(signal.SIGTERM)
+    assert process.stdout is not None
+    assert process.stdout.read() == b'{"event": "stopped"}\n'
     assert process.wait(PATIENCE) == EXIT_STOPPED
 
 

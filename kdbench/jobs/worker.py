@@ -22,7 +22,7 @@ from typing import IO, Any
 from kdbench.errors import UserError, out_of_memory
 from kdbench.jobs.claims import claimed
 from kdbench.plan.task import EXIT_DEVICE, EXIT_MEMORY, EXIT_REFUSED, EXIT_STOPPED, Task
-from kdbench.train.pulse import Emit, Pulse, Stopped
+from kdbench.train.pulse import STOPPED, Emit, Pulse, Stopped
 
 #: Exit code of a worker whose run is gone, which nobody reads.
 EXIT_ALONE = 3
@@ -39,8 +39,9 @@ def main(arguments: list[str]) -> int:
         try:
             events.write(json.dumps(event) + "\n")
             events.flush()
-        except BrokenPipeError:  # nobody listens any more; standard input closes, too
-            pulse.stop(EXIT_ALONE, GRACE_ALONE)
+        except BrokenPipeError:  # nobody listens any more
+            if not pulse.stopping:
+                pulse.stop(EXIT_ALONE, GRACE_ALONE)
 
     pulse = Pulse(emit)
     _heed(pulse)
@@ -61,6 +62,7 @@ def main(arguments: list[str]) -> int:
         traceback.print_exc()
         return EXIT_DEVICE if lost else EXIT_MEMORY
     except Stopped:
+        pulse(STOPPED)
         return pulse.code
     return 0
 
@@ -153,6 +155,6 @@ def _await_sigterm(heard: int, pulse: Pulse) -> None:
     while number := os.read(heard, 1):
         if number[0] == signal.SIGTERM:
             if told:
-                os._exit(EXIT_STOPPED)
+                pulse.end()
             told = True
             pulse.stop(EXIT_STOPPED, GRACE)

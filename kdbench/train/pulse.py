@@ -6,8 +6,8 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any, TypeVar
+from contextlib import contextmanager, suppress
+from typing import Any, NoReturn, TypeVar
 
 from kdbench.folders import patiently
 
@@ -16,6 +16,10 @@ Emit = Callable[[dict[str, Any]], None]
 
 #: Seconds without a word after which a beat says that the worker lives.
 ALIVE_EVERY = 1.0
+#: What a worker says last that was told to end.
+STOPPED = {"event": "stopped"}
+#: Seconds that it is given to say so, as nobody may be reading.
+LAST_WORD = 1.0
 #: Seconds of the processor that work takes in that time at least: less, and it is waiting, perhaps for ever.
 WORKING = 0.01
 
@@ -109,7 +113,14 @@ class Pulse:
         self.code = self.code or code
         self._stopping.set()
         if not self._saving:
-            os._exit(self.code)
-        watchdog = threading.Timer(patience, os._exit, (self.code,))
+            self.end()
+        watchdog = threading.Timer(patience, self.end)
         watchdog.daemon = True
         watchdog.start()
+
+    def end(self) -> NoReturn:
+        """End the process now, whatever any thread is at."""
+        if self._lock.acquire(timeout=LAST_WORD):
+            with suppress(Exception):
+                self._emit(STOPPED)
+        os._exit(self.code)
