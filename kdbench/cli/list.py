@@ -10,6 +10,7 @@ from kdbench.data import DATASETS
 from kdbench.errors import EXIT_OK, UserError, plain
 from kdbench.methods import METHODS
 from kdbench.models import MODELS
+from kdbench.studies import STUDIES, get_study
 from kdbench.suites import PAIRS, SUITES, Suite, get_suite
 
 Rows = Iterator[tuple[str, ...]]
@@ -90,4 +91,21 @@ def _pairs() -> Rows:
         yield "any, by run --pair", name, "", f"from {PAIRS.origin(name)}"
 
 
-_LISTS = {"suites": _suites, "methods": _methods, "models": _models, "datasets": _datasets, "pairs": _pairs}
+def _studies() -> Rows:
+    for name in STUDIES:
+        try:
+            study = get_study(name)
+        except UserError as error:
+            yield name, "", str(error)
+            continue
+        yield study.name, many(len(study.claims), "claim"), f"{study.summary} ({study.paper.venue} {study.paper.year})"
+
+
+_LISTS = {
+    "suites": _suites,
+    "studies": _studies,
+    "methods": _methods,
+    "models": _models,
+    "datasets": _datasets,
+    "pairs": _pairs,
+}
