@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import re
@@ -20,7 +19,6 @@ from test_cli import RUN, Cli, Fake, cli, make_plugin_suite, trained  # noqa: F4
 
 from kdbench.cli import live, manifest, status
 from kdbench.cli.following import Following
-from kdbench.jobs import worker
 from kdbench.plan.task import Task
 from kdbench.records.inspection import inspect
 from kdbench.records.merge import merge
@@ -346,20 +344,6 @@ def test_a_run_with_real_workers_seen_from_outside_and_killed(cli: Cli, bench: B
     assert the_manifest(bench)["outcome"] == "done"
     assert not live_path(path).exists()
     assert cli("status").code == 0
-
-
-def test_a_log_that_cannot_be_written_is_no_reason_to_end(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    note = {"event": "note", "text": "there is room\nfor two"}
-    worker._log(note)
-    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d there is room for two\n", capsys.readouterr().err)
-
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(sys, "stderr", type("Full", (io.StringIO,), {"write": full})())
-    worker._log(note)
 
 
 def test_epochs_are_printed_where_they_are_asked_for(cli: Cli, make_suite: MakeSuite) -> None:  # noqa: F811

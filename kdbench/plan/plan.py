@@ -13,12 +13,12 @@ from kdbench.methods import METHODS, leaves, load_class
 from kdbench.models import MODELS
 from kdbench.paths import cache_dir
 from kdbench.plan.cohorts import Cohort, cohorts
-from kdbench.plan.cost import RATES, measured_rate
 from kdbench.plan.cut import fitted, landing
 from kdbench.plan.expand import Selection, chosen_pairs, chosen_rows, expand, inapplicable, matched, with_pairs
 from kdbench.plan.fleet import Fleet
 from kdbench.plan.memory import Needs
 from kdbench.plan.outdated import Outdated, outdated
+from kdbench.plan.speeds import Speeds
 from kdbench.plan.task import Task
 from kdbench.plan.tasks import make_tasks
 from kdbench.records import Store
@@ -271,7 +271,7 @@ def _tasks(
         looks=request.looks,
     )
     records = [record for record in store.read()[0] if record["evidence"] == "measured"]
-    rate = measured_rate(records, missing, fleet.kind) or RATES[fleet.kind]
+    rate = Speeds(fleet.kind, records, cache_dir() / "costs", template.threads)
     made = fitted(landing(cohorts(missing), rate, request.within), rate, fleet)
     tasks = make_tasks(made, template, rate, fleet, warnings)
     if fleet.kind == "cuda":
