@@ -102,7 +102,7 @@ def test_a_run_its_records_its_site_and_the_next_run(
     (manifest,) = (bench.folder / "results" / "runs").glob("*.json")
     said = json.loads(manifest.read_text())
     assert {entry["key"] for entry in said["planned"]} == set(said["recorded"])
-    assert (said["left"], said["interrupted"], said["suites"]) == ([], False, ["tiny@1"])
+    assert (said["left"], said["outcome"], said["suites"]) == ([], "done", ["tiny@1"])
 
     before = {p: p.stat().st_mtime_ns for p in (bench.folder / "results").rglob("*") if p.is_file()}
     labels = trained(monkeypatch)
@@ -435,7 +435,7 @@ def test_an_interrupted_run_says_how_to_go_on(
     assert "the same command goes on from the last checkpoints" in ended.out
     assert bench.records() == {}
     (manifest,) = (bench.folder / "results" / "runs").glob("*.json")
-    assert json.loads(manifest.read_text())["interrupted"]
+    assert json.loads(manifest.read_text())["outcome"] == "interrupted"
 
 
 def test_ctrl_c_outside_of_training_is_one_line(
