@@ -2,9 +2,10 @@
 
 The process that trains cohorts, one after the other, or makes one teacher ready.
 
-Events go to standard output, a JSON object a line; everything else that is printed goes to standard error. Standard
-input is held open by whoever started it: when it closes, the worker ends, so that no training outlives its run. SIGTERM
-ends it, too. Either way it saves its students first, which has to be quick.
+Events go to standard output, a JSON object a line; everything else that is printed goes to standard error, as its log,
+and with it what the events say to people. Standard input is held open by whoever started it: when it closes, the worker
+ends, so that no training outlives its run. SIGTERM ends it, too. Either way it saves its students first, and has to be
+quick.
 """
 
 from __future__ import annotations
@@ -16,11 +17,14 @@ import signal
 import sys
 import threading
 import traceback
+from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
-from kdbench.errors import UserError, out_of_memory
+from kdbench.errors import UserError, out_of_memory, plain
 from kdbench.jobs.claims import claimed
+from kdbench.plan.events import told
 from kdbench.plan.task import EXIT_DEVICE, EXIT_MEMORY, EXIT_REFUSED, EXIT_STOPPED, Task
 from kdbench.train.pulse import STOPPED, Emit, Pulse, Stopped
 
@@ -36,6 +40,7 @@ def main(arguments: list[str]) -> int:
     events = _claim_stdout()
 
     def emit(event: dict[str, Any]) -> None:
+        _log(event)
         try:
             events.write(json.dumps(event) + "\n")
             events.flush()
@@ -122,6 +127,13 @@ class _Log(io.FileIO):
             return super().write(data)
         except OSError:
             return len(data)
+
+
+def _log(event: dict[str, Any]) -> None:
+    """Print what ``event`` says to people; where that cannot be written, as on a full disk, it is no reason to end."""
+    with suppress(OSError):
+        for line in told(event):
+            print(f"{datetime.now():%Y-%m-%d %H:%M:%S} {plain(line)}", file=sys.stderr)
 
 
 def _claim_stdout() -> IO[str]:
