@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -120,7 +121,11 @@ def test_a_cohort_leaves_its_speed_for_the_next_plan(bench: Bench) -> None:
 def test_a_tiny_network_of_a_plugin_is_estimated_within_a_factor_of_five(
     bench: Bench, own: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By its arithmetic and a probe, where nothing like it was ever timed. As a ResNet-18 it would take hours."""
+    """By its arithmetic and a probe, where nothing like it was ever timed. As a ResNet-18 it would take hours.
+
+    In seconds of the processor, as nobody knows what else a machine does that runs tests.
+    """
+    monkeypatch.setattr(time, "perf_counter", time.process_time)
 
     def here(*_: Any) -> Speed:
         return Speed(**speed.probe(torch.device("cpu"), "float32", "none"))
@@ -131,7 +136,7 @@ def test_a_tiny_network_of_a_plugin_is_estimated_within_a_factor_of_five(
     trial = replace(trial, plugin_sha256=None)
     said = trial_seconds(trial, Speeds("cpu", [], own))
     record = bench.train([trial])["ce"]
-    took = sum(point["seconds"] for point in record["curve"])
+    took = record["cost"]["seconds"]
     assert took / 5 < said < took * 5
     known = trial_seconds(trial, Speeds("cpu", [record], own))
     assert took / 5 < known < took * 5

@@ -69,5 +69,5 @@ FACTS: dict[str, Facts] = {
     "wrn_40_2": Facts(2_255_156, 655, (32, 64, 128), 8),
 }
 
-#: MFLOP taken for an architecture that is not in the table, timm's and torchvision's among them: about a ResNet-18.
+#: MFLOP taken for an architecture that is not in the table and cannot be counted (kdbench.plan.counted): a ResNet-18.
 UNKNOWN_MFLOPS = 3600.0
