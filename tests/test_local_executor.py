@@ -112,6 +112,13 @@ class TestLocal(ExecutorConformance):
         )
         assert self.run(1, self.task("t", "ok")).failed == {}
 
+    def test_what_it_told_of_its_progress_is_no_reason(self) -> None:
+        log = self.folder / "log"
+        log.write_text("Traceback:\nKeyError: 'x'\n2026-11-30 00:24:59 kd: epoch 3: ce 1.0, top-1 50.00\n\n")
+        assert local.last_line(log) == " (KeyError: 'x')"
+        log.write_text("2026-11-30 00:24:59 kd: epoch 3: ce 1.0, top-1 50.00\n")
+        assert local.last_line(log) == ""
+
     def test_its_log_keeps_what_a_worker_printed(self) -> None:
         self.run(1, self.task("t", "fail:1"))
         assert "Traceback" in (self.folder / "runs" / "t.log").read_text()

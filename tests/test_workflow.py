@@ -111,7 +111,7 @@ def test_an_interrupted_training_is_told_by_the_exit_code(
     frozen_digits: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("kdbench.cli.run.train", lambda plan, store: EXIT_INTERRUPTED)
+    monkeypatch.setattr("kdbench.cli.run.train", lambda *_: EXIT_INTERRUPTED)
     ended = cli("regress", "new", "--against", str(frozen_digits), "--run", "--device", "cpu")
     assert ended.code == 130
     assert ended.out.count("MISSING") == 11  # ten rows, and their number

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import queue
+import re
 import signal
 import socket
 import subprocess
@@ -30,6 +31,9 @@ from kdbench.schedule.queue import how
 GRACE = 30.0
 #: Seconds in which the last words of a worker that has ended are waited for.
 LAST_WORDS = 5.0
+
+#: How a line begins that a worker wrote of its progress.
+_TOLD = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ")
 
 Command = Callable[[Path], list[str]]
 
@@ -196,11 +200,15 @@ def events_of(lines: IO[bytes]) -> Iterator[Event]:
 
 
 def last_line(log: Path) -> str:
-    """The last line of a worker's ``log``, which says what was raised, in brackets; empty where it has none."""
+    """The last line of a worker's ``log`` that says what was raised, in brackets; empty where there is none.
+
+    Lines with a time are what the worker told of its progress (jobs.worker).
+    """
     try:
-        lines = [line for line in log.read_text("utf-8", "replace").splitlines() if plain(line).strip()]
+        found = log.read_text("utf-8", "replace").splitlines()
     except OSError:
         return ""
+    lines = [line for line in found if plain(line).strip() and not _TOLD.match(line)]
     return f" ({reason(lines[-1])})" if lines else ""
 
 
