@@ -76,6 +76,11 @@ elif word == "chat":
     for _ in range(10):
         say(event="progress")
         time.sleep(float(argument))
+elif word == "meal":  # of so many bytes
+    say(event="memory", peak=float(argument))
+    time.sleep(0.5)
+elif word == "room" and len(task["trials"]) > int(argument):  # for so many trials
+    sys.exit(6)
 elif word == "noise":
     print("hello\n[]\n3\n{}\nnull\n{broken", flush=True)
     sys.stdout.buffer.write(b"\xff\xfe\n")
@@ -349,6 +354,23 @@ class ExecutorConformance:
     @decided
     def test_a_worker_that_speaks_is_not_silent(self, silence: float) -> None:
         assert self.run(1, self.task("t", f"chat:{silence / 8}"), silence=silence).failed == {}
+
+    @decided
+    def test_a_worker_that_only_talks_is_ended_where_time_is_limited(self, silence: float) -> None:
+        report = self.run(2, self.task("t", "chat:1"), self.task("u", "ok"), limit=silence, retries=2)
+        assert "no record from its worker within" in report.failed["t"]
+        assert self.said("failed", "t")[0]["timed_out"]
+        assert len(self.journal("start", "t")) == 1
+        assert [task.id for task in report.finished] == ["u"]
+
+    @decided
+    def test_a_cohort_that_has_no_memory_is_split_until_it_has(self) -> None:
+        trials = tuple(replace(TRIAL, seed=seed) for seed in range(4))
+        report = self.run(2, replace(self.task("t", "room:1"), trials=trials))
+        assert report.failed == {}
+        assert sorted(trial.seed for task in report.finished for trial in task.trials) == [0, 1, 2, 3]
+        assert len(self.journal("start")) == 7
+        assert all("out of memory" in event["text"] for event in self.said("retried"))
 
     @decided
     def test_a_worker_that_waits_for_a_lock_is_not_silent(self, silence: float) -> None:

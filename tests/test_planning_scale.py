@@ -18,7 +18,7 @@ from kdbench.cli.plan_text import say_plan
 from kdbench.errors import UserError
 from kdbench.methods import METHODS
 from kdbench.plan import expand as expand_module
-from kdbench.plan.cost import makespan
+from kdbench.plan.cut import longest_first
 from kdbench.plan.expand import MOST_TRIALS, Selection, chosen_rows, chosen_seeds, expand
 from kdbench.plan.fleet import cpu
 from kdbench.plan.plan import Plan, Request, make_plan
@@ -162,8 +162,8 @@ def test_the_makespan_is_that_of_the_longest_first_rule(slots: int) -> None:
     loads = [0.0] * slots
     for cost in sorted(costs, reverse=True):
         loads[loads.index(min(loads))] += cost
-    assert makespan(costs, slots) == max(loads)
-    assert makespan([], slots) == 0.0
+    assert longest_first(costs, cpu(slots)) == max(loads)
+    assert longest_first([], cpu(slots)) == 0.0
 
 
 def test_a_plan_that_no_machine_could_hold_is_refused_before_it_is_made(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from kdbench import environment
 from kdbench.cli.durations import seconds
+from kdbench.cli.fleet import read_fleet, say_forecast
 from kdbench.cli.machine import add_machine_arguments, backend_of
 from kdbench.cli.plan_text import say_plan
 from kdbench.cli.say import many, outlive_readers, say
@@ -98,6 +99,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="how the table is printed that a run ends with (default: text; markdown: for a pull request)",
     )
     parser.add_argument(
+        "--fleet", metavar="FILE", help="with --dry-run: what the plan would take on the devices that a TOML file lists"
+    )
+    parser.add_argument(
         "--dry-run", action="store_true", help="print the plan and its estimated cost, and train nothing"
     )
 
@@ -112,8 +116,10 @@ def main(options: argparse.Namespace) -> int:
     store = Store(Path(options.results))
     suites = tuple(get_suite(name) for name in dict.fromkeys(options.suite))
     threads = max(suite.protocol.threads for suite in suites)
+    if options.fleet and not options.dry_run:
+        raise UserError("--fleet describes devices to plan for, not to run on; give it with --dry-run.")
     backend = backend_of(options)
-    fleet = backend.fleet(threads)
+    fleet = read_fleet(Path(options.fleet)) if options.fleet else backend.fleet(threads)
     out = Path(options.out or SITE)
     if store.root.exists() and not store.root.is_dir():
         raise UserError(f"--results {store.root} is no folder; name a new one, or one that kdbench run has written.")
@@ -124,6 +130,8 @@ def main(options: argparse.Namespace) -> int:
     def run(request: Request) -> tuple[Plan, int]:
         plan = make_plan(request, store, fleet)
         say_plan(plan, store, verbose=options.dry_run)
+        if options.fleet:
+            say_forecast(plan, options.fleet)
         return plan, train(plan, store, backend) if plan.missing and not options.dry_run else EXIT_OK
 
     if request.looks:

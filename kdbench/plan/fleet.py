@@ -39,8 +39,8 @@ class Fleet:
 
     @property
     def capacity(self) -> float:
-        """Seconds of estimated work that the fleet does in a second."""
-        return sum(device.slots * device.speed for device in self.devices)
+        """Seconds of estimated work that the fleet does in a second; workers that share a GPU take turns."""
+        return sum((device.slots if self.kind == "cpu" else 1) * device.speed for device in self.devices)
 
 
 def cpu(slots: int = 1) -> Fleet:

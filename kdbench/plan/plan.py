@@ -12,9 +12,11 @@ from kdbench.methods import METHODS, leaves, load_class
 from kdbench.models import MODELS
 from kdbench.paths import cache_dir
 from kdbench.plan.cohorts import Cohort, cohorts
-from kdbench.plan.cost import RATES, landing, measured_rate
+from kdbench.plan.cost import RATES, measured_rate
+from kdbench.plan.cut import fitted, landing
 from kdbench.plan.expand import Selection, chosen_pairs, chosen_rows, expand, inapplicable, matched, with_pairs
 from kdbench.plan.fleet import Fleet
+from kdbench.plan.memory import Needs
 from kdbench.plan.outdated import Outdated, outdated
 from kdbench.plan.task import Task
 from kdbench.plan.tasks import make_tasks
@@ -248,7 +250,12 @@ def _tasks(
         within=request.within,
         looks=request.looks,
     )
-    records = (record for record in store.read()[0] if record["evidence"] == "measured")
+    records = [record for record in store.read()[0] if record["evidence"] == "measured"]
     rate = measured_rate(records, missing, fleet.kind) or RATES[fleet.kind]
-    made = landing(cohorts(missing), rate, request.within)
-    return made, make_tasks(made, template, rate, fleet, warnings)
+    made = fitted(landing(cohorts(missing), rate, request.within), rate, fleet)
+    tasks = make_tasks(made, template, rate, fleet, warnings)
+    if fleet.kind == "cuda":
+        needs = Needs()
+        needs.read(records, missing)
+        tasks = [replace(task, memory=needs.of(task)) for task in tasks]
+    return made, tasks

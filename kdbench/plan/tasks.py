@@ -9,6 +9,7 @@ from heapq import heapreplace
 from kdbench.canonical import digest
 from kdbench.plan.cohorts import Cohort
 from kdbench.plan.cost import cohort_seconds, teacher_seconds
+from kdbench.plan.cut import breadth
 from kdbench.plan.fleet import Fleet
 from kdbench.plan.task import Task
 from kdbench.plugins import planned
@@ -58,8 +59,8 @@ def make_tasks(
             title=bundle[0][0].title + _more(len(bundle) - 1),
             trials=tuple(trial for cohort, _ in bundle for trial in cohort.trials),
             after=(name,) if name else (),
-            cost=sum(cost for _, cost in bundle) / min(spare, _breadth(bundle)),
-            cores=min(spare, _breadth(bundle)),
+            cost=sum(cost for _, cost in bundle) / min(spare, _widest(bundle)),
+            cores=min(spare, _widest(bundle)),
             share=1 / min(sharing, len(bundles)),
             plugins=planned(origins),
         )
@@ -114,9 +115,9 @@ def _teacher_task(teacher: Teacher, student: Trial, template: Task, rate: float,
     )
 
 
-def _breadth(bundle: Sequence[tuple[Cohort, float]]) -> int:
+def _widest(bundle: Sequence[tuple[Cohort, float]]) -> int:
     """How many cores its widest cohort can fill."""
-    return max(len(cohort.trials) + (cohort.teacher is not None) for cohort, _ in bundle)
+    return max(breadth(cohort) for cohort, _ in bundle)
 
 
 def _longest_first(tasks: Iterable[Task]) -> list[Task]:

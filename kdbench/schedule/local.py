@@ -68,7 +68,8 @@ class LocalLauncher:
     def __init__(self, fleet: Fleet, folder: Path, command: Command = worker) -> None:
         self.fleet, self.folder, self.command = fleet, folder, command
         self._running: dict[int, _Running] = {}
-        self._said: queue.Queue[tuple[Grant, Event]] = queue.Queue()
+        #: What workers say, and None where one has ended, so that nobody waits for the next turn to see that.
+        self._said: queue.Queue[tuple[Grant, Event] | None] = queue.Queue()
 
     def start(self, grants: Sequence[Grant]) -> list[tuple[Grant, Exception]]:
         refused: list[tuple[Grant, Exception]] = []
@@ -112,6 +113,8 @@ class LocalLauncher:
         assert stdout is not None
         for event in events_of(stdout):
             self._said.put((one.grant, event))
+        one.process.wait()
+        self._said.put(None)
 
     def hear(self, seconds: float) -> list[tuple[Grant, Event | Ending]]:
         heard: list[tuple[Grant, Event | Ending]] = list(self._drain(seconds))
@@ -130,9 +133,11 @@ class LocalLauncher:
 
     def _drain(self, seconds: float) -> Iterator[tuple[Grant, Event]]:
         with contextlib.suppress(queue.Empty):
-            yield self._said.get(timeout=seconds) if seconds else self._said.get_nowait()
+            said = self._said.get(timeout=seconds) if seconds else self._said.get_nowait()
             while True:
-                yield self._said.get_nowait()
+                if said is not None:
+                    yield said
+                said = self._said.get_nowait()
 
     def _ending(self, one: _Running) -> Ending:
         one.log.close()

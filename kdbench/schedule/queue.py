@@ -6,11 +6,13 @@ Values in, values out: it knows no process and no clock, so that the simulation 
 from __future__ import annotations
 
 import bisect
+import heapq
 import signal
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from kdbench.plan.fleet import MEMORY_SHARE, Device, Fleet
+from kdbench.plan.memory import Needs
 from kdbench.plan.task import EXIT_DEVICE, EXIT_MEMORY, EXIT_REFUSED, Task
 from kdbench.schedule.base import Ending, Event, Grant
 
@@ -47,6 +49,10 @@ class _Room:
             return float("inf")
         held = [one.memory for one in self.running.values()]
         return 0.0 if 0.0 in held else MEMORY_SHARE * self.device.memory - sum(held)
+
+    def usable(self) -> bool:
+        """Whether anybody at all could start here."""
+        return bool(self.free) and not self.alone()
 
     def alone(self) -> bool:
         """Whether whoever runs here is to have it alone."""
@@ -88,6 +94,7 @@ class Queue:
         self._missing: dict[str, set[str]] = {}
         self._done: set[str] = set()
         self._overtaken: dict[str, float] = {}
+        self._needs = Needs()
         for task in tasks:
             self._add(task, last=True)
 
@@ -112,19 +119,24 @@ class Queue:
         """Whatever may start ``now``; the caller starts it, or puts it back."""
         grants: list[Grant] = []
         refused: set[tuple[int, float, bool]] = set()
-        kept: set[int] = set()
-        for place, task in self._ready.copy():
-            if not any(room.free and not room.alone() for room in self._rooms):
+        matched = self._matched(now) if self._uneven else None
+        usable = [number for number, room in enumerate(self._rooms) if room.usable()]
+        for place, waiting in self._ready.copy():
+            if not usable:
                 break
+            memory = self._needs.of(waiting)
+            task = waiting if memory == waiting.memory else replace(waiting, memory=memory)
             need = (task.cores, task.memory, task.exclusive)
-            if need in refused:
+            if need in refused or (matched is not None and task.id not in matched):
                 continue
-            if (number := self._choose(task, now, kept)) is not None:
+            if (number := self._choose(task, usable, None if matched is None else matched[task.id])) is not None:
                 grants.append(self._grant(place, task, number, now))
+                if not self._rooms[number].usable():
+                    usable.remove(number)
                 continue
             refused.add(need)
-            if self._waited_long(task, now) and len(kept) < len(self._rooms):
-                kept.add(self._soonest(task, kept))
+            if self._waited_long(task, now) and (kept := self._soonest(task, usable)) is not None:
+                usable.remove(kept)  # it is left to run empty
         return grants
 
     def put_back(self, grant: Grant) -> None:
@@ -136,6 +148,7 @@ class Queue:
         """Take note that the worker of ``grant`` was measured to hold so many bytes."""
         if grant.id in self._held:
             self._held[grant.id].memory = MARGIN * memory
+            self._needs.learn(grant.task, MARGIN * memory)
 
     def ended(self, grant: Grant, ending: Ending) -> list[tuple[Task, Event]]:
         """What becomes of the task of ``grant``, as events to tell."""
@@ -221,38 +234,53 @@ class Queue:
             if not self._missing[follower] and follower in self._blocked:
                 bisect.insort(self._ready, self._blocked.pop(follower), key=lambda each: each[0])
 
-    def _choose(self, task: Task, now: float, kept: set[int]) -> int | None:
-        """The device for ``task``: the fastest that has room, and of these the one with the fewest workers."""
-        rooms = [number for number, room in enumerate(self._rooms) if number not in kept and room.admits(task)]
-        if not rooms:
-            return None
-        best = min(rooms, key=lambda n: (-self._rooms[n].device.speed, len(self._rooms[n].running), n))
-        return None if self._uneven and self._sooner_elsewhere(task, best, now) else best
+    def _choose(self, task: Task, usable: Sequence[int], speed: float | None) -> int | None:
+        """Of the ``usable`` devices, of that ``speed`` if it matters, the one that has room and the fewest workers."""
+        rooms = ((number, self._rooms[number]) for number in usable)
+        fits = [(len(r.running), number) for number, r in rooms if speed in (None, r.device.speed) and r.admits(task)]
+        return min(fits)[1] if fits else None
 
-    def _sooner_elsewhere(self, task: Task, number: int, now: float) -> bool:
-        """Whether a faster device, though busy, is estimated to be done with ``task`` before this one.
+    def _matched(self, now: float) -> dict[str, float]:
+        """For devices of different speeds: the tasks to start now, and on a device of which speed.
 
-        Asked where few tasks are left, as before that the faster ones have others to do.
+        In their order tasks are given to whoever is estimated to be done with them first, though it be busy yet; those
+        that a free device is given to start. A slow device so is left idle rather than given what a fast one ends
+        sooner.
         """
-        faster = [room for room in self._rooms if room.device.speed > self._rooms[number].device.speed]
-        if len(self._ready) > sum(room.device.slots for room in faster):
-            return False
-        here = now + task.cost / self._rooms[number].device.speed
-        # Each of the tasks before this one takes the place of one that ends earlier.
-        before = sum(1 for _, other in self._ready if other.cost > task.cost)
-        there = sorted(
-            max(held.until, now) + task.cost / room.device.speed for room in faster for held in room.running.values()
-        )
-        return len(there) > before and there[before] < here
+        free: dict[float, list[float]] = {}
+        for room in self._rooms:
+            ends = free.setdefault(room.device.speed, [])
+            ends += [now] * len(room.free)
+            ends += [max(held.until, now) for held in room.running.values() for _ in held.grant.slots]
+        for ends in free.values():
+            heapq.heapify(ends)
+        idle = sum(len(room.free) for room in self._rooms)
+        found: dict[str, float] = {}
+        # Those that all slots are busy with until even the slowest is worth its time; beyond them nobody starts now.
+        most = int(sum(map(len, free.values())) * (1 + max(free) / min(free)))
+        for _, task in self._ready[:most]:
+            if not idle:
+                break
+            _, speed = min((ends[0] + task.cost / speed, -speed) for speed, ends in free.items())
+            ends = free[-speed]
+            if ends[0] <= now:
+                found[task.id] = -speed
+                idle -= 1
+            heapq.heapreplace(ends, ends[0] + task.cost / -speed)
+        return found
 
     def _waited_long(self, task: Task, now: float) -> bool:
         return now - self._overtaken.setdefault(task.id, now) > max(task.cost, PATIENCE)
 
-    def _soonest(self, task: Task, kept: set[int]) -> int:
-        """The device to keep for ``task``: the one that is estimated to be empty first."""
-        rooms = [(n, room) for n, room in enumerate(self._rooms) if n not in kept]
-        wide = [(n, room) for n, room in rooms if room.device.slots >= task.cores] or rooms
-        return min(wide, key=lambda one: max((held.until for held in one[1].running.values()), default=0.0))[0]
+    def _soonest(self, task: Task, usable: Sequence[int]) -> int | None:
+        """Which of the ``usable`` devices to keep for ``task``; None where it fits in nowhere that is not full anyway.
+
+        The one that is estimated to be empty first, of all that have as many slots as it fills.
+        """
+        wide = [n for n, room in enumerate(self._rooms) if room.device.slots >= task.cores] or range(len(self._rooms))
+        ends = {n: max((held.until for held in self._rooms[n].running.values()), default=0.0) for n in wide}
+        soonest = min(ends, key=lambda number: ends[number])
+        return soonest if soonest in usable else None
 
     def _grant(self, place: float, task: Task, number: int, now: float) -> Grant:
         room = self._rooms[number]

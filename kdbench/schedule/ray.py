@@ -38,6 +38,7 @@ class RayBackend:
         if choice.address is None:
             # By itself Ray would listen to the whole network, where a cluster of one machine has no business.
             os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+            os.environ.setdefault("RAY_worker_niceness", "0")  # as local workers have it
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # what is visible is set for each worker
         try:

@@ -196,7 +196,9 @@ class SlurmLauncher(RemoteLauncher):
         jobs = {job: (state, why) for job, state, why in (line.split(None, 2) for line in lines.splitlines())}
         held = [job for job, (_, why) in jobs.items() if why.strip() == _HELD]
         for one in self.placed.values():
-            there = one.job is None or (one.job in jobs and one.job not in held)
+            # Slurm lets one that it has put back wait for minutes; a new one starts at once.
+            back = one.started and jobs.get(str(one.job), ("", ""))[0] == "PENDING"
+            there = one.job is None or (one.job in jobs and one.job not in held and not back)
             one.gone = None if there else one.gone or now
         # One that was put back into the queue though its worker went on, or that does not end with its worker.
         spare = [
