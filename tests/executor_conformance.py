@@ -163,11 +163,11 @@ class ExecutorConformance:
             if watch is not None:
                 watch(task.id, event)
 
-        def command(file: Path) -> list[str]:
-            return [sys.executable, "-S", "-E", str(self.folder / "actor.py"), str(file)]
-
         fleet = dealt([Device(name) for name in devices], slots) if devices else cpu(slots)
-        return self.make(fleet, self.folder / "runs", command, **options).run(list(tasks), listen)
+        return self.make(fleet, self.folder / "runs", self.command, **options).run(list(tasks), listen)
+
+    def command(self, file: Path) -> list[str]:
+        return [sys.executable, "-S", "-E", str(self.folder / "actor.py"), str(file)]
 
     def journal(self, what: str, name: str = "") -> list[dict[str, Any]]:
         path = self.folder / "journal"
@@ -435,6 +435,40 @@ class ExecutorConformance:
     def test_nothing_to_do(self) -> None:
         report = self.run(2)
         assert (report.finished, report.failed, report.interrupted) == ([], {}, False)
+
+
+#: A worker that saves when it is told to end, and says so; the second attempt needs no more than that.
+SAVER = r"""
+import json, signal, sys, time
+
+attempt = json.load(open(sys.argv[1]))["attempt"]
+
+def end(*_):
+    print(json.dumps({"event": "stopped"}), flush=True)
+    sys.exit(7)
+
+signal.signal(signal.SIGTERM, end)
+print(json.dumps({"event": "ready", "attempt": attempt}), flush=True)
+time.sleep(600 if attempt == 1 else 0)
+print(json.dumps({"event": "done"}), flush=True)
+"""
+
+
+def leaves_the_same_records(bench: Bench, *flags: str) -> None:
+    """``kdbench run`` with ``flags`` leaves the bits of a training in this process; again, and it trains nothing."""
+    package = bench.install_suite(suite_text(("ce",), epochs=1))
+    command = [sys.executable, "-m", "kdbench", "run", "--suite", "tiny", "--results", "results", "--summary", "none"]
+    environment = bench.environment(package)
+    for _ in range(2):
+        ended = subprocess.run([*command, *flags], cwd=bench.folder, env=environment, capture_output=True, text=True)
+        assert ended.returncode == 0, ended.stderr
+        assert ended.stderr == ""
+    quiet = bench.again("quiet")
+    wanted = quiet.train(quiet.trials(parse_suite(suite_text(("ce",), epochs=1), "a test")))
+    records = bench.records()
+    assert list(records) == list(wanted) == ["ce"]
+    assert same_bits(records["ce"], wanted["ce"])
+    assert len(bench.store.read()[0]) == 1
 
 
 def alive(pid: int) -> bool:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import signal
+import socket
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
-from bench import ROOT
-from executor_conformance import ExecutorConformance, on_a_cluster
+from bench import ROOT, Bench, wait_until
+from executor_conformance import SAVER, ExecutorConformance, alive, leaves_the_same_records, on_a_cluster
 
-from kdbench.plan.fleet import Fleet
-from kdbench.schedule import Coordinator, Executor
+from kdbench.errors import UserError
+from kdbench.plan.fleet import Device, Fleet
+from kdbench.schedule import Choice, Coordinator, Executor, find_backend
+from kdbench.schedule import ray as ray_backend
 from kdbench.schedule.ray import RayLauncher
 
 pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="needs pip install 'kdbench[ray]'")
@@ -56,3 +60,97 @@ class TestRay(ExecutorConformance):
     def make(self, fleet: Fleet, folder: Path, command: Callable[[Path], list[str]], **options: Any) -> Executor:
         launcher = RayLauncher(fleet, folder, command, share=0.1, look=0.05, lag=2.0)
         return Coordinator(fleet, launcher, **options)
+
+    def test_a_node_that_goes_costs_an_attempt_and_no_more(self, cluster: Any) -> None:
+        """Its worker ends with it, and another goes on elsewhere."""
+        nodes = {node.node_id: node for node in cluster.worker_nodes}
+        (self.folder / "actor.py").write_text(WATCHFUL)
+        runs: list[dict[str, Any]] = []
+
+        def remove(_: str, event: dict[str, Any]) -> None:
+            if event["event"] == "ready" and not runs:
+                runs.append(event)
+                cluster.remove_node(nodes[event["node"]], allow_graceful=False)
+
+        try:
+            report = self.run(1, self.task("t", "ok"), watch=remove)
+        finally:
+            add_node(cluster)
+        assert [task.attempt for task in report.finished] == [2]
+        assert "gone with its node" in self.said("retried")[0]["text"]
+        first, second = self.said("ready")
+        assert first["node"] != second["node"]
+        wait_until(lambda: not alive(first["pid"]))
+
+    def test_a_worker_is_told_to_save_before_it_is_ended(self) -> None:
+        (self.folder / "actor.py").write_text(SAVER)
+
+        def interrupt(_: str, event: dict[str, Any]) -> None:
+            if event["event"] == "ready":
+                signal.raise_signal(signal.SIGINT)
+
+        assert self.run(1, self.task("t", "ok"), watch=interrupt).interrupted
+        assert self.said("stopped")
+
+    def test_what_waits_for_a_node_is_cancelled(self, cluster: Any) -> None:
+        """Two want all there is, and Ray has the second one wait."""
+        fleet = Fleet("cpu", (Device(), Device()))
+
+        def interrupt(_: Any, event: dict[str, Any]) -> None:
+            if event["event"] == "ready":
+                signal.raise_signal(signal.SIGINT)
+
+        launcher = RayLauncher(fleet, self.folder / "runs", self.command, share=2.0, look=0.05)
+        tasks = [self.task(f"t{number}", "parent") for number in range(2)]
+        cluster.remove_node(cluster.worker_nodes.copy().pop(), allow_graceful=False)
+        try:
+            assert Coordinator(fleet, launcher).run(tasks, interrupt).interrupted
+        finally:
+            add_node(cluster)
+        assert len(self.journal("start")) == 1
+
+
+#: A worker that says where it is, and the first time ends when its standard input closes, as workers do.
+WATCHFUL = r"""
+import json, os, sys
+
+attempt = json.load(open(sys.argv[1]))["attempt"]
+print(json.dumps({"event": "ready", "node": os.environ["RAY_NODE_ID"], "pid": os.getpid()}), flush=True)
+if attempt == 1:
+    sys.stdin.read()
+    sys.exit(3)
+print(json.dumps({"event": "done"}), flush=True)
+"""
+
+
+def test_a_run_on_ray_leaves_the_records_of_any_other(cluster: Any, bench: Bench) -> None:
+    leaves_the_same_records(
+        bench, "--backend", "ray", "--ray-address", cluster.address, "--slots", "2", "--device", "cpu"
+    )
+
+
+@pytest.mark.slow  # a cluster takes its time to start
+def test_a_run_makes_a_cluster_of_its_own(bench: Bench) -> None:
+    leaves_the_same_records(bench, "--backend", "ray")
+
+
+def test_the_devices_of_a_cluster(cluster: Any) -> None:
+    assert find_backend(Choice("ray", "auto")).fleet(1) == Fleet("cuda", (Device(),) * 4)
+    assert find_backend(Choice("ray", "cuda", slots=6)).fleet(1).slots == 6
+    assert find_backend(Choice("ray", "cpu")).fleet(1) == Fleet("cpu", (Device(slots=2),) * 2)
+    assert find_backend(Choice("ray", "cpu", slots=3)).fleet(1) == Fleet("cpu", (Device(slots=2), Device(slots=1)))
+
+
+def test_an_address_that_does_not_answer_is_said_soon() -> None:
+    """A port where nobody listens, and one where somebody does who is no Ray."""
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{deaf.getsockname()[1]}"
+        for listening in (False, True):
+            if listening:
+                deaf.listen()
+            with pytest.raises(UserError, match="no Ray cluster answers there"):
+                ray_backend._check(address)
+    for wrong in ("somewhere", "ray://host:10001", ":1"):
+        with pytest.raises(UserError, match="--ray-address must be HOST:PORT"):
+            ray_backend._check(wrong)

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bench import ROOT, wait_until
-from executor_conformance import ExecutorConformance, on_a_cluster
+from bench import ROOT, Bench, wait_until
+from executor_conformance import SAVER, ExecutorConformance, leaves_the_same_records, on_a_cluster
 
+from kdbench.errors import UserError
 from kdbench.plan.fleet import Fleet
-from kdbench.schedule import Coordinator, Executor
+from kdbench.schedule import Choice, Coordinator, Executor, find_backend
 from kdbench.schedule.slurm import SlurmLauncher
 
 NEEDED = ("slurmctld", "slurmd", "munged", "sbatch", "srun")
@@ -116,3 +117,71 @@ class TestSlurm(ExecutorConformance):
     def make(self, fleet: Fleet, folder: Path, command: Callable[[Path], list[str]], **options: Any) -> Executor:
         quick = {"look": 0.05, "lag": 2.0, "gather": 0.2, "ask": 0.5}
         return Coordinator(fleet, SlurmLauncher(folder, fleet.kind == "cuda", {}, command, **quick), **options)
+
+    def test_what_starts_together_is_one_array(self) -> None:
+        self.run(3, *(self.task(f"t{n}", "meet:3") for n in range(3)))
+        assert len(list((self.folder / "runs" / "slurm").glob("*_submission.sh"))) == 1
+
+    def test_a_node_that_goes_down_costs_an_attempt_and_no_more(self) -> None:
+        """Its worker may go on all the same, and is no hindrance to the one that takes its place."""
+        nodes: list[str] = []
+
+        def down(_: str, event: dict[str, Any]) -> None:
+            if event["event"] == "started":
+                nodes.append(event["host"])
+                if len(nodes) == 1:
+                    told("scontrol", "update", f"nodename={nodes[0]}", "state=down", "reason=test")
+
+        try:
+            report = self.run(1, self.task("t", "meet:2"), watch=down)
+        finally:
+            told("scontrol", "update", f"nodename={nodes[0]}", "state=resume")
+        assert [task.attempt for task in report.finished] == [2]
+        assert len(set(nodes)) == 2
+        assert "gone with its node" in self.said("retried")[0]["text"]
+        wait_until(lambda: not told("squeue", "--noheader"))
+
+    def test_a_worker_that_is_preempted_saves_and_another_goes_on(self) -> None:
+        (self.folder / "actor.py").write_text(SAVER)
+
+        def preempt(_: str, event: dict[str, Any]) -> None:
+            if event["event"] == "ready" and event["attempt"] == 1:
+                (job,) = told("squeue", "--noheader", "--format=%i").split()
+                told("scontrol", "requeue", job)
+
+        report = self.run(1, self.task("t", "ok"), watch=preempt)
+        assert [task.attempt for task in report.finished] == [2]
+        assert self.said("stopped")
+        wait_until(lambda: not told("squeue", "--noheader"))
+
+    def test_what_slurm_does_not_take_is_submitted_again(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("kdbench.schedule.slurm.AGAIN", 0.1)
+        configuration = os.environ["SLURM_CONF"]
+        monkeypatch.setenv("SLURM_CONF", "/nowhere")
+
+        def repair(_: str, event: dict[str, Any]) -> None:
+            if event["event"] == "waiting":
+                os.environ["SLURM_CONF"] = configuration
+
+        assert len(self.run(1, self.task("t", "ok"), watch=repair).finished) == 1
+        assert len(self.said("waiting")) == 1
+
+    def test_a_node_without_kdbench_ends_the_run_with_its_own_words(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("PYTHONPATH", str(self.folder))
+        (self.folder / "submitit.py").write_text("raise ImportError('not on this node')")
+        with pytest.raises(UserError, match="not on this node"):
+            self.run(1, self.task("t", "ok"))
+
+
+@pytest.mark.usefixtures("slurm")
+def test_a_run_on_slurm_leaves_the_records_of_any_other(bench: Bench) -> None:
+    leaves_the_same_records(bench, "--backend", "slurm", "--slurm", "time=10,comment=a,b", "--slots", "2")
+
+
+@pytest.mark.usefixtures("slurm")
+def test_what_slurm_would_refuse_is_said_before_anything_starts() -> None:
+    with pytest.raises(UserError, match="sbatch says: .*nvalid partition"):
+        find_backend(Choice("slurm", slurm={"partition": "nowhere"}))
+    assert find_backend(Choice("slurm", device="auto")).fleet(1).kind == "cuda"
+    fleet = find_backend(Choice("slurm", device="cpu", slots=3)).fleet(1)
+    assert (fleet.kind, fleet.slots) == ("cpu", 3)
