@@ -454,6 +454,21 @@ print(json.dumps({"event": "done"}), flush=True)
 """
 
 
+#: A worker that says where it is, and ends the first time when its standard input closes, as workers do.
+WATCHFUL = r"""
+import json, os, sys
+
+attempt = json.load(open(sys.argv[1]))["attempt"]
+node = os.environ.get("RAY_NODE_ID") or os.environ.get("SLURMD_NODENAME")
+here = {"node": node, "pid": os.getpid(), "parent": os.getppid()}
+print(json.dumps({"event": "ready", "attempt": attempt, **here}), flush=True)
+if attempt == 1:
+    sys.stdin.read()
+    sys.exit(3)
+print(json.dumps({"event": "done"}), flush=True)
+"""
+
+
 def leaves_the_same_records(bench: Bench, *flags: str) -> None:
     """``kdbench run`` with ``flags`` leaves the bits of a training in this process; again, and it trains nothing."""
     package = bench.install_suite(suite_text(("ce",), epochs=1))

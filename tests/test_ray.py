@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from bench import ROOT, Bench, wait_until
-from executor_conformance import SAVER, ExecutorConformance, alive, leaves_the_same_records, on_a_cluster
+from executor_conformance import SAVER, WATCHFUL, ExecutorConformance, alive, leaves_the_same_records, on_a_cluster
 
 from kdbench.errors import UserError
 from kdbench.plan.fleet import Device, Fleet
@@ -108,19 +108,6 @@ class TestRay(ExecutorConformance):
         finally:
             add_node(cluster)
         assert len(self.journal("start")) == 1
-
-
-#: A worker that says where it is, and the first time ends when its standard input closes, as workers do.
-WATCHFUL = r"""
-import json, os, sys
-
-attempt = json.load(open(sys.argv[1]))["attempt"]
-print(json.dumps({"event": "ready", "node": os.environ["RAY_NODE_ID"], "pid": os.getpid()}), flush=True)
-if attempt == 1:
-    sys.stdin.read()
-    sys.exit(3)
-print(json.dumps({"event": "done"}), flush=True)
-"""
 
 
 def test_a_run_on_ray_leaves_the_records_of_any_other(cluster: Any, bench: Bench) -> None:

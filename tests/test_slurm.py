@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 from bench import ROOT, Bench, wait_until
-from executor_conformance import SAVER, ExecutorConformance, leaves_the_same_records, on_a_cluster
+from executor_conformance import SAVER, WATCHFUL, ExecutorConformance, alive, leaves_the_same_records, on_a_cluster
 
 from kdbench.errors import UserError
 from kdbench.plan.fleet import Fleet
@@ -46,7 +47,7 @@ SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
 SlurmdParameters=config_overrides
 MpiDefault=none
-ReturnToService=2
+ReturnToService=0
 SchedulerParameters=sched_interval=1,batch_sched_delay=0,sched_min_interval=0
 GresTypes=gpu
 KillWait=5
@@ -123,23 +124,34 @@ class TestSlurm(ExecutorConformance):
         assert len(list((self.folder / "runs" / "slurm").glob("*_submission.sh"))) == 1
 
     def test_a_node_that_goes_down_costs_an_attempt_and_no_more(self) -> None:
-        """Its worker may go on all the same, and is no hindrance to the one that takes its place."""
-        nodes: list[str] = []
+        (self.folder / "actor.py").write_text(WATCHFUL)
 
         def down(_: str, event: dict[str, Any]) -> None:
-            if event["event"] == "started":
-                nodes.append(event["host"])
-                if len(nodes) == 1:
-                    told("scontrol", "update", f"nodename={nodes[0]}", "state=down", "reason=test")
+            if event["event"] == "ready" and event["attempt"] == 1:
+                told("scontrol", "update", f"nodename={event['node']}", "state=down", "reason=test")
 
         try:
-            report = self.run(1, self.task("t", "meet:2"), watch=down)
+            report = self.run(1, self.task("t", "ok"), watch=down)
         finally:
-            told("scontrol", "update", f"nodename={nodes[0]}", "state=resume")
+            told("scontrol", "update", "nodename=n1,n2", "state=resume")
         assert [task.attempt for task in report.finished] == [2]
-        assert len(set(nodes)) == 2
-        assert "gone with its node" in self.said("retried")[0]["text"]
+        first, second = self.said("ready")
+        assert first["node"] != second["node"]
+        assert "by the cluster" in self.said("retried")[0]["text"]
         wait_until(lambda: not told("squeue", "--noheader"))
+        assert not alive(first["pid"])
+
+    def test_a_job_that_dies_without_a_word_takes_its_worker_along_and_another_goes_on(self) -> None:
+        (self.folder / "actor.py").write_text(WATCHFUL)
+
+        def kill(_: str, event: dict[str, Any]) -> None:
+            if event["event"] == "ready" and event["attempt"] == 1:
+                os.kill(event["parent"], signal.SIGKILL)
+
+        report = self.run(1, self.task("t", "ok"), watch=kill)
+        assert [task.attempt for task in report.finished] == [2]
+        assert "gone with its node" in self.said("retried")[0]["text"]
+        assert not alive(self.said("ready")[0]["pid"])
 
     def test_a_worker_that_is_preempted_saves_and_another_goes_on(self) -> None:
         (self.folder / "actor.py").write_text(SAVER)
@@ -175,12 +187,12 @@ class TestSlurm(ExecutorConformance):
 
 @pytest.mark.usefixtures("slurm")
 def test_a_run_on_slurm_leaves_the_records_of_any_other(bench: Bench) -> None:
-    leaves_the_same_records(bench, "--backend", "slurm", "--slurm", "time=10,comment=a,b", "--slots", "2")
+    leaves_the_same_records(bench, "--backend", "slurm", "--slurm", "time=10,comment=a,b", "--device", "cpu")
 
 
 @pytest.mark.usefixtures("slurm")
 def test_what_slurm_would_refuse_is_said_before_anything_starts() -> None:
-    with pytest.raises(UserError, match="sbatch says: .*nvalid partition"):
+    with pytest.raises(UserError, match="sbatch says: sbatch: error: invalid partition"):
         find_backend(Choice("slurm", slurm={"partition": "nowhere"}))
     assert find_backend(Choice("slurm", device="auto")).fleet(1).kind == "cuda"
     fleet = find_backend(Choice("slurm", device="cpu", slots=3)).fleet(1)

@@ -201,12 +201,16 @@ def events_of(lines: Iterable[bytes]) -> Iterator[Event]:
                 yield event
 
 
-def last_line(log: Path) -> str:
-    """The last line of a worker's ``log``, which says what was raised, in brackets; empty where it has none."""
+def last_line(log: Path, besides: tuple[str, ...] = ()) -> str:
+    """The last line of a worker's ``log``, which says what was raised, in brackets; empty where it has none.
+
+    Lines that begin with any of ``besides`` are another's.
+    """
     try:
         lines = [line for line in log.read_text("utf-8", "replace").splitlines() if plain(line).strip()]
     except OSError:
         return ""
+    lines = [line for line in lines if not line.startswith(besides)]
     return f" ({reason(lines[-1])})" if lines else ""
 
 

@@ -113,7 +113,7 @@ def relay(told: Path, stop: Callable[[], bool]) -> int:
         finally:
             kill_group(process, signal.SIGKILL)
             code = process.wait()
-    writer.say({"event": "exit", "code": code})
+    writer.say({"event": "exit", "code": code, "told": stop()})
     writer.finish()
     return code
 

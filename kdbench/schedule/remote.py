@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -50,6 +51,9 @@ class Placed:
                     yield event
                     continue
                 code = int(event["code"])
+                if (event["told"] or code == -signal.SIGTERM) and not self.stopped:  # not by us
+                    yield Ending(code, "was ended by the cluster", self.launch.log, lost=True)
+                    return
                 why = f"{how(code)}{last_line(Path(self.launch.log)) if code else ''}"
                 yield Ending(code, why, self.launch.log)
                 return

@@ -224,8 +224,10 @@ class SlurmLauncher(RemoteLauncher):
         _cancel([str(job) for job in self._left])
 
     def blame(self, one: Placed) -> str:
+        """What it printed last, where Slurm could write that."""
         log = self.folder / "slurm" / f"{one.job}_0_log.out"
-        return f"it printed{last_line(log)} into {log}" if last_line(log) else super().blame(one)
+        said = last_line(log, besides=("srun: ", "slurmstepd: "))
+        return f"its last words are{said}, the rest is in {log}" if said else super().blame(one)
 
 
 def _flags(options: Mapping[str, str], cuda: bool) -> list[str]:
