@@ -81,15 +81,12 @@ def test_half_a_line_is_read_when_it_is_whole(tmp_path: Path, grant: Grant) -> N
             assert heard(far) == events
 
 
-def test_a_second_relay_of_a_job_writes_beside_the_first(
-    tmp_path: Path, grant: Grant, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_second_relay_of_a_job_writes_beside_the_first(tmp_path: Path, grant: Grant) -> None:
     """Slurm starts a job again whose node it has given up, and the first may go on: the first to end counts."""
     far = launcher(tmp_path, 'print(\'{"event": "done"}\')')
     one = placed(far, grant)
     file = relay.events_file(one.told, 0)
     file.write_text('{"event": "started"}\n')
-    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     relay.relay(one.told, lambda: False)
     *events, ending = heard(far)
     assert events == ["started", "started", "done"]

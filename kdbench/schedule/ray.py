@@ -127,8 +127,12 @@ class RayLauncher(RemoteLauncher):
         import ray
 
         for one in some:
-            _stop_file(one.told).touch()
-            if not one.started:  # it may wait for a node
+            try:
+                _stop_file(one.told).touch()
+                heeds = one.started
+            except OSError:  # the disk is full
+                heeds = False
+            if not heeds:  # or it may wait for a node
                 ray.cancel(one.job)
 
     def fate(self, one: Placed) -> Ending:

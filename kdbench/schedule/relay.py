@@ -93,7 +93,7 @@ def relay(told: Path, stop: Callable[[], bool]) -> int:
     """
     launch = Launch.read(told)
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "") if launch.cuda else ""
-    writer = _Writer(events_file(told, int(os.environ.get("SLURM_RESTART_COUNT", "0"))))
+    writer = _Writer(_own_file(told))
     with open(launch.log, "ab") as log:
         process = subprocess.Popen(
             [sys.executable, *launch.arguments],
@@ -199,6 +199,18 @@ def _host() -> str:
     return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
 
 
-def events_file(told: Path, start: int) -> Path:
-    """Where a relay writes that is the ``start``-th for its launch: a node that was given up may still be at work."""
-    return told.with_suffix(f".{start}.events")
+def events_file(told: Path, number: int) -> Path:
+    """Where the relay of that ``number`` writes among those of one launch."""
+    return told.with_suffix(f".{number}.events")
+
+
+def _own_file(told: Path) -> Path:
+    """A new file for the events of this relay: an earlier one, whose node was given up, may still be at work."""
+    number = 0
+    while True:
+        try:
+            events_file(told, number).touch(exist_ok=False)
+        except FileExistsError:
+            number += 1
+        else:
+            return events_file(told, number)

@@ -28,6 +28,8 @@ JOBS = 16
 GATHER = 10.0
 #: Seconds between two questions to Slurm about the jobs of a run.
 ASK = 10.0
+#: The same at the end of a run, when all of them were cancelled.
+CLOSING = 2.0
 #: Seconds until a job is submitted again that Slurm has not taken.
 AGAIN = 30.0
 #: Seconds before the time limit of a job at which its worker is told to save.
@@ -121,7 +123,7 @@ class SlurmLauncher(RemoteLauncher):
     ) -> None:
         super().__init__(folder, cuda, command, look, lag)
         self.options, self.gather, self.ask = options, gather, ask
-        self.name = f"kdbench-{self.folder.name}"
+        self.name = f"kdbench-{self.folder.name}".replace(",", "-")
         self._gathered: list[Placed] = []
         self._submitted_at, self._asked_at = -gather, 0.0
         #: Jobs whose worker has ended, and when.
@@ -193,7 +195,9 @@ class SlurmLauncher(RemoteLauncher):
             )
         except (OSError, subprocess.SubprocessError):  # it may be down for a while, which says nothing of the jobs
             return
-        jobs = {job: (state, why) for job, state, why in (line.split(None, 2) for line in lines.splitlines())}
+        jobs = {
+            job: (state, why) for job, state, why in ((*line.split(None, 2), "", "")[:3] for line in lines.splitlines())
+        }
         held = [job for job, (_, why) in jobs.items() if why.strip() == _HELD]
         for one in self.placed.values():
             # Slurm lets one that it has put back wait for minutes; a new one starts at once.
@@ -219,6 +223,7 @@ class SlurmLauncher(RemoteLauncher):
         _cancel([str(one.job) for one in some if one.job is not None])
 
     def close(self) -> None:
+        self.ask = min(self.ask, CLOSING)
         super().close()
         self._take_note(time.monotonic())
         _cancel([str(job) for job in self._left])
