@@ -459,8 +459,7 @@ WATCHFUL = r"""
 import json, os, sys
 
 attempt = json.load(open(sys.argv[1]))["attempt"]
-node = os.environ.get("RAY_NODE_ID") or os.environ.get("SLURMD_NODENAME")
-here = {"node": node, "pid": os.getpid(), "parent": os.getppid()}
+here = {"node": os.environ.get("SLURMD_NODENAME"), "pid": os.getpid(), "parent": os.getppid()}
 print(json.dumps({"event": "ready", "attempt": attempt, **here}), flush=True)
 if attempt == 1:
     sys.stdin.read()

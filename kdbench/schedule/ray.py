@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -194,6 +195,10 @@ def _check(address: str) -> None:
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal() or "/" in address:
         raise UserError(f"--ray-address must be HOST:PORT of a cluster's head, or auto, not {shown(address)}.")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=PATIENCE).close()
+    except (OSError, OverflowError) as error:
+        raise UserError(f"--ray-address {address}: nobody answers there ({reason(error)}); see ray status.") from None
     command = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
     try:
         healthy = subprocess.run(command, capture_output=True, timeout=PATIENCE).returncode == 0

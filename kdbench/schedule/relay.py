@@ -26,6 +26,9 @@ from kdbench.schedule.local import GRACE, Command, events_of, kill_group, variab
 LOOK = 0.2
 #: Seconds until lines are written again that could not be: a disk is full, or a server is away.
 AGAIN = 5.0
+#: Seconds after which a worker that was killed is said to have been. Where its node goes, so does the relay by then, and
+#: has not blamed the worker.
+AFTERMATH = 2.0
 #: Seconds for which the last lines are tried to be written.
 LAST_WORDS = 600.0
 #: Variables that a worker has from whoever runs kdbench, besides those of its node.
@@ -113,6 +116,8 @@ def relay(told: Path, stop: Callable[[], bool]) -> int:
         finally:
             kill_group(process, signal.SIGKILL)
             code = process.wait()
+    if code == -signal.SIGKILL and not stop():
+        time.sleep(AFTERMATH)
     writer.say({"event": "exit", "code": code, "told": stop()})
     writer.finish()
     return code
