@@ -28,6 +28,8 @@ settings.load_profile("patient")
 
 #: The files that take longest are begun first, so that processes side by side end together.
 LONGEST = (
+    "test_slurm",
+    "test_ray",
     "test_wheel",
     "test_conformance",
     "test_gate",

@@ -5,6 +5,7 @@ The workers are a small script (``ACTOR``) that does what its task's suite says 
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -12,18 +13,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from bench import wait_until
+from bench import ROOT, Bench, same_bits, suite_text, wait_until
 from test_trial import TRIAL
 
 from kdbench.plan.fleet import Device, Fleet, cpu
 from kdbench.plan.task import Task
-from kdbench.schedule import Executor, Report
+from kdbench.schedule import Executor, Report, local
 from kdbench.schedule.devices import dealt
+from kdbench.suites.suite import parse_suite
 from kdbench.trials.origins import Plugin
 
 ACTOR = r"""
@@ -102,8 +105,29 @@ if word != "early":
 """
 
 
+def decided(check: Callable[..., None]) -> Callable[..., None]:
+    """A check of what the queue and the coordinator decide, whoever starts workers."""
+    check.decided = True  # type: ignore[attr-defined]
+    return check
+
+
+def on_a_cluster(backend: type[ExecutorConformance]) -> type[ExecutorConformance]:
+    """There a worker takes seconds to start: checks of what others decide are for those who have the time."""
+    for name, check in list(vars(ExecutorConformance).items()):
+        if getattr(check, "decided", False) and name not in vars(backend):
+            own = functools.wraps(check)(lambda *given, check=check, **named: check(*given, **named))
+            setattr(backend, name, pytest.mark.slow(own))
+    return backend
+
+
 class ExecutorConformance:
-    """Derive from this, define ``make``, and every check below is run on that backend."""
+    """Derive from this, define ``make``, and every check below is run on that backend.
+
+    ``devices``: two GPUs that it has, by their names, and how many of each name.
+    """
+
+    devices: tuple[str, str] = ("4", "7")
+    alike = 1
 
     def make(self, fleet: Fleet, folder: Path, command: Callable[[Path], list[str]], **options: Any) -> Executor:
         """A backend on ``fleet`` that starts ``command(task file)``; options: silence, limit, retries."""
@@ -139,11 +163,11 @@ class ExecutorConformance:
             if watch is not None:
                 watch(task.id, event)
 
-        def command(file: Path) -> list[str]:
-            return [sys.executable, "-S", "-E", str(self.folder / "actor.py"), str(file)]
-
         fleet = dealt([Device(name) for name in devices], slots) if devices else cpu(slots)
-        return self.make(fleet, self.folder / "runs", command, **options).run(list(tasks), listen)
+        return self.make(fleet, self.folder / "runs", self.command, **options).run(list(tasks), listen)
+
+    def command(self, file: Path) -> list[str]:
+        return [sys.executable, "-S", "-E", str(self.folder / "actor.py"), str(file)]
 
     def journal(self, what: str, name: str = "") -> list[dict[str, Any]]:
         path = self.folder / "journal"
@@ -164,6 +188,7 @@ class ExecutorConformance:
             most = max(most, running)
         assert most == 2
 
+    @decided
     def test_tasks_start_in_their_order(self) -> None:
         self.run(1, *(self.task(f"t{n}", "ok") for n in (3, 1, 2)))
         assert [line["id"] for line in self.journal("start")] == ["t3", "t1", "t2"]
@@ -176,6 +201,7 @@ class ExecutorConformance:
         assert self.journal("start", "student")[0]["t"] > ready["t"]
         assert self.journal("end", "other")[0]["t"] < ready["t"]
 
+    @decided
     def test_students_of_a_failed_teacher_fail_with_its_reason_and_others_go_on(self) -> None:
         report = self.run(
             1,
@@ -190,6 +216,7 @@ class ExecutorConformance:
         assert not self.journal("start", "student")
         assert self.said("failed", "student")[0]["dependent"]
 
+    @decided
     def test_trials_that_need_no_teacher_are_run_without_it(self) -> None:
         trials = (replace(TRIAL, seed=0), replace(TRIAL, seed=1, teacher=None), replace(TRIAL, seed=2))
         students = replace(self.task("students", "ok", ["teacher"]), trials=trials)
@@ -197,19 +224,24 @@ class ExecutorConformance:
         assert report.failed == {"teacher": "it diverged.", "students": "it diverged."}
         assert [[trial.seed for trial in task.trials] for task in report.finished] == [[1]]
 
+    @decided
     def test_a_failed_teacher_fails_a_whole_line_even_when_nothing_else_is_left(self) -> None:
         line = [self.task("t0", "refuse:no."), *(self.task(f"t{n}", "ok", [f"t{n - 1}"]) for n in (1, 2, 3))]
         assert self.run(1, *line).failed == dict.fromkeys(("t0", "t1", "t2", "t3"), "no.")
         assert len(self.said("failed")) == 4
 
     def test_each_task_is_told_its_device(self) -> None:
-        self.run(2, *(self.task(f"t{n}", "sleep:0.3") for n in range(4)), devices=("4", "7"))
+        slots = 2 * self.alike
+        self.run(
+            slots, *(self.task(f"t{n}", f"meet:{slots}") for n in range(2 * slots)), devices=self.devices * self.alike
+        )
         starts, ends = self.journal("start"), {line["id"]: line["t"] for line in self.journal("end")}
-        assert {line["cuda"] for line in starts} == {"4", "7"}
         for one in starts:
-            for other in starts:
-                together = one["t"] < ends[other["id"]] and other["t"] < ends[one["id"]]
-                assert one["id"] == other["id"] or not together or one["cuda"] != other["cuda"]
+            together = [other["cuda"] for other in starts if other["t"] <= one["t"] < ends[other["id"]]]
+            assert set(together) <= set(self.devices)
+            assert max(map(together.count, together)) <= self.alike
+        assert {line["cuda"] for line in starts} == set(self.devices)
+        assert {event["device"] for event in self.said("started")} == set(self.devices)
 
     def test_a_cpu_task_sees_no_device(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
@@ -223,6 +255,7 @@ class ExecutorConformance:
         assert [task.attempt for task in report.finished] == [2]
         assert "SIGKILL" in self.said("retried")[0]["text"]
 
+    @decided
     def test_a_worker_that_is_always_killed_is_given_up(self) -> None:
         report = self.run(1, self.task("t", "die:9"), self.task("u", "ok"), retries=2)
         assert [line["attempt"] for line in self.journal("start", "t")] == [1, 2, 3]
@@ -237,6 +270,7 @@ class ExecutorConformance:
         assert "Traceback" not in report.failed["t"]
         assert "\n" not in report.failed["t"]
 
+    @decided
     @pytest.mark.parametrize(
         ("end", "words", "starts"),
         [
@@ -263,6 +297,7 @@ class ExecutorConformance:
         assert "one by one" in self.said("retried", "t")[-1]["text"]
         assert bool(self.said("failed")[0].get("timed_out")) == (end == "silence")
 
+    @decided
     def test_trials_of_other_peoples_code_come_last_when_their_task_falls_apart(self) -> None:
         trials = tuple(replace(TRIAL, seed=seed) for seed in range(2))
         plugin = (Plugin("a.py", "0" * 64, path="/a.py"),)
@@ -270,6 +305,7 @@ class ExecutorConformance:
         self.run(1, foreign, self.task("u", "ok"), self.task("v", "ok"))
         assert [line["id"] for line in self.journal("start")][:3] == ["foreign", "u", "v"]
 
+    @decided
     def test_no_worker_is_blamed_for_a_time_when_nobody_listened(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """The machine slept, or somebody stopped this process and let it go on."""
         monkeypatch.setattr("kdbench.schedule.coordinator.STANDSTILL", 0.5)
@@ -281,11 +317,13 @@ class ExecutorConformance:
         report = self.run(1, self.task("t", "sleep:4"), silence=2.5, watch=asleep)
         assert report.failed == {}
 
+    @decided
     def test_an_exit_without_a_last_word_is_no_success(self) -> None:
         report = self.run(1, self.task("t", "early"))
         assert not report.finished
         assert "ended with code 0" in report.failed["t"]
 
+    @decided
     def test_what_is_refused_is_not_tried_one_by_one(self) -> None:
         task = replace(self.task("t", "refuse:no."), trials=(TRIAL, replace(TRIAL, seed=1)))
         assert list(self.run(1, task).failed) == ["t"]
@@ -313,9 +351,11 @@ class ExecutorConformance:
         assert [task.id for task in report.finished] == ["u"]
         wait_until(lambda: not alive(self.journal("start", "t")[0]["pid"]))
 
+    @decided
     def test_a_worker_that_speaks_is_not_silent(self, silence: float) -> None:
         assert self.run(1, self.task("t", f"chat:{silence / 8}"), silence=silence).failed == {}
 
+    @decided
     def test_a_worker_that_only_talks_is_ended_where_time_is_limited(self, silence: float) -> None:
         report = self.run(2, self.task("t", "chat:1"), self.task("u", "ok"), limit=silence, retries=2)
         assert "no record from its worker within" in report.failed["t"]
@@ -323,6 +363,7 @@ class ExecutorConformance:
         assert len(self.journal("start", "t")) == 1
         assert [task.id for task in report.finished] == ["u"]
 
+    @decided
     def test_a_cohort_that_has_no_memory_is_split_until_it_has(self) -> None:
         trials = tuple(replace(TRIAL, seed=seed) for seed in range(4))
         report = self.run(2, replace(self.task("t", "room:1"), trials=trials))
@@ -331,6 +372,7 @@ class ExecutorConformance:
         assert len(self.journal("start")) == 7
         assert all("out of memory" in event["text"] for event in self.said("retried"))
 
+    @decided
     def test_a_worker_that_waits_for_a_lock_is_not_silent(self, silence: float) -> None:
         assert self.run(1, self.task("t", f"wait:{1.2 * silence}"), silence=silence).failed == {}
 
@@ -355,9 +397,92 @@ class ExecutorConformance:
         (worker,) = self.journal("child")
         wait_until(lambda: not alive(worker["child"]))
 
+    def test_runs_share_their_work_and_leave_the_records_of_a_quiet_one(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Two at once, and then one more: each trial is trained once, with the bits of this very process."""
+        monkeypatch.setenv("PYTHONPATH", str(ROOT))
+        bench = Bench(self.folder)
+        quiet = bench.again("quiet")
+        trials = bench.trials(parse_suite(suite_text(("ce", "kd")), "a test"))
+        tasks, wanted = bench.tasks(trials), quiet.train(trials)
+        told: list[tuple[str, dict[str, Any]]] = []
+
+        def run(name: str) -> Report:
+            executor = self.make(cpu(2), self.folder / name, local.worker)
+            return executor.run(tasks, lambda _, event: told.append((name, event)))
+
+        with ThreadPoolExecutor() as pool:
+            reports = list(pool.map(run, ("one", "other")))
+        files = sorted(bench.store.root.rglob("*.json"))
+        reports.append(run("late"))
+        assert [len(report.finished) for report in reports] == [len(tasks)] * 3
+        records = bench.records()
+        assert all(same_bits(records[label], wanted[label]) for label in wanted)
+        assert sorted(bench.store.root.rglob("*.json")) == files
+        trained = [event["title"] for _, event in told if event["event"] == "trial" and not event["teacher"]]
+        assert sorted(trained) == sorted(trial.title for trial in trials)
+
+    def test_a_duplicate_counts_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A node that was given up goes on and records, too; its claims are not seen by others."""
+        monkeypatch.setenv("PYTHONPATH", str(ROOT))
+        bench = Bench(self.folder)
+        (task,) = bench.tasks(bench.trials(parse_suite(suite_text(("ce",), epochs=1), "a test")))
+        twin = replace(task, id="twin", cache=self.folder / "elsewhere")
+        report = self.make(cpu(2), self.folder / "runs", local.worker).run([task, twin], lambda *_: None)
+        assert len(report.finished) == 2
+        assert len(bench.store.read()[0]) == 2
+        assert list(bench.records()) == ["ce"]
+
     def test_nothing_to_do(self) -> None:
         report = self.run(2)
         assert (report.finished, report.failed, report.interrupted) == ([], {}, False)
+
+
+#: A worker that saves when it is told to end, and says so; the second attempt needs no more than that.
+SAVER = r"""
+import json, signal, sys, time
+
+attempt = json.load(open(sys.argv[1]))["attempt"]
+
+def end(*_):
+    print(json.dumps({"event": "stopped"}), flush=True)
+    sys.exit(7)
+
+signal.signal(signal.SIGTERM, end)
+print(json.dumps({"event": "ready", "attempt": attempt}), flush=True)
+time.sleep(600 if attempt == 1 else 0)
+print(json.dumps({"event": "done"}), flush=True)
+"""
+
+
+#: A worker that says where it is, and ends the first time when its standard input closes, as workers do.
+WATCHFUL = r"""
+import json, os, sys
+
+attempt = json.load(open(sys.argv[1]))["attempt"]
+here = {"node": os.environ.get("SLURMD_NODENAME"), "pid": os.getpid(), "parent": os.getppid()}
+print(json.dumps({"event": "ready", "attempt": attempt, **here}), flush=True)
+if attempt == 1:
+    sys.stdin.read()
+    sys.exit(3)
+print(json.dumps({"event": "done"}), flush=True)
+"""
+
+
+def leaves_the_same_records(bench: Bench, *flags: str) -> None:
+    """``kdbench run`` with ``flags`` leaves the bits of a training in this process; again, and it trains nothing."""
+    package = bench.install_suite(suite_text(("ce",), epochs=1))
+    command = [sys.executable, "-m", "kdbench", "run", "--suite", "tiny", "--results", "results", "--summary", "none"]
+    environment = bench.environment(package)
+    for _ in range(2):
+        ended = subprocess.run([*command, *flags], cwd=bench.folder, env=environment, capture_output=True, text=True)
+        assert ended.returncode == 0, ended.stderr
+        assert ended.stderr == ""
+    quiet = bench.again("quiet")
+    wanted = quiet.train(quiet.trials(parse_suite(suite_text(("ce",), epochs=1), "a test")))
+    records = bench.records()
+    assert list(records) == list(wanted) == ["ce"]
+    assert same_bits(records["ce"], wanted["ce"])
+    assert len(bench.store.read()[0]) == 1
 
 
 def alive(pid: int) -> bool:

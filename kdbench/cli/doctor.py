@@ -51,8 +51,8 @@ WIDEST = 100
 EXTRAS = {
     "dev": ("pytest", "for kdbench's tests"),
     "parquet": ("pyarrow", "for results export parquet"),
-    "ray": ("ray", "for a planned backend"),
-    "slurm": ("submitit", "for a planned backend"),
+    "ray": ("ray", "for --backend ray"),
+    "slurm": ("submitit", "for --backend slurm"),
 }
 
 

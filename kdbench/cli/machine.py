@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 
 from kdbench.cli.durations import seconds
+from kdbench.errors import UserError
 from kdbench.jobs.worker import run
 from kdbench.schedule import BACKENDS, Backend, Choice, find_backend
+from kdbench.schedule.slurm import options_of
 
 
 def add_machine_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,6 +25,18 @@ def add_machine_arguments(parser: argparse.ArgumentParser) -> None:
         "--timeout",
         metavar="TIME",
         help="end a worker that leaves no record within this time, such as 90m or 8h (default: no limit)",
+    )
+    parser.add_argument(
+        "--ray-address",
+        metavar="ADDRESS",
+        help="with --backend ray: HOST:PORT of a running cluster, or auto to look for one (default: make one here)",
+    )
+    parser.add_argument(
+        "--slurm",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE,...",
+        help="with --backend slurm: options of sbatch, such as partition=gpu,time=8:00:00; may be given again",
     )
     parser.add_argument(
         "--data-root", metavar="DIR", help="the folder of data sets and weights (default: $KDBENCH_DATA)"
@@ -43,4 +57,17 @@ def machine_flags() -> list[str]:
 def backend_of(options: argparse.Namespace) -> Backend:
     """The backend that the command line asks for; UserError where it cannot be reached."""
     timeout = None if options.timeout is None else seconds(options.timeout, "--timeout")
-    return find_backend(Choice(options.backend, options.device, options.slots, timeout, work=run))
+    for flag, given, name in (("--ray-address", options.ray_address, "ray"), ("--slurm", options.slurm, "slurm")):
+        if given and options.backend != name:
+            raise UserError(f"{flag} goes with --backend {name}; add that, or leave it out.")
+    return find_backend(
+        Choice(
+            options.backend,
+            options.device,
+            options.slots,
+            timeout,
+            address=options.ray_address,
+            slurm=options_of(options.slurm),
+            work=run,
+        )
+    )

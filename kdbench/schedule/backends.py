@@ -18,6 +18,8 @@ Work = Callable[[Task, Callable[[Event], None]], None]
 #: Name -> the module and the class of the backend.
 BACKENDS = {
     "local": ("kdbench.schedule.local", "LocalBackend"),
+    "ray": ("kdbench.schedule.ray", "RayBackend"),
+    "slurm": ("kdbench.schedule.slurm", "SlurmBackend"),
     "inline": ("kdbench.schedule.inline", "InlineBackend"),
 }
 

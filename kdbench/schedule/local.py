@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -126,9 +126,9 @@ class LocalLauncher:
         for one in list(self._running.values()):
             if one.process.poll() is None:
                 if one.deadline is not None and now > one.deadline:
-                    _signal(one.process, signal.SIGKILL)
+                    kill_group(one.process, signal.SIGKILL)
                 continue
-            _signal(one.process, signal.SIGKILL)  # whatever the worker left behind in its process group
+            kill_group(one.process, signal.SIGKILL)  # whatever the worker left behind in its process group
             one.reader.join(LAST_WORDS)  # its last words may still be on their way
             heard += self._drain(0.0)
             heard.append((one.grant, self._ending(one)))
@@ -168,29 +168,35 @@ class LocalLauncher:
                 for one in self._running.values():
                     one.deadline = 0.0
         for one in self._running.values():
-            _signal(one.process, signal.SIGKILL)
+            kill_group(one.process, signal.SIGKILL)
             one.reader.join(LAST_WORDS)
 
     def _kill_the_late(self) -> None:
         for one in self._running.values():
             if one.process.poll() is None and one.deadline is not None and time.monotonic() > one.deadline:
-                _signal(one.process, signal.SIGKILL)
+                kill_group(one.process, signal.SIGKILL)
 
 
 def environment(grant: Grant, fleet: Fleet, cores: int) -> dict[str, str]:
     """The variables of the worker for ``grant``, on a machine of that many ``cores``: its device and its threads."""
-    threads, on_gpu = str(grant.task.threads), fleet.kind == "cuda"
+    on_gpu = fleet.kind == "cuda"
+    visible = fleet.devices[grant.device].name if on_gpu else ""
+    return variables(os.environ, grant.task.threads, visible, cores // fleet.slots if on_gpu else 0)
+
+
+def variables(inherited: Mapping[str, str], threads: int, visible: str, decoders: int) -> dict[str, str]:
+    """``inherited``, as a worker of so many ``threads`` has it: the GPUs that it sees, and what may decode."""
     return {
-        "KDBENCH_DECODERS": str(cores // fleet.slots if on_gpu else 0),
-        **pinned(os.environ),
-        "OMP_NUM_THREADS": threads,
-        "MKL_NUM_THREADS": threads,
+        "KDBENCH_DECODERS": str(decoders),
+        **pinned(inherited),
+        "OMP_NUM_THREADS": str(threads),
+        "MKL_NUM_THREADS": str(threads),
         "PYTHONUNBUFFERED": "1",
-        "CUDA_VISIBLE_DEVICES": fleet.devices[grant.device].name if on_gpu else "",
+        "CUDA_VISIBLE_DEVICES": visible,
     }
 
 
-def events_of(lines: IO[bytes]) -> Iterator[Event]:
+def events_of(lines: Iterable[bytes]) -> Iterator[Event]:
     """The events among ``lines``; whatever else a library has printed is passed over."""
     for line in lines:
         with contextlib.suppress(ValueError):
@@ -199,20 +205,21 @@ def events_of(lines: IO[bytes]) -> Iterator[Event]:
                 yield event
 
 
-def last_line(log: Path) -> str:
+def last_line(log: Path, besides: tuple[str, ...] = ()) -> str:
     """The last line of a worker's ``log`` that says what was raised, in brackets; empty where there is none.
 
-    Lines with a time are what the worker told of its progress (jobs.worker).
+    Lines with a time are what the worker told of its progress (jobs.worker), those that begin with any of ``besides``
+    are another's.
     """
     try:
         found = log.read_text("utf-8", "replace").splitlines()
     except OSError:
         return ""
-    lines = [line for line in found if plain(line).strip() and not _TOLD.match(line)]
+    lines = [line for line in found if plain(line).strip() and not _TOLD.match(line) and not line.startswith(besides)]
     return f" ({reason(lines[-1])})" if lines else ""
 
 
-def _signal(process: subprocess.Popen[bytes], sign: signal.Signals) -> None:
+def kill_group(process: subprocess.Popen[bytes], sign: signal.Signals) -> None:
     """Send ``sign`` to a worker and everything in its process group."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, sign)

@@ -1,0 +1,152 @@
+"""The backend for Ray passes the conformance suite on a real cluster of two nodes, and what is its own."""
+
+from __future__ import annotations
+
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bench import ROOT, Bench, wait_until
+from executor_conformance import SAVER, WATCHFUL, ExecutorConformance, alive, leaves_the_same_records, on_a_cluster
+
+from kdbench.errors import UserError
+from kdbench.plan.fleet import Device, Fleet
+from kdbench.schedule import Choice, Coordinator, Executor, find_backend
+from kdbench.schedule import ray as ray_backend
+from kdbench.schedule.ray import RayLauncher
+
+pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="needs pip install 'kdbench[ray]'")
+
+MEGABYTE = 2**20
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """A cluster on the loopback: a head without work, and two nodes with two GPUs each, which are not there."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(ROOT))
+        patch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_AUTH_MODE", "disabled")
+        patch.setenv("RAY_worker_niceness", "0")
+        import ray
+        from ray.cluster_utils import Cluster
+
+        small = {"object_store_memory": 80 * MEGABYTE, "include_dashboard": False}
+        soon = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_failure_threshold": 3}
+        head = {"num_cpus": 0, "num_gpus": 0, "_system_config": soon, **small}
+        made = Cluster(initialize_head=True, head_node_args=head)
+        try:
+            ray.init(address=made.address, log_to_driver=False, logging_level="ERROR")  # by way of the head
+            for _ in range(2):
+                add_node(made)
+            made.wait_for_nodes()
+            yield made
+        finally:
+            ray.shutdown()
+            made.shutdown()
+
+
+def add_node(cluster: Any) -> Any:
+    return cluster.add_node(num_cpus=2, num_gpus=2, node_ip_address="127.0.0.1", object_store_memory=80 * MEGABYTE)
+
+
+@on_a_cluster
+@pytest.mark.usefixtures("cluster")
+class TestRay(ExecutorConformance):
+    devices, alike = ("0", "1"), 2
+
+    def make(self, fleet: Fleet, folder: Path, command: Callable[[Path], list[str]], **options: Any) -> Executor:
+        launcher = RayLauncher(fleet, folder, command, share=0.1, look=0.05, lag=2.0)
+        return Coordinator(fleet, launcher, **options)
+
+    def test_a_node_that_goes_costs_an_attempt_and_no_more(self, cluster: Any) -> None:
+        """Its worker ends with it, and another goes on elsewhere."""
+        nodes = {node.all_processes["raylet"][0].process.pid: node for node in cluster.worker_nodes}
+        (self.folder / "actor.py").write_text(WATCHFUL)
+        runs: list[dict[str, Any]] = []
+
+        def remove(_: str, event: dict[str, Any]) -> None:
+            if event["event"] == "ready" and not runs:
+                runs.append(event)
+                cluster.remove_node(nodes[parent_of(event["parent"])], allow_graceful=False)
+
+        try:
+            report = self.run(1, self.task("t", "ok"), watch=remove)
+        finally:
+            add_node(cluster)
+        assert [task.attempt for task in report.finished] == [2]
+        assert "gone with its node" in self.said("retried")[0]["text"]
+        first, second = self.said("ready")
+        wait_until(lambda: not alive(first["pid"]))
+        assert first["parent"] != second["parent"]
+
+    def test_a_worker_is_told_to_save_before_it_is_ended(self) -> None:
+        (self.folder / "actor.py").write_text(SAVER)
+
+        def interrupt(_: str, event: dict[str, Any]) -> None:
+            if event["event"] == "ready":
+                signal.raise_signal(signal.SIGINT)
+
+        assert self.run(1, self.task("t", "ok"), watch=interrupt).interrupted
+        assert self.said("stopped")
+
+    def test_what_waits_for_a_node_is_cancelled(self, cluster: Any) -> None:
+        """Two want all there is, and Ray has the second one wait."""
+        fleet = Fleet("cpu", (Device(), Device()))
+
+        def interrupt(_: Any, event: dict[str, Any]) -> None:
+            if event["event"] == "ready":
+                signal.raise_signal(signal.SIGINT)
+
+        launcher = RayLauncher(fleet, self.folder / "runs", self.command, share=2.0, look=0.05)
+        tasks = [self.task(f"t{number}", "parent") for number in range(2)]
+        cluster.remove_node(cluster.worker_nodes.copy().pop(), allow_graceful=False)
+        try:
+            assert Coordinator(fleet, launcher).run(tasks, interrupt).interrupted
+        finally:
+            add_node(cluster)
+        assert len(self.journal("start")) == 1
+
+
+def parent_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def test_a_run_on_ray_leaves_the_records_of_any_other(cluster: Any, bench: Bench) -> None:
+    leaves_the_same_records(
+        bench, "--backend", "ray", "--ray-address", cluster.address, "--slots", "2", "--device", "cpu"
+    )
+
+
+@pytest.mark.slow  # a cluster takes its time to start
+def test_a_run_makes_a_cluster_of_its_own(bench: Bench) -> None:
+    leaves_the_same_records(bench, "--backend", "ray")
+
+
+def test_the_devices_of_a_cluster(cluster: Any) -> None:
+    wait_until(lambda: find_backend(Choice("ray")).fleet(1).slots == 4)  # nodes that went are known for a while
+    assert find_backend(Choice("ray", "auto")).fleet(1) == Fleet("cuda", (Device(),) * 4)
+    assert find_backend(Choice("ray", "cuda", slots=6)).fleet(1).slots == 6
+    assert find_backend(Choice("ray", "cpu")).fleet(1) == Fleet("cpu", (Device(slots=2),) * 2)
+    assert find_backend(Choice("ray", "cpu", slots=3)).fleet(1) == Fleet("cpu", (Device(slots=2), Device(slots=1)))
+
+
+def test_an_address_that_does_not_answer_is_said_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A port where nobody listens, and one where somebody does who is no Ray."""
+    monkeypatch.setattr(ray_backend, "PATIENCE", 3.0)
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{deaf.getsockname()[1]}"
+        for listening in (False, True):
+            if listening:
+                deaf.listen()
+            with pytest.raises(UserError, match="no Ray cluster answers" if listening else "nobody answers there"):
+                ray_backend._check(address)
+    for wrong in ("somewhere", "ray://host:10001", ":1"):
+        with pytest.raises(UserError, match="--ray-address must be HOST:PORT"):
+            ray_backend._check(wrong)
