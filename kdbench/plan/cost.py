@@ -29,10 +29,17 @@ def forward_gflops(model: str, side: int) -> float:
     return mflops / 1000 * (side / spec.input) ** 2
 
 
+def teacher_gflops(teacher: Teacher, side: int) -> float:
+    """GFLOP of what ``teacher`` says of one image: its own forward pass, or that of each of its parts."""
+    if teacher.composition is not None:
+        return sum(teacher_gflops(part, side) for part in teacher.parts)
+    return forward_gflops(teacher.model, side)
+
+
 def trial_seconds(trial: Trial, rate: float) -> float:
     """Seconds of a trial's own training and its scoring after every epoch, at ``rate`` GFLOP/s."""
     data = DATASETS.get(trial.dataset)
-    images = data.train_size - trial.protocol.holdout
+    images = (data.train_size - trial.protocol.holdout) * trial.supervision.portion(data)
     forward = forward_gflops(trial.student, data.image_shape[-1])
     budget = METHODS.get(trial.method).budget
     trained = budget.epochs * images
@@ -48,8 +55,8 @@ def cohort_seconds(cohort: Cohort, rate: float) -> float:
         data = DATASETS.get(first.dataset)
         budgets = [METHODS.get(trial.method).budget for trial in cohort.trials if trial.teacher]
         passes = first.protocol.epochs * max(budget.epochs for budget in budgets) * max(b.views for b in budgets)
-        images = passes * (data.train_size - first.protocol.holdout)
-        total += images * forward_gflops(cohort.teacher.model, data.image_shape[-1]) / rate
+        images = passes * (data.train_size - first.protocol.holdout) * first.supervision.portion(data)
+        total += images * teacher_gflops(cohort.teacher, data.image_shape[-1]) / rate
     return total
 
 
@@ -75,8 +82,8 @@ def landing(cohorts: Iterable[Cohort], rate: float, within: float | None) -> lis
 def teacher_seconds(teacher: Teacher, dataset: str, data_digest: str, rate: float) -> float:
     """Seconds of making a teacher ready once its parent is: its training, if any, and one look at the test images."""
     data = DATASETS.get(dataset)
-    look = data.test_size * forward_gflops(teacher.model, data.image_shape[-1]) / rate
-    if teacher.kind == "checkpoint":
+    look = data.test_size * teacher_gflops(teacher, data.image_shape[-1]) / rate
+    if not teacher.trained:
         return look
     return look + cohort_seconds(Cohort((teacher_trial(teacher, dataset, data_digest),)), rate)
 

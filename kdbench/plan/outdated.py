@@ -37,7 +37,7 @@ def outdated(missing: Sequence[Trial], records: Iterable[Mapping[str, Any]]) -> 
     trainings = {record["key"]: record["identity"] for record in done}
     for trial, _ in theirs:
         for teacher in trial.teacher.lineage if trial.teacher else ():
-            if teacher.protocol is not None:
+            if teacher.trained:
                 training = teacher_trial(teacher, trial.dataset, trial.data_digest)
                 trainings[training.key] = training.identity()
     earlier: dict[str, list[dict[str, Any]]] = {}

@@ -88,7 +88,9 @@ def _teacher(record: Record) -> Iterator[str]:
         if planned is None:
             yield _text("teacher", measured, "identity/teacher", planned)
         yield from _same("teacher/model", measured["model"], "teacher_model", record["teacher_model"])
-        if (measured["kind"] == "checkpoint") != (kind == "checkpoint"):  # an earlier generation was trained, too
+        if {"self": "trained"}.get(
+            measured["kind"], measured["kind"]
+        ) != kind:  # an earlier generation was trained, too
             yield _text("teacher/kind", measured["kind"], "identity/teacher/kind", kind)
         if kind == "checkpoint" and weights:  # a plan pins them; what was planned by hand may not
             yield from _same("teacher/weights_sha256", measured["weights_sha256"], "that of identity/teacher", weights)

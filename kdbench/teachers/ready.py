@@ -11,6 +11,7 @@ from torch import Tensor
 
 from kdbench.data import Dataset, DatasetSpec
 from kdbench.errors import CheckpointError, UserError
+from kdbench.models.composed import Composed
 from kdbench.models.factory import create
 from kdbench.models.network import Network
 from kdbench.teachers.facts import TeacherFacts, TeacherShelf
@@ -24,7 +25,7 @@ class ReadyTeacher:
     """A teacher that can teach; ``logits`` [N,K] are those of the test images."""
 
     teacher: Teacher
-    network: Network
+    network: Network | Composed
     facts: TeacherFacts
     logits: Tensor
 
@@ -36,6 +37,14 @@ def ready_teacher(shelf: TeacherShelf, teacher: Teacher, dataset: Dataset, devic
         raise UserError(
             f"The teacher {teacher.name} is not ready in {shelf.folder.parent}; start the run again to make it so."
         )
+    if teacher.composition is not None:
+        composed = composed_of(shelf, teacher, dataset, device)
+        if weights_digest(composed.state_dict()) != facts.weights_sha256:
+            raise UserError(
+                f"The teacher {teacher.name} in {shelf.folder} was measured when it was made of other weights; delete "
+                "that folder and start the run again."
+            )
+        return ReadyTeacher(teacher, composed, facts, torch.from_numpy(logits))
     try:
         state = kept_weights(shelf.weights)
     except CheckpointError:
@@ -47,6 +56,14 @@ def ready_teacher(shelf: TeacherShelf, teacher: Teacher, dataset: Dataset, devic
         )
     network = network_of(teacher, dataset.spec, state, device, shelf.weights)
     return ReadyTeacher(teacher, network, facts, torch.from_numpy(logits))
+
+
+def composed_of(shelf: TeacherShelf, teacher: Teacher, dataset: Dataset, device: torch.device) -> Composed:
+    """What ``teacher`` is made of, each part ready on its own shelf; UserError where one is not."""
+    if teacher.composition is None:
+        raise ValueError(f"teacher {teacher.name} is of kind {teacher.kind}: it is not made of others")
+    parts = [ready_teacher(shelf.of(part), part, dataset, device).network for part in teacher.parts]
+    return Composed(parts, teacher.composition.speak, dataset.spec.classes).to(device).eval()
 
 
 def network_of(

@@ -1,0 +1,16 @@
+"""Kinds of teacher that are made of other teachers. Imports no torch: a composition's rule does when it is asked."""
+
+from __future__ import annotations
+
+from kdbench.composition.base import Composition
+from kdbench.composition.ensemble import Ensemble
+from kdbench.registry import OURS, Registry
+
+__all__ = ["COMPOSITIONS", "NETWORKS", "Composition"]
+
+#: The kinds of teacher that are a network each, with weights of its own (kdbench.suites.teacher).
+NETWORKS = ("trained", "checkpoint", "self")
+
+COMPOSITIONS: Registry[type[Composition]] = Registry("kind of teacher")
+for _kind in (Ensemble,):
+    COMPOSITIONS.add(_kind.kind, _kind, OURS)
