@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from kdbench.composition.base import Composition
+from kdbench.composition.biased import Biased
 from kdbench.composition.ensemble import Ensemble
+from kdbench.composition.specialists import Specialists
 from kdbench.registry import OURS, Registry
 
 __all__ = ["COMPOSITIONS", "NETWORKS", "Composition"]
@@ -12,5 +14,5 @@ __all__ = ["COMPOSITIONS", "NETWORKS", "Composition"]
 NETWORKS = ("trained", "checkpoint", "self")
 
 COMPOSITIONS: Registry[type[Composition]] = Registry("kind of teacher")
-for _kind in (Ensemble,):
+for _kind in (Ensemble, Biased, Specialists):
     COMPOSITIONS.add(_kind.kind, _kind, OURS)

@@ -23,6 +23,13 @@ class Composition(Kind):
     """
 
     PARTS: ClassVar[tuple[int, int]] = (1, 64)
+    #: ``module:Class`` of what trains networks of its own (kdbench.teachers.making), under the seed and the protocol of
+    #: the teacher's table. Its parts are then networks, and not made of others.
+    MAKER: ClassVar[str] = ""
+
+    def networks(self) -> int:
+        """How many networks, each as large as its first part, are trained for it."""
+        return 0
 
     def speak(self, said: Sequence[Tensor], told: Told) -> Tensor:
         """The logits [N,K] of the whole, from those of each part [N,K] and what is ``told`` of the images.

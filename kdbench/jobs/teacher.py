@@ -18,7 +18,7 @@ from kdbench.records.store import DONE, Record, Store
 from kdbench.stats.scores import top_k_accuracy
 from kdbench.teachers.facts import TeacherFacts, TeacherShelf
 from kdbench.teachers.find import find_checkpoint
-from kdbench.teachers.ready import composed_of, network_of
+from kdbench.teachers.ready import maker_for, network_of
 from kdbench.teachers.weights import kept_weights, read_weights, weights_digest, write_weights
 from kdbench.train.device import numerics, set_up
 from kdbench.train.lockstep import Emit
@@ -41,7 +41,7 @@ def prepare(task: Task, emit: Emit) -> None:
     if teacher.trained:
         _train_unless_done(task, teacher, shelf, emit)
     if teacher.composition is not None:
-        _compose(task, teacher, shelf, device)
+        _compose(task, teacher, shelf, device, emit)
     elif not (_weights_sound(shelf) and shelf.test_logits() is not None):
         dataset = planned_data(task)
         if teacher.kind == "checkpoint":
@@ -112,10 +112,12 @@ def _has_its_predictions(store: Store, record: Record) -> bool:
         return False
 
 
-def _compose(task: Task, teacher: Teacher, shelf: TeacherShelf, device: torch.device) -> None:
-    """Measure ``teacher``, whose parts are ready, unless what was measured is of these parts."""
+def _compose(task: Task, teacher: Teacher, shelf: TeacherShelf, device: torch.device, emit: Emit) -> None:
+    """Make and measure ``teacher``, whose parts are ready, unless what was measured is of these parts."""
     dataset, facts = planned_data(task), shelf.facts()
-    network = composed_of(shelf, teacher, dataset, device)
+    maker = maker_for(shelf, teacher, dataset, device)
+    maker.make(device, task.data_root, lambda text: emit({"event": "note", "text": text}))
+    network = maker.composed(device).to(device).eval()
     if facts is None or shelf.test_logits() is None or weights_digest(network.state_dict()) != facts.weights_sha256:
         network.study(dataset.test_labels, np.arange(len(dataset.test_labels)), "test")
         _measure(teacher, InOrder(network), network, shelf, dataset, device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from heapq import heapreplace
 from typing import Any
 
@@ -32,7 +33,8 @@ def forward_gflops(model: str, side: int) -> float:
 def teacher_gflops(teacher: Teacher, side: int) -> float:
     """GFLOP of what ``teacher`` says of one image: its own forward pass, or that of each of its parts."""
     if teacher.composition is not None:
-        return sum(teacher_gflops(part, side) for part in teacher.parts)
+        own = teacher.composition.networks() * teacher_gflops(teacher.parts[0], side)
+        return own + sum(teacher_gflops(part, side) for part in teacher.parts)
     return forward_gflops(teacher.model, side)
 
 
@@ -83,6 +85,12 @@ def teacher_seconds(teacher: Teacher, dataset: str, data_digest: str, rate: floa
     """Seconds of making a teacher ready once its parent is: its training, if any, and one look at the test images."""
     data = DATASETS.get(dataset)
     look = data.test_size * teacher_gflops(teacher, data.image_shape[-1]) / rate
+    if teacher.composition is not None and teacher.protocol is not None:
+        alike = replace(
+            teacher.parts[0], kind="trained", protocol=teacher.protocol, method="ce", config={}, parent=None
+        )
+        one = cohort_seconds(Cohort((teacher_trial(alike, dataset, data_digest),)), rate)
+        return look + teacher.composition.networks() * one
     if not teacher.trained:
         return look
     return look + cohort_seconds(Cohort((teacher_trial(teacher, dataset, data_digest),)), rate)

@@ -70,7 +70,7 @@ def _code(record: Record) -> Iterator[str]:
     """A composition's digest is of several plugins, and older records do not name them."""
     plugins = record["provenance"].get("plugins")
     named = [None, *(plugin["sha256"] for plugin in plugins or ())]
-    parts = ("student", "teacher") if OPERATORS & set(record["method"]) else ("student", "teacher", "method")
+    parts = ["student", "teacher", "supervision", *([] if OPERATORS & set(record["method"]) else ["method"])]
     for part in parts if plugins is not None else ():
         if (source := _at(record, f"identity/{part}/source")) not in named:
             yield _text("provenance/plugins", plugins, f"identity/{part}/source", source)

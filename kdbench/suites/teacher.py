@@ -45,7 +45,7 @@ def parse_teacher(
     table = Table(raw, where)
     kind = table.take("kind", str)
     if kind in COMPOSITIONS and others is not None:
-        return _composed(name, kind, table, others)
+        return _composed(name, kind, table, base, others)
     if kind not in NETWORKS:
         known = [*NETWORKS, *COMPOSITIONS]
         raise UserError(f"{where}: kind must be {', '.join(known[:-1])} or {known[-1]}, not {shown(kind)}.")
@@ -107,11 +107,13 @@ def check_seeds(teacher: Teacher, seeds: Sequence[int], where: str) -> None:
         )
 
 
-def _composed(name: str, kind: str, table: Table, others: Lookup) -> Teacher:
+def _composed(name: str, kind: str, table: Table, base: Protocol, others: Lookup) -> Teacher:
     """The teacher that is made of those in ``of``, each as it is or trained with each of the ``seeds``."""
     where = table.where
     names, seeds = table.take("of", list), table.take("seeds", list, [])
     source, claimed = table.take("source", str, ""), table.take("claimed_top1", (float, int), None)
+    makes = bool(COMPOSITIONS.get(kind).MAKER)
+    own, seed = (table.take("protocol", dict, {}), table.count("seed", 0, 0)) if makes else ({}, 0)
     composition = read_kind(COMPOSITIONS, {"kind": kind, **table.raw}, where)
     if any(type(each) is not str for each in names) or len(set(names)) != len(names):
         raise UserError(f"{where}: of must be a list of different names of teachers, not {shown(names)}.")
@@ -124,14 +126,18 @@ def _composed(name: str, kind: str, table: Table, others: Lookup) -> Teacher:
                 f"{where}: seeds are those that teachers are trained with, and {other.name!r} is of kind {other.kind}; "
                 "leave them out, and name each teacher in 'of'."
             )
-        parts = tuple(_with_seed(part, seed, where) for part in parts for seed in seeds)
+        parts = tuple(_with_seed(part, each, where) for part in parts for each in seeds)
     least, most = composition.PARTS
     if not least <= len(parts) <= most:
         wanted = str(least) if least == most else f"{least} to {most}"
         raise UserError(f"{where}: a teacher of kind {kind} is made of {wanted} teachers, not {len(parts)}.")
+    if makes and (other := next((part for part in parts if part.composition), None)):
+        raise UserError(f"{where}: a teacher of kind {kind} is made of networks, and {other.name!r} is a {other.kind}.")
     teacher = Teacher(
         name=name,
         kind=kind,
+        seed=seed,
+        protocol=parse_protocol(own, f"{where} [protocol]", parts[0].protocol or base) if makes else None,
         model="+".join(dict.fromkeys(part.model for part in parts)),
         normalisation=parts[0].normalisation,
         claimed_top1=claimed,

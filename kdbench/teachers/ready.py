@@ -15,6 +15,7 @@ from kdbench.models.composed import Composed
 from kdbench.models.factory import create
 from kdbench.models.network import Network
 from kdbench.teachers.facts import TeacherFacts, TeacherShelf
+from kdbench.teachers.making import Maker, maker_of
 from kdbench.teachers.weights import kept_weights, weights_digest
 from kdbench.train.seeds import seeded
 from kdbench.trials.teacher import Teacher
@@ -38,11 +39,14 @@ def ready_teacher(shelf: TeacherShelf, teacher: Teacher, dataset: Dataset, devic
             f"The teacher {teacher.name} is not ready in {shelf.folder.parent}; start the run again to make it so."
         )
     if teacher.composition is not None:
-        composed = composed_of(shelf, teacher, dataset, device)
-        if weights_digest(composed.state_dict()) != facts.weights_sha256:
+        try:
+            composed = maker_for(shelf, teacher, dataset, device).composed(device).to(device).eval()
+        except CheckpointError:
+            composed = None
+        if composed is None or weights_digest(composed.state_dict()) != facts.weights_sha256:
             raise UserError(
-                f"The teacher {teacher.name} in {shelf.folder} was measured when it was made of other weights; delete "
-                "that folder and start the run again."
+                f"The teacher {teacher.name} in {shelf.folder} is not made of the weights that were measured; start "
+                "the run again to make it anew."
             )
         return ReadyTeacher(teacher, composed, facts, torch.from_numpy(logits))
     try:
@@ -58,12 +62,12 @@ def ready_teacher(shelf: TeacherShelf, teacher: Teacher, dataset: Dataset, devic
     return ReadyTeacher(teacher, network, facts, torch.from_numpy(logits))
 
 
-def composed_of(shelf: TeacherShelf, teacher: Teacher, dataset: Dataset, device: torch.device) -> Composed:
-    """What ``teacher`` is made of, each part ready on its own shelf; UserError where one is not."""
+def maker_for(shelf: TeacherShelf, teacher: Teacher, dataset: Dataset, device: torch.device) -> Maker:
+    """What puts ``teacher`` together, of parts that are ready on shelves of their own; UserError where one is not."""
     if teacher.composition is None:
         raise ValueError(f"teacher {teacher.name} is of kind {teacher.kind}: it is not made of others")
     parts = [ready_teacher(shelf.of(part), part, dataset, device).network for part in teacher.parts]
-    return Composed(parts, teacher.composition.speak, dataset.spec.classes).to(device).eval()
+    return maker_of(teacher.composition)(teacher, parts, dataset, shelf.folder)
 
 
 def network_of(

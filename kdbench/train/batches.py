@@ -88,6 +88,8 @@ class Batches:
         self.weak = supervision.WEAK
         self.candidates = None if lesson.candidates is None else torch.from_numpy(lesson.candidates).to(device)
         self.steps_per_epoch = -(-len(self.train) // protocol.batch)
+        #: What orders the images of an epoch, of random words of its own; another one may show some more than once.
+        self.draw_order: Callable[[np.random.Generator], NDArray[np.int64]] = self._shuffled
         self._kept: dict[tuple[str, int], Any] = {}
         self._hold(dataset)
 
@@ -141,9 +143,9 @@ class Batches:
         return order[number * self.protocol.batch : (number + 1) * self.protocol.batch]
 
     def _order(self, epoch: int) -> NDArray[np.int64]:
-        return self._drawn("order", epoch, self._draw_order)
+        return self._drawn("order", epoch, self.draw_order)
 
-    def _draw_order(self, rng: np.random.Generator) -> NDArray[np.int64]:
+    def _shuffled(self, rng: np.random.Generator) -> NDArray[np.int64]:
         """A sort of raw generator words: numpy promises those for ever, its shuffling algorithms not (NEP 19)."""
         return np.argsort(rng.bit_generator.random_raw(len(self.train)), kind="stable")
 

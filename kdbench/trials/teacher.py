@@ -27,7 +27,8 @@ class Teacher:
 
     Kinds: ``checkpoint``; ``trained``, by cross-entropy; ``self``, an earlier generation of the student, of which the
     first is trained by cross-entropy and each later one by ``method`` under ``parent``, the generation before it; and
-    those of ``composition``, made of ``parts``, whose ``model`` names the architectures of these.
+    those of ``composition``, made of ``parts``, whose ``model`` names the architectures of these, and which have seed
+    and protocol where they train networks of their own.
 
     ``plugin_sha256`` and ``model_code`` are of the method that trains it, or of its composition, and of its
     architecture, as a Trial has them; ``supervision`` and its ``supervision_sha256`` are those of its training.

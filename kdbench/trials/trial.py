@@ -99,7 +99,9 @@ def _normalisation(n: Normalisation) -> dict[str, list[float]]:
 
 def _with_source(identity: Any, sha256: str | None) -> Any:
     """The ``identity`` of a kind, with the digest of the plugin that it comes from, if it comes from one."""
-    return {**identity, "source": sha256} if sha256 else identity
+    if not sha256:
+        return identity
+    return {**(identity if isinstance(identity, Mapping) else {"kind": identity}), "source": sha256}
 
 
 def teacher_trial(teacher: Teacher, dataset: str, data_digest: str, suite: str = "") -> Trial:
@@ -135,7 +137,8 @@ def teacher_identity(teacher: Teacher, dataset: str, data_digest: str) -> dict[s
     """
     if teacher.composition is not None:
         made_by = _with_source(teacher.composition.identity(), teacher.plugin_sha256)
-        return {**made_by, "parts": [teacher_identity(part, dataset, data_digest) for part in teacher.parts]}
+        own = {} if teacher.protocol is None else {"seed": teacher.seed, "protocol": teacher.protocol.identity()}
+        return {**made_by, **own, "parts": [teacher_identity(part, dataset, data_digest) for part in teacher.parts]}
     if teacher.kind != "checkpoint":
         recipe = teacher.recipes.get((dataset, data_digest)) or teacher_trial(teacher, dataset, data_digest).key
         teacher.recipes[dataset, data_digest] = recipe
