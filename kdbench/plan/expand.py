@@ -125,7 +125,7 @@ def _reason(suite: Suite, pair: Pair, row: Row) -> str:
     teacher = suite.teacher_of(pair) if method.needs_teacher else None
     if teacher is not None and teacher.composition is not None:
         if features := sorted(method.needs - {"teacher"}):
-            return f"it needs {' and '.join(features)}, and a teacher of kind {teacher.kind} has logits alone"
+            return f"it needs {', '.join(features)}, and a teacher of kind {teacher.kind} has logits alone"
         teacher = None
     supervision = row.supervision or suite.supervision
     if supervision.WEAK and not method.applies.weak_labels:

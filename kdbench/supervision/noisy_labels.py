@@ -68,10 +68,13 @@ class NoisyLabels(Supervision):
     def _read(self, truth: Truth) -> Labels:
         """The labels [N] in the file; DataError where it is missing, another one, or holds something else."""
         path = truth.root / self.file
+        if not path.is_file():
+            root = "the data root is --data-root or KDBENCH_DATA"
+            raise DataError(f"The suite wants labels in {path} ({root}); put the file there.")
         try:
             content = path.read_bytes()
         except OSError as error:
-            raise DataError(f"The labels in {path} cannot be read: {reason(error)}; put the file there.") from None
+            raise DataError(f"The labels in {path} cannot be read: {reason(error)}; look at its permissions.") from None
         if (found := hashlib.sha256(content).hexdigest()) != self.sha256:
             raise DataError(
                 f"The labels in {path} are not those of the suite: the file's sha256 is {found[:16]}, the suite's "
