@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from typing import Any, ClassVar, TypeVar
 
 from kdbench.errors import UserError, listed, shown
@@ -69,6 +69,19 @@ def read_kind(kinds: Registry[type[K]], raw: object, where: str) -> K:
     if problem := made.problem():
         raise UserError(f"{where}: {problem}.")
     return made
+
+
+def check_kind(kind: type[K], origin: str) -> type[K]:
+    """``kind`` if a suite can have it; else UserError, which begins with ``origin``."""
+    if not (is_dataclass(kind) and kind.kind and kind.VERSION >= 1):
+        raise UserError(f"{origin}: {kind.__name__} must be a frozen dataclass with a 'kind' and a VERSION from 1.")
+    for each in fields(kind):
+        if str(each.type) not in TYPES or (each.init and each.default is MISSING):
+            raise UserError(
+                f"{origin}: the field {each.name!r} of {kind.__name__} must have a default and be one of "
+                f"{', '.join(TYPES)}, as text (from __future__ import annotations)."
+            )
+    return kind
 
 
 def kind_from_json(kinds: Registry[type[K]], raw: Mapping[str, Any]) -> K:

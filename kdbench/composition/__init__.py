@@ -10,8 +10,12 @@ from kdbench.registry import OURS, Registry
 
 __all__ = ["COMPOSITIONS", "NETWORKS", "Composition"]
 
-#: The kinds of teacher that are a network each, with weights of its own (kdbench.suites.teacher).
-NETWORKS = ("trained", "checkpoint", "self")
+#: The kinds of teacher that are a network each (kdbench.suites.teacher), and a line on each.
+NETWORKS = {
+    "trained": "made here by plain cross-entropy training",
+    "checkpoint": "imported weights",
+    "self": "an earlier generation of the student",
+}
 
 COMPOSITIONS: Registry[type[Composition]] = Registry("kind of teacher")
 for _kind in (Ensemble, Biased, Specialists):

@@ -50,13 +50,17 @@ class Specialists(Composition):
 def clusters(covariance: NDArray[np.float64], count: int, seed: int) -> NDArray[np.bool_]:
     """At most ``count`` sets [M,K] of classes whose columns of ``covariance`` [K,K] are near one another.
 
-    MacQueen's k-means, which takes the columns one by one in the order that ``seed`` draws, and moves the nearest
-    centre to each. Each class is in one set; a centre that ends with none is left out.
+    MacQueen's k-means: it takes the columns one by one, in an order that ``seed`` draws anew for each pass, and moves
+    the nearest centre towards each. The first centre is a column that is drawn, and each further one that which is
+    farthest from those before. Each class is in one set; a centre that ends with none is left out.
     """
     columns = covariance.T
     words = philox("clusters", seed)
-    order = np.argsort(words.random_raw(len(columns)), kind="stable")
-    centres, held = columns[order[:count]].copy(), np.ones(min(count, len(columns)))
+    centres = columns[[int(words.random_raw() % len(columns))]]
+    while len(centres) < min(count, len(columns)):
+        nearest_centre = ((columns[None] - centres[:, None]) ** 2).sum(2).min(0)
+        centres = np.concatenate([centres, columns[[int(nearest_centre.argmax())]]])
+    held = np.ones(len(centres))
     for _ in range(PASSES):
         for label in np.argsort(words.random_raw(len(columns)), kind="stable"):
             nearest = int(((centres - columns[label]) ** 2).sum(1).argmin())

@@ -132,7 +132,9 @@ def _composed(name: str, kind: str, table: Table, base: Protocol, others: Lookup
         wanted = str(least) if least == most else f"{least} to {most}"
         raise UserError(f"{where}: a teacher of kind {kind} is made of {wanted} teachers, not {len(parts)}.")
     if makes and (other := next((part for part in parts if part.composition), None)):
-        raise UserError(f"{where}: a teacher of kind {kind} is made of networks, and {other.name!r} is of kind {other.kind}.")
+        raise UserError(
+            f"{where}: a teacher of kind {kind} is made of networks, and {other.name!r} is of kind {other.kind}."
+        )
     teacher = Teacher(
         name=name,
         kind=kind,

@@ -1,7 +1,7 @@
 """Partial labels: each image has a set of candidate classes in the place of a label.
 
 The loss on such a set is -log of the probability of all its classes together, which is cross-entropy where there is
-one (Feng et al., NeurIPS 2020, arXiv:2007.08929, equation 8).
+one (Feng et al., NeurIPS 2020, arXiv:2007.08929).
 """
 
 from __future__ import annotations
