@@ -374,6 +374,21 @@ def test_what_is_made_of_networks_is_not_made_of_ensembles_and_seeds_are_of_trai
         parse_suite(text('kind = "ensemble"\nof = ["three"]\nseeds = [1]', more=three), "s.toml")
 
 
+def test_teachers_do_not_grow_without_bound() -> None:
+    def table(name: str, *of: str) -> str:
+        return f'[teachers.{name}]\nkind = "ensemble"\nof = {list(of)}\n'.replace("'", '"')
+
+    deep = "".join(table(f"t{n}", f"t{n - 1}") for n in range(1, 2000))
+    with pytest.raises(UserError, match=r"teacher 't\d+' is a part of parts more than 8 deep"):
+        parse_suite(text(TRAINED, more=deep + table("t0", "one")), "s.toml")
+    some = [f"b{n}" for n in range(16)]
+    wide = "".join(table(name, "one") for name in some) + table("all", *some)
+    assert len(parse_suite(text(TRAINED, more=wide), "s.toml").teachers["all"].lineage) == 33
+    more = [f"c{n}" for n in range(8)]
+    with pytest.raises(UserError, match=r"\[teachers.whole\]: it is made of 272 teachers in all, and 256 is the most"):
+        parse_suite(text(TRAINED, more=wide + "".join(table(n, "all") for n in more) + table("whole", *more)), "s.toml")
+
+
 def test_features_are_not_to_be_had() -> None:
     suite = parse_suite(text(THREE, ["ce", "kd", "fitnet", "simkd", "uskd"]), "s.toml")
     reasons = {label: reason for label, _, reason in inapplicable(suite, Selection())}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from kdbench.plan.expand import Selection, expand, inapplicable
 from kdbench.plan.task import Task
 from kdbench.protocol import Protocol
 from kdbench.suites import Suite, parse_suite
-from kdbench.supervision import FULL, NO_LABEL, SUPERVISIONS, Supervision, Truth
+from kdbench.supervision import FULL, NO_LABEL, SUPERVISIONS, Lesson, Supervision, Truth
 from kdbench.supervision.few_labels import FewLabels
 from kdbench.supervision.noisy_labels import NoisyLabels
 from kdbench.supervision.partial_labels import PartialLabels
@@ -363,7 +363,33 @@ def test_a_teacher_may_see_less_than_every_label(bench: Bench, make_suite: MakeS
     assert own["identity"]["supervision"]["share"] == 0.5
 
 
+def test_teaching_goes_on_under_few_labels_generation_by_generation(bench: Bench, make_suite: MakeSuite) -> None:
+    """What is left without labels is learnt from the generation before (arXiv:2302.08155, incomplete supervision)."""
+    few = '{kind = "few-labels", images = 5}'
+    teacher = f'kind = "self"\nmodel = "tiny_cnn_s"\nseed = 100\ngenerations = 2\nsupervision = {few}'
+    suite = make_suite(
+        suite_text(["kd"], epochs=1, teacher=teacher).replace("seeds =", f"supervision = {few}\nseeds =")
+    )
+    student = bench.train(bench.trials(suite))["kd"]
+    records = [*bench.store.read()[0], student]
+    assert [record["identity"]["supervision"] for record in records] == [FewLabels(images=5).identity()] * 4
+    assert len({record["key"] for record in records}) == 3
+
+
+def test_no_image_is_a_sentence() -> None:
+    dataset, protocol = load("digits", Path("nowhere")), Protocol(epochs=1, batch=64, lr=0.1, augmentation="crop")
+    with pytest.raises(UserError, match="leaves no image to train on"):
+        Batches(dataset, protocol, 0, 0, CPU, Nothing())
+
+
+@dataclass(frozen=True)
+class Nothing(Supervision):
+    def lesson(self, truth: Truth) -> Lesson:
+        return Lesson(truth.places[:0], truth.own[:0])
+
+
 def test_data_sets_are_asked_what_they_have() -> None:
     spec = DATASETS.get("digits")
     assert TransferSet(classes=(1, 2, 3)).portion(spec) == pytest.approx(0.3)
     assert FULL.portion(spec) == 1.0
+    assert "is too large" in PartialLabels(ambiguity=0.1).misfit(DATASETS.get("imagenet"))

@@ -118,7 +118,7 @@ def train_cohort(
     if teacher is not None and taught is not None and recalled_by(METHODS.get(trial.method) for trial in trials):
         recipe = teacher_identity(taught.teacher, task.dataset, task.data_digest)
         identity = [recipe, taught.facts.weights_sha256, task.data_digest, facts_of_machine]
-        identity += [] if first.supervision == FULL else [first.supervision.identity()]
+        identity += [] if first.supervision == FULL else [first.supervision.identity(), first.supervision_sha256]
         remembered = remember(task.cache / "outputs", teacher, batches, identity, partial(_note, emit))
     logits_of_teacher = None if taught is None else taught.logits
     common = _Common(dataset, batches, device, cores, teacher, eager, spec, logits_of_teacher, remembered)

@@ -22,6 +22,9 @@ from kdbench.supervision import FULL, Supervision
 from kdbench.toml import parse_toml
 from kdbench.trials.teacher import Teacher
 
+#: How many teachers a teacher may be a part of, each a part of the next.
+DEEPEST = 8
+
 #: Name -> (TOML text, where it lies) of the pairs that plugins offer: what a suite has under [[pairs]].
 PAIRS: Registry[tuple[str, str]] = Registry("pair")
 
@@ -222,6 +225,8 @@ def _teacher(
 
     ``within``: those that it is a part of.
     """
+    if len(within) > DEEPEST:
+        raise UserError(f"{where}: teacher {shown(key)} is a part of parts more than {DEEPEST} deep.")
     if key in within:
         raise UserError(f"{where}: teacher {shown(key)} is made of itself; name other teachers in 'of'.")
 

@@ -26,6 +26,8 @@ from kdbench.trials.teacher import Normalisation, Teacher
 
 #: Each is a training of its own, and a key in the key of the next.
 MOST_GENERATIONS = 32
+#: Teachers that may stand behind one that is made of others, each counted as often as it is named.
+MOST_BEHIND = 256
 _DIGEST = re.compile("[0-9a-f]{64}")
 
 #: From the name of a teacher to what it is, for those that are made of others.
@@ -135,6 +137,8 @@ def _composed(name: str, kind: str, table: Table, base: Protocol, others: Lookup
         raise UserError(
             f"{where}: a teacher of kind {kind} is made of networks, and {other.name!r} is of kind {other.kind}."
         )
+    if (behind := sum(len(part.lineage) for part in parts)) > MOST_BEHIND:
+        raise UserError(f"{where}: it is made of {behind} teachers in all, and {MOST_BEHIND} is the most.")
     teacher = Teacher(
         name=name,
         kind=kind,
@@ -202,6 +206,11 @@ def _lesson(table: Table, last: Teacher, data: DatasetSpec) -> tuple[str, dict[s
         raise UserError(
             f"{where}: method {method.name!r} ends with more than the student ({method.budget.deployed}), "
             "and a generation has the student's architecture."
+        )
+    if last.supervision.WEAK and not method.applies.weak_labels:
+        raise UserError(
+            f"{where}: method {method.name!r} reads one label of each image, and under {last.supervision.kind} some "
+            "have none, or several."
         )
     if last.protocol and (reason := not_applicable(method, spec.name, spec.name, data.name, last.protocol)):
         raise UserError(f"{where}: method {method.name!r} cannot train a generation: {reason}.")

@@ -14,6 +14,9 @@ import numpy as np
 from kdbench.data.spec import DatasetSpec
 from kdbench.supervision.base import NO_LABEL, Lesson, Supervision, Truth, uniform
 
+#: Images times classes that candidates are kept of.
+LARGEST = 10**8
+
 
 @dataclass(frozen=True)
 class PartialLabels(Supervision):
@@ -40,6 +43,8 @@ class PartialLabels(Supervision):
         return "seed must be at least 0" if self.seed < 0 else ""
 
     def misfit(self, data: DatasetSpec) -> str:
+        if data.train_size * data.classes > LARGEST:
+            return f"a table of {data.train_size:,} images and {data.classes:,} classes is too large"
         return "" if data.classes > 1 else f"{data.name} has one class"
 
     def lesson(self, truth: Truth) -> Lesson:

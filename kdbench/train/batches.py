@@ -84,6 +84,8 @@ class Batches:
         lesson = supervision.lesson(Truth(train, dataset.train_labels, dataset.spec.classes, data_root))
         #: Places in the whole training set of the images that are shown.
         self.train = lesson.places
+        if not len(self.train):
+            raise UserError(f"The supervision {supervision.kind} leaves no image to train on; change its fields.")
         self.labels = torch.from_numpy(np.ascontiguousarray(lesson.labels)).to(device)
         self.weak = supervision.WEAK
         self.candidates = None if lesson.candidates is None else torch.from_numpy(lesson.candidates).to(device)
