@@ -26,7 +26,7 @@ from kdbench.errors import UserError
 from kdbench.jobs.worker import run
 from kdbench.kinds import check_kind
 from kdbench.measure.evaluate import ambiguity, unreliability
-from kdbench.models.composed import Composed, InOrder, Told, changed, shown
+from kdbench.models.composed import Composed, InOrder, Told, changed, outputs_of
 from kdbench.models.outputs import Outputs
 from kdbench.plan.cohorts import cohorts
 from kdbench.plan.cost import cohort_seconds, teacher_seconds
@@ -287,7 +287,7 @@ def test_parts_within_parts_are_told_which_images_they_see() -> None:
     network = Composed([Composed([Says(3, 1.0)], rule, 3), Says(3, 10.0)], rule, 3)
     network.study(np.array([7, 8, 9]), np.array([40, 50, 60]), "train")
     x = torch.zeros(2, 1, 2, 2)
-    out = shown(network, x, index=torch.tensor([2, 0]))
+    out = outputs_of(network, x, index=torch.tensor([2, 0]))
     assert torch.equal(out.logits, torch.full((2, 3), 11.0))
     assert seen == [([9, 7], [60, 40], "train")] * 2
     seen.clear()
@@ -298,8 +298,8 @@ def test_parts_within_parts_are_told_which_images_they_see() -> None:
     doubled = changed(network, lambda part: Says(3, 2 * part.weight[0].item()))
     assert isinstance(doubled, Composed)
     doubled.study(np.zeros(3, np.int64), np.zeros(3, np.int64), "test")
-    assert torch.equal(shown(doubled, x, index=torch.tensor([0, 1])).logits, torch.full((2, 3), 22.0))
-    assert torch.equal(shown(Says(3, 1.0), x, index=torch.tensor([0, 1])).logits, torch.ones(2, 3))
+    assert torch.equal(outputs_of(doubled, x, index=torch.tensor([0, 1])).logits, torch.full((2, 3), 22.0))
+    assert torch.equal(outputs_of(Says(3, 1.0), x, index=torch.tensor([0, 1])).logits, torch.ones(2, 3))
     with pytest.raises(ValueError, match="logits alone, and not pooled"):
         network(x, frozenset({"pooled"}), index=torch.tensor([0, 1]))
 
@@ -379,7 +379,7 @@ def test_teachers_do_not_grow_without_bound() -> None:
         return f'[teachers.{name}]\nkind = "ensemble"\nof = {list(of)}\n'.replace("'", '"')
 
     deep = "".join(table(f"t{n}", f"t{n - 1}") for n in range(1, 2000))
-    with pytest.raises(UserError, match=r"teacher 't\d+' is a part of parts more than 8 deep"):
+    with pytest.raises(UserError, match="is a part of parts more than 8 deep"):
         parse_suite(text(TRAINED, more=deep + table("t0", "one")), "s.toml")
     some = [f"b{n}" for n in range(16)]
     wide = "".join(table(name, "one") for name in some) + table("all", *some)

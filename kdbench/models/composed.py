@@ -61,7 +61,7 @@ class Composed(nn.Module):
         """Of images ``x`` [N,C,H,W] in [0,1], which are those at ``index`` [N] of what was studied."""
         if parts:
             raise ValueError(f"a composed teacher has logits alone, and not {', '.join(sorted(parts))}")
-        said = [shown(part, x, index=index).logits for part in self.parts]
+        said = [outputs_of(part, x, index=index).logits for part in self.parts]
         return Outputs(self.rule(said, Told(self.labels[index], self.places[index], self.split)))
 
     def spec(self, name: str, image_shape: Shape) -> NetworkSpec:
@@ -78,7 +78,7 @@ def changed(network: nn.Module, change: Callable[[Any], nn.Module]) -> nn.Module
     return Composed(parts, network.rule, network.classes).to(network.labels.device).eval()
 
 
-def shown(network: nn.Module, x: Tensor, parts: frozenset[str] = frozenset(), *, index: Tensor) -> Outputs:
+def outputs_of(network: nn.Module, x: Tensor, parts: frozenset[str] = frozenset(), *, index: Tensor) -> Outputs:
     """What ``network`` says of images ``x``; one that is composed is told which they are."""
     outputs: Outputs = network(x, parts, index=index) if isinstance(network, Composed) else network(x, parts)
     return outputs
