@@ -8,7 +8,8 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from kdbench.plan.expand import Selection
-from kdbench.plan.plan import Machine, Plan, Request, make_plan
+from kdbench.plan.fleet import cpu
+from kdbench.plan.plan import Plan, Request, make_plan
 from kdbench.records import Store
 from kdbench.suites import SUITES, Suite, parse_suite
 
@@ -24,7 +25,7 @@ def wide(rows: int) -> str:
 
 def plan(suite: Suite, folder: Path, **selection: int | tuple[str, ...]) -> Plan:
     request = Request((suite,), Selection(**selection), folder / "data", dry=True)  # type: ignore[arg-type]
-    return make_plan(request, Store(folder / "results"), Machine("cpu", slots=2))
+    return make_plan(request, Store(folder / "results"), cpu(2))
 
 
 @pytest.mark.parametrize("rows", [2500, 10_000])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -92,6 +93,8 @@ COST = (
     Column("reference_images_per_s", "images a second", NUMBER),
     Column("ceiling_gflops_per_s", "10^9 operations a second", NUMBER),
 )
+#: What rows are sorted by.
+ORDER = itemgetter("suite", "dataset", "pair", "label", "evidence", "seed", "stream", "file")
 #: Section of a record, or selection -> its columns, before whose names its own stands.
 SECTIONS = {**dict.fromkeys(SELECTIONS, SCORE), "teacher": TEACHER, "cost": COST}
 #: A printed number of the literature, and the source that printed it.
@@ -116,9 +119,10 @@ def load_results(folder: str | Path | None = None) -> pd.DataFrame:
         raise UserError(f"{root} is no results folder, which has a folder v1; name one that kdbench run has written.")
     with without_collecting():
         found = take_inventory(Store(root))
-        frame = _results(found.rows)
-    if found.problems:
-        text = f"{len(found.problems)} records or files of {root} are set apart; kdbench results validate names each."
+        frame, apart = _results(found.rows), len(found.problems)
+        del found  # before anybody looks for garbage in it
+    if apart:
+        text = f"{apart} records or files of {root} are set apart; kdbench results validate names each."
         warnings.warn(text, stacklevel=2)
     return frame
 
@@ -132,20 +136,18 @@ def load_reported(folder: str | Path | None = None) -> pd.DataFrame:
 
 
 def _results(placed: Iterable[Record]) -> pd.DataFrame:
-    rows = sorted((row for row in placed if row["label"] != TEACHERS_LABEL), key=_order)
-    made = {column.name: values for column, values in _series(RESULT, map(_result, rows))}
+    rows = sorted((row for row in placed if row["label"] != TEACHERS_LABEL), key=ORDER)
+    protocols = {id(row["identity"]["protocol"]): row["identity"]["protocol"] for row in rows}  # one for many rows
+    written = {place: canonical(protocol).decode() for place, protocol in protocols.items()}
+    made = {column.name: values for column, values in _series(RESULT, (_result(row, written) for row in rows))}
     for name, columns in SECTIONS.items():
         parts = (row["scores"][name] if columns is SCORE else row[name] for row in rows)
         made |= {f"{name}_{column.name}": values for column, values in _series(columns, parts)}
     return pd.DataFrame(made)
 
 
-def _order(row: Record) -> tuple[Any, ...]:
-    return tuple(row[name] for name in ("suite", "dataset", "pair", "label", "evidence", "seed", "stream", "file"))
-
-
-def _result(row: Record) -> Record:
-    """The columns RESULT of ``row``, and more."""
+def _result(row: Record, protocols: Mapping[int, str]) -> Record:
+    """The columns RESULT of ``row``, and more; ``protocols`` has its protocol's text, by id()."""
     teacher, _, student = row["pair"].partition(":")
     planned, made = row["identity"], row["provenance"]
     method, protocol = planned.get("method"), planned["protocol"]
@@ -159,7 +161,7 @@ def _result(row: Record) -> Record:
         "config": canonical(row["config"]).decode(),
         "seed": _count(row["seed"]),
         "stream": _count(row["stream"]),
-        "protocol": canonical(protocol).decode(),
+        "protocol": protocols[id(protocol)],
         "epochs": _count(protocol["epochs"]),
         "supervision": _text(planned.get("supervision")),
         "recomputed": row["predictions"] is not None,

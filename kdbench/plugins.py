@@ -22,6 +22,7 @@ from kdbench.kinds import Kind, check_kind
 from kdbench.methods import METHODS, MethodSpec
 from kdbench.models import MODELS, ModelSpec
 from kdbench.registry import OURS, Registry
+from kdbench.studies import STUDIES
 from kdbench.suites import PAIRS, SUITES, TEACHERS
 from kdbench.supervision import SUPERVISIONS, Supervision
 from kdbench.trials.origins import Plugin
@@ -36,6 +37,7 @@ GROUPS = (
     "kdbench.teachers",
     "kdbench.pairs",
     "kdbench.suites",
+    "kdbench.studies",
 )
 Offered = Mapping[str, Sequence[metadata.EntryPoint]]
 
@@ -67,6 +69,7 @@ def load_plugins(files: Iterable[str] = ()) -> None:
         _load_texts(offered, "kdbench.teachers", TEACHERS)
         _load_texts(offered, "kdbench.pairs", PAIRS)
         _load_texts(offered, "kdbench.suites", SUITES)
+        _load_texts(offered, "kdbench.studies", STUDIES)
     for file in files:
         try:
             path = Path(file).resolve()
@@ -107,6 +110,14 @@ def source_of(origin: str) -> Plugin:
     if name not in _files and name not in _packages:
         _packages[name] = _package(name)
     return _files.get(name) or _packages[name]
+
+
+def files_of(plugin: Plugin) -> dict[str, Path]:
+    """The files of ``plugin`` by name: its one file, or what its package installed."""
+    if plugin.path:
+        return {plugin.name: Path(plugin.path)}
+    package = distributions.find(plugin.name)
+    return {} if package is None else distributions.own_files(package, _implementations(f"plugin {plugin.name}"))
 
 
 def planned(origins: Iterable[str]) -> tuple[Plugin, ...]:

@@ -8,6 +8,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from functools import cache
 from itertools import count
 from pathlib import Path
 
@@ -18,6 +19,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 from bench import METHOD_ROWS, PATIENCE, ROOT, Bench, registries_kept, suite_text
 
+from kdbench.data import digits
 from kdbench.records import Record
 from kdbench.suites import SUITES, Suite, get_suite, parse_suite
 
@@ -43,6 +45,12 @@ gc.disable()  # what is imported and collected stays
 
 def pytest_collection_finish() -> None:
     gc.enable()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_unconfigure() -> None:
+    """pytest collects garbage five times as it ends, and there is nobody left whom that would help."""
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -103,6 +111,15 @@ def _measured_in_a_moment() -> Iterator[None]:
             patch.setattr(throughput, "REFERENCE_BATCH", 1)
             patch.setattr(throughput, "SHORTEST", 0.0)
             patch.setattr(pace, "SECONDS", PATIENCE)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _digits_are_parsed_once() -> Iterator[None]:
+    """Each training reads their table several times, which is of text."""
+    parsed = cache(lambda path, stamp, parse=digits.parsed: parse(path))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(digits, "parsed", lambda path: parsed(path, os.stat(path).st_mtime_ns))
         yield
 
 

@@ -20,8 +20,10 @@ import pytest
 from bench import wait_until
 from test_trial import TRIAL
 
+from kdbench.plan.fleet import Device, Fleet, cpu
 from kdbench.plan.task import Task
 from kdbench.schedule import Executor, Report
+from kdbench.schedule.devices import dealt
 from kdbench.trials.origins import Plugin
 
 ACTOR = r"""
@@ -71,6 +73,11 @@ elif word == "chat":
     for _ in range(10):
         say(event="progress")
         time.sleep(float(argument))
+elif word == "meal":  # of so many bytes
+    say(event="memory", peak=float(argument))
+    time.sleep(0.5)
+elif word == "room" and len(task["trials"]) > int(argument):  # for so many trials
+    sys.exit(6)
 elif word == "noise":
     print("hello\n[]\n3\n{}\nnull\n{broken", flush=True)
     sys.stdout.buffer.write(b"\xff\xfe\n")
@@ -98,8 +105,8 @@ if word != "early":
 class ExecutorConformance:
     """Derive from this, define ``make``, and every check below is run on that backend."""
 
-    def make(self, slots: int, folder: Path, command: Callable[[Path], list[str]], **options: Any) -> Executor:
-        """A backend with ``slots`` slots that starts ``command(task file)``; options: devices, silence, retries."""
+    def make(self, fleet: Fleet, folder: Path, command: Callable[[Path], list[str]], **options: Any) -> Executor:
+        """A backend on ``fleet`` that starts ``command(task file)``; options: silence, limit, retries."""
         raise AssertionError("a backend's tests define make")
 
     @pytest.fixture(autouse=True)
@@ -120,7 +127,12 @@ class ExecutorConformance:
         return replace(empty, after=tuple(after))
 
     def run(
-        self, slots: int, *tasks: Task, watch: Callable[[str, dict[str, Any]], object] | None = None, **options: Any
+        self,
+        slots: int,
+        *tasks: Task,
+        watch: Callable[[str, dict[str, Any]], object] | None = None,
+        devices: Sequence[str] = (),
+        **options: Any,
     ) -> Report:
         def listen(task: Task, event: dict[str, Any]) -> None:
             self.events.append((task.id, event))
@@ -130,7 +142,8 @@ class ExecutorConformance:
         def command(file: Path) -> list[str]:
             return [sys.executable, "-S", "-E", str(self.folder / "actor.py"), str(file)]
 
-        return self.make(slots, self.folder / "runs", command, **options).run(list(tasks), listen)
+        fleet = dealt([Device(name) for name in devices], slots) if devices else cpu(slots)
+        return self.make(fleet, self.folder / "runs", command, **options).run(list(tasks), listen)
 
     def journal(self, what: str, name: str = "") -> list[dict[str, Any]]:
         path = self.folder / "journal"
@@ -259,7 +272,7 @@ class ExecutorConformance:
 
     def test_no_worker_is_blamed_for_a_time_when_nobody_listened(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """The machine slept, or somebody stopped this process and let it go on."""
-        monkeypatch.setattr("kdbench.schedule.local.STANDSTILL", 0.5)
+        monkeypatch.setattr("kdbench.schedule.coordinator.STANDSTILL", 0.5)
 
         def asleep(_: str, event: dict[str, Any]) -> None:
             if event["event"] == "started":
@@ -302,6 +315,21 @@ class ExecutorConformance:
 
     def test_a_worker_that_speaks_is_not_silent(self, silence: float) -> None:
         assert self.run(1, self.task("t", f"chat:{silence / 8}"), silence=silence).failed == {}
+
+    def test_a_worker_that_only_talks_is_ended_where_time_is_limited(self, silence: float) -> None:
+        report = self.run(2, self.task("t", "chat:1"), self.task("u", "ok"), limit=silence, retries=2)
+        assert "no record from its worker within" in report.failed["t"]
+        assert self.said("failed", "t")[0]["timed_out"]
+        assert len(self.journal("start", "t")) == 1
+        assert [task.id for task in report.finished] == ["u"]
+
+    def test_a_cohort_that_has_no_memory_is_split_until_it_has(self) -> None:
+        trials = tuple(replace(TRIAL, seed=seed) for seed in range(4))
+        report = self.run(2, replace(self.task("t", "room:1"), trials=trials))
+        assert report.failed == {}
+        assert sorted(trial.seed for task in report.finished for trial in task.trials) == [0, 1, 2, 3]
+        assert len(self.journal("start")) == 7
+        assert all("out of memory" in event["text"] for event in self.said("retried"))
 
     def test_a_worker_that_waits_for_a_lock_is_not_silent(self, silence: float) -> None:
         assert self.run(1, self.task("t", f"wait:{1.2 * silence}"), silence=silence).failed == {}

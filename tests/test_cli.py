@@ -14,7 +14,6 @@ import pytest
 from bench import Bench, InlineExecutor, suite_text
 from test_teachers import CHECKPOINT, keep, weights
 
-from kdbench import schedule
 from kdbench.cli import main, site
 from kdbench.cli import run as run_command
 from kdbench.data import DATASETS
@@ -22,6 +21,7 @@ from kdbench.plan.task import Task
 from kdbench.records import Store
 from kdbench.records.results import fold, placed
 from kdbench.schedule import Report, Watch, devices
+from kdbench.schedule.local import LocalBackend
 from kdbench.suites import SUITES, Suite
 from kdbench.train.member import Member
 
@@ -41,7 +41,7 @@ Cli = Callable[..., Ended]
 @pytest.fixture
 def cli(bench: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
     """Run a command line in the bench's folder: exit code, standard output, standard error. No site is built."""
-    monkeypatch.setattr(schedule, "LocalExecutor", InlineExecutor)
+    monkeypatch.setattr(LocalBackend, "executor", InlineExecutor)
     monkeypatch.setattr(site, "build_and_say", lambda *_: None)
 
     def call(*arguments: str) -> Ended:
@@ -61,7 +61,7 @@ def cli(bench: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
     return call
 
 
-BUILD_AND_SAY, LOCAL = site.build_and_say, schedule.LocalExecutor
+BUILD_AND_SAY, LOCAL = site.build_and_say, LocalBackend.executor
 RUN = ("run", "--suite", "tiny", "--device", "cpu", "--slots", "1")
 
 
@@ -305,7 +305,7 @@ def test_the_gpus_are_those_of_the_driver_that_the_user_made_visible(
     monkeypatch.setenv("PATH", str(bench.folder), prepend=os.pathsep)
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert devices.gpus.__wrapped__() == expected
+    assert tuple(gpu.name for gpu in devices.gpus.__wrapped__()) == expected
 
 
 def test_a_dry_run_writes_nothing(cli: Cli, bench: Bench, make_suite: MakeSuite) -> None:
@@ -397,7 +397,7 @@ def test_a_method_that_ends_its_process_costs_its_own_trial(
     loss = "print('noise'); step.progress < 0.3 or (sys.stdout.flush(), os._exit(0))"
     plugin = bench.plugin("fatal", loss=loss)
     make_plugin_suite(plugin, "fatal")
-    monkeypatch.setattr(schedule, "LocalExecutor", LOCAL)
+    monkeypatch.setattr(LocalBackend, "executor", LOCAL)
     ended = cli(*RUN, "--plugin", plugin, "--method", "ce", "--method", "fatal")
     assert ended.code == 3
     assert "noise" not in (ended.out + ended.err).splitlines()
@@ -415,7 +415,7 @@ def test_a_worker_that_left_no_word_leaves_a_record_nevertheless(
 ) -> None:
     make_suite(suite_text(["ce"], epochs=1))
     event = {"event": "failed", "text": "its worker was ended by SIGKILL.", "timed_out": silent}
-    monkeypatch.setattr(schedule, "LocalExecutor", Fake(Report(), [{"event": "started"}, event]))
+    monkeypatch.setattr(LocalBackend, "executor", Fake(Report(), [{"event": "started"}, event]))
     ended = cli(*RUN)
     assert ended.code == 3
     assert "its worker was ended by SIGKILL." in ended.err
@@ -430,7 +430,7 @@ def test_an_interrupted_run_says_how_to_go_on(
     cli: Cli, bench: Bench, make_suite: MakeSuite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_suite(suite_text(["ce"], epochs=1))
-    monkeypatch.setattr(schedule, "LocalExecutor", Fake(Report(interrupted=True)))
+    monkeypatch.setattr(LocalBackend, "executor", Fake(Report(interrupted=True)))
     ended = cli(*RUN)
     assert ended.code == 130
     assert "the same command goes on from the last checkpoints" in ended.out

@@ -40,7 +40,7 @@ def test_alone_in_company_and_in_any_order(bench: Bench, make_suite: MakeSuite) 
     add_drop_net()
     load_plugins([bench.plugin("phased", **PHASED)])
     rows = ("ce", "fitnet", "phased")
-    suite = make_suite(suite_text(rows, student="drop_net"))
+    suite = make_suite(suite_text(rows, student="drop_net", epochs=1))
     company = together(bench, suite)
     assert {r["status"] for r in company.values()} == {"finished"}
     assert len({r["weights_sha256"] for r in company.values()}) == 3

@@ -12,9 +12,9 @@ import pytest
 from bench import Bench, same_bits, suite_text
 from test_cli import LOCAL, RUN, Cli, cli  # noqa: F401
 
-from kdbench import schedule
 from kdbench.plugins import load_plugins
 from kdbench.records import Record
+from kdbench.schedule.local import LocalBackend
 from kdbench.suites import SUITES, Suite
 from kdbench.train import checkpoint
 
@@ -91,7 +91,7 @@ def test_a_plugin_that_takes_its_process_down_takes_its_own_trials(
     SUITES.add("tiny", (suite_text(["ce", name]), "tiny.toml"), "test")
     if name == "exits":  # an innocent worker beside it is for the slow ones
         assert cli(*RUN, "--plugin", plugin, "--method", "ce").code == 0
-    monkeypatch.setattr(schedule, "LocalExecutor", LOCAL)
+    monkeypatch.setattr(LocalBackend, "executor", LOCAL)
     ended = cli(*RUN, "--plugin", plugin)
     assert ended.code == 3, ended.out + ended.err
     records = bench.records()

@@ -17,9 +17,10 @@ from kdbench.train import conformance
 MakeSuite = Callable[[str], Suite]
 
 
-@pytest.mark.parametrize("cores", [pytest.param(2, marks=pytest.mark.slow), 3])
+@pytest.mark.slow
+@pytest.mark.parametrize("cores", [2, 3])
 def test_side_by_side(bench: Bench, make_suite: MakeSuite, cores: int) -> None:
-    """Of these, nd has dropout and phased is a plugin: both are stepped alone."""
+    """Of these, nd has dropout and phased is a plugin: both are stepped alone, as they are in test_same_bits.py."""
     load_plugins([bench.plugin("phased", **PHASED)])
     suite = make_suite(suite_text(("ce", "kd", "fitnet", "crld", "nd", "phased", "dot(kd)")))
     one = bench.train(bench.trials(suite))

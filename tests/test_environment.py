@@ -18,8 +18,10 @@ from bench import ROOT, Bench, same_bits, suite_text
 from kdbench import cli, environment
 from kdbench.environment import FIXED, pinned
 from kdbench.errors import EXIT_OK, EXIT_USAGE, UserError
+from kdbench.plan.fleet import cpu
 from kdbench.records import Record
-from kdbench.schedule.local import LocalExecutor
+from kdbench.schedule.base import Grant
+from kdbench.schedule.local import environment as handed_on
 from kdbench.suites import parse_suite
 
 #: Each was found to move bits on a processor with AVX-512 (docs/adr/0015): the last two those of Python and numpy.
@@ -85,7 +87,7 @@ def test_the_local_backend_hands_on_no_other(bench: Bench, monkeypatch: pytest.M
         monkeypatch.setenv(name, value)
     suite = parse_suite(suite_text(["ce"]), "tiny.toml")
     task = bench.template(bench.trials(suite)[0])
-    given = LocalExecutor(1, bench.folder)._environment(task, 0)
+    given = handed_on(Grant(1, task, 0, (0,)), cpu(), 1)
     assert pinned(given) == given
     assert given["OMP_NUM_THREADS"] == given["MKL_NUM_THREADS"] == "1"
     assert given["OMP_PROC_BIND"] == "close"

@@ -30,8 +30,10 @@ from kdbench.errors import DataError, UserError
 from kdbench.jobs import cohort
 from kdbench.measure.evaluate import logits_of
 from kdbench.models.factory import create
+from kdbench.plan.fleet import Device, Fleet, cpu
 from kdbench.protocol import Protocol
 from kdbench.schedule import local
+from kdbench.schedule.base import Grant
 from kdbench.schedule.devices import cores
 from kdbench.suites import Suite
 from kdbench.train.batches import Batch, Batches
@@ -244,7 +246,8 @@ def test_a_worker_on_a_gpu_has_its_share_of_the_cores(bench: Bench, monkeypatch:
     task = bench.template(Trial("s@1", "digits", "0", PROTOCOL, "m", NORM, "p", None, "ce", 1, {}, seed=0, label="ce"))
 
     def decoders_of(*devices: str) -> str:
-        return local.LocalExecutor(2, bench.folder, devices=devices)._environment(task, 0)["KDBENCH_DECODERS"]
+        fleet = Fleet("cuda", tuple(map(Device, devices))) if devices else cpu(2)
+        return local.environment(Grant(1, task, 0, (0,)), fleet, cores())["KDBENCH_DECODERS"]
 
     assert decoders_of("0", "1") == str(cores() // 2)
     assert decoders_of() == "0"

@@ -48,17 +48,18 @@ def kdbench(bench: Bench, *arguments: str | bytes, **variables: str) -> subproce
     )
 
 
-@pytest.mark.parametrize("variables", [ASCII, BARE], ids=["ascii", "C"])
+#: What has letters of its own to show: the slow tests try the rest, and all of it on the other terminal.
+SHOWN = ["list methods", "show crd", "run --suite tiny --dry-run"]
+MORE = [
+    *(pytest.param(words.split(), ASCII, marks=pytest.mark.slow) for words in ("list suites", "run --help")),
+    *(pytest.param(words.split(), BARE, marks=pytest.mark.slow) for words in SHOWN[:-1]),
+]
+
+
 @pytest.mark.parametrize(
-    "arguments",
-    [
-        ["list", "suites"],
-        ["list", "methods"],
-        ["show", "crd"],
-        ["run", "--help"],
-        ["run", "--suite", "tiny", "--dry-run"],
-    ],
-    ids=" ".join,
+    ("arguments", "variables"),
+    [*((words.split(), ASCII) for words in SHOWN), (SHOWN[-1].split(), BARE), *MORE],
+    ids=lambda part: " ".join(part),
 )
 def test_a_terminal_without_the_letters_shows_them_written_out(
     bench: Bench, arguments: list[str], variables: dict[str, str]

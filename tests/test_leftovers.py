@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import render_records as rr
@@ -65,33 +67,33 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-#: Builds a site in a process that ends at the N-th call of a function, as if it were killed there.
-KILLED = """
-import os, pathlib, shutil, sys
-sys.path.insert(0, sys.argv[1])
-import render_records as rr
-from kdbench.render import build, site
-results, out, module, name, count = sys.argv[2:]
-site.load = lambda: rr.FEW
-place = {"Path": pathlib.Path, "shutil": shutil}[module]
-calls, call = iter(range(1000)), getattr(place, name)
-def deadly(*arguments, **keywords):
-    if str(arguments[0]).startswith(os.path.dirname(out)) and next(calls) == int(count):
-        os._exit(9)
-    return call(*arguments, **keywords)
-setattr(place, name, deadly)
-build(pathlib.Path(results), pathlib.Path(out))
-"""
+def killed(results: Path, out: Path, place: Any, name: str, count: int) -> int:
+    """Build a site in a process that ends at the ``count``-th call of a function, as if it were killed there."""
+    calls, call = iter(range(1000)), getattr(place, name)
+
+    def deadly(*arguments: Any, **keywords: Any) -> Any:
+        if str(arguments[0]).startswith(str(out.parent)) and next(calls) == count:
+            os._exit(9)
+        return call(*arguments, **keywords)
+
+    child = os.fork()
+    if not child:
+        try:
+            setattr(place, name, deadly)
+            build(results, out)
+        finally:
+            os._exit(1)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 @pytest.mark.parametrize(
-    ("module", "name", "count"),
+    ("place", "name", "count"),
     [
-        ("Path", "rename", 0),  # the pages are written, the earlier site is where it was
-        ("Path", "rename", 1),  # it is away, the new one is not there yet
-        ("shutil", "rmtree", 0),  # the new one is there, the earlier one is being removed
-        ("Path", "unlink", 0),
-        ("shutil", "rmtree", 5),
+        (Path, "rename", 0),  # the pages are written, the earlier site is where it was
+        (Path, "rename", 1),  # it is away, the new one is not there yet
+        (shutil, "rmtree", 0),  # the new one is there, the earlier one is being removed
+        (Path, "unlink", 0),
+        (shutil, "rmtree", 5),
     ],
 )
 def test_a_kill_at_any_instant_leaves_a_whole_site_to_the_next_build(
@@ -99,14 +101,13 @@ def test_a_kill_at_any_instant_leaves_a_whole_site_to_the_next_build(
     sites: tuple[dict[str, bytes], dict[str, bytes]],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    module: str,
+    place: Any,
     name: str,
     count: int,
 ) -> None:
     out = tmp_path / "pages" / "public"
     build(worlds[0], out)
-    words = [str(Path(__file__).parent), str(worlds[1]), str(out), module, name, str(count)]
-    assert subprocess.run([sys.executable, "-c", KILLED, *words], cwd=tmp_path, check=False).returncode == 9
+    assert killed(worlds[1], out, place, name, count) == 9
     assert len(names(out.parent)) > 1, "the kill has left something"
     with monkeypatch.context() as patch:  # a build that fails leaves the reader what there was
         patch.setattr("kdbench.render.pages._method", lambda *_: 1 / 0)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +18,15 @@ import pytest
 from bench import ROOT, wait_until
 from executor_conformance import ExecutorConformance, alive
 
+from kdbench.plan.fleet import Device, Fleet
 from kdbench.plan.task import Task
-from kdbench.schedule import Executor, LocalExecutor, local
+from kdbench.schedule import Coordinator, Executor, LocalLauncher, local
 from kdbench.trials.origins import Plugin
 
 
 class TestLocal(ExecutorConformance):
-    def make(self, slots: int, folder: Path, command: Callable[[Path], list[str]], **options: Any) -> Executor:
-        return LocalExecutor(slots, folder, command=command, **options)
+    def make(self, fleet: Fleet, folder: Path, command: Callable[[Path], list[str]], **options: Any) -> Executor:
+        return Coordinator(fleet, LocalLauncher(fleet, folder, command), **options)
 
     def test_a_worker_that_ignores_a_polite_end_is_killed(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(local, "GRACE", 0.3)
@@ -46,14 +50,56 @@ class TestLocal(ExecutorConformance):
 
     def test_the_last_words_of_a_worker_are_waited_for(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """The thread that reads a worker may lag behind its end on a busy machine."""
-        read = LocalExecutor._read
+        read = LocalLauncher._read
 
-        def late(self: LocalExecutor, *arguments: Any) -> None:
+        def late(self: LocalLauncher, *arguments: Any) -> None:
             time.sleep(0.5)
             read(self, *arguments)
 
-        monkeypatch.setattr(LocalExecutor, "_read", late)
+        monkeypatch.setattr(LocalLauncher, "_read", late)
         assert self.run(1, self.task("t", "refuse:fetch it again.")).failed == {"t": "fetch it again."}
+
+    def test_workers_share_a_gpu_while_what_they_hold_fits(self) -> None:
+        """Each is alone until it has said what it takes; tasks of which that is known follow beside it."""
+        gpu = Fleet("cuda", (Device("7", slots=4, memory=1e9),))
+        tasks = [replace(self.task(f"t{n}", "meal:4e8"), memory=4e8 * (n > 0)) for n in range(4)]
+        command = [sys.executable, "-S", "-E", str(self.folder / "actor.py")]
+        launcher = LocalLauncher(gpu, self.folder / "runs", lambda file: [*command, str(file)])
+        report = Coordinator(gpu, launcher).run(tasks, lambda *_: None)
+        assert len(report.finished) == 4
+        starts, ends = ({line["id"]: line["t"] for line in self.journal(what)} for what in ("start", "end"))
+        together = [sum(starts[a] < ends[b] and starts[b] < ends[a] for b in starts) for a in starts]
+        assert max(together) == 2, "0.88 of 0.9 GB, and a third would be too much"
+        assert {line["cuda"] for line in self.journal("start")} == {"7"}
+
+    def test_a_full_disk_pauses_the_run(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("kdbench.schedule.coordinator.PAUSE", 0.2)
+        write, full = Path.write_text, 3
+
+        def no_room(path: Path, text: str, **options: Any) -> int:
+            nonlocal full
+            if path.name == "t.json" and full:
+                full -= 1
+                raise OSError(errno.ENOSPC, "No space left on device", str(path))
+            return write(path, text, **options)
+
+        monkeypatch.setattr(Path, "write_text", no_room)
+        report = self.run(1, self.task("t", "ok"), self.task("u", "ok"))
+        assert sorted(task.id for task in report.finished) == ["t", "u"]
+        (said,) = self.said("waiting")
+        assert "No space left on device" in said["text"]
+        assert "tries again by itself" in said["text"]
+
+    def test_a_second_interrupt_ends_at_once(self) -> None:
+        def interrupt(_: str, event: dict[str, Any]) -> None:
+            if event["event"] == "ready":
+                threading.Timer(0.5, signal.raise_signal, [signal.SIGINT]).start()
+                signal.raise_signal(signal.SIGINT)
+
+        began = time.monotonic()
+        assert self.run(1, self.task("t", "stubborn"), watch=interrupt).interrupted
+        assert time.monotonic() - began < local.GRACE
+        wait_until(lambda: not alive(self.journal("start")[0]["pid"]))
 
     def test_more_slots_than_devices_share_them(self) -> None:
         self.run(3, *(self.task(f"t{n}", "sleep:0.3") for n in range(3)), devices=("4", "7"))
@@ -78,12 +124,15 @@ def test_the_parents_death_closes_standard_input(tmp_path: Path) -> None:
     parent = f"""
 import sys
 from pathlib import Path
+from kdbench.plan.fleet import Fleet
 from kdbench.plan.task import Task
-from kdbench.schedule import LocalExecutor
+from kdbench.plan.fleet import cpu
+from kdbench.schedule import Coordinator, LocalLauncher
 here = Path({str(tmp_path)!r})
 task = Task("t", "t", (), None, "digits", "0" * 64, "s@1", here, here, here, "cpu")
 command = [sys.executable, "-S", {str(actor)!r}]
-LocalExecutor(1, here / "runs", command=lambda file: command).run([task], lambda *_: None)
+launcher = LocalLauncher(cpu(), here / "runs", command=lambda file: command)
+Coordinator(cpu(), launcher).run([task], lambda *_: None)
 """
     process = subprocess.Popen([sys.executable, "-c", parent], env={**os.environ, "PYTHONPATH": str(ROOT)})
     pid = int(wait_until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text()))

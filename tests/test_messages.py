@@ -19,15 +19,16 @@ from hypothesis import strategies as st
 from test_cli import BUILD_AND_SAY, LOCAL, RUN, Cli, Fake, cli  # noqa: F401
 from test_teachers import CHECKPOINT
 
-from kdbench import schedule
 from kdbench.cli import main, site
 from kdbench.cli.durations import duration
 from kdbench.cli.progress import PlainProgress
 from kdbench.cli.say import many
 from kdbench.errors import DataError, UserError, described, plain, reason, sentence
 from kdbench.plan.cohorts import cohorts
+from kdbench.plan.fleet import cpu
 from kdbench.plan.tasks import make_tasks
-from kdbench.schedule import Report
+from kdbench.schedule import Coordinator, LocalLauncher, Report
+from kdbench.schedule.local import LocalBackend
 from kdbench.suites import SUITES, Suite
 
 MakeSuite = Callable[[str], Suite]
@@ -122,7 +123,7 @@ def test_a_bundle_says_what_it_holds_more_of(bench: Bench, make_suite: MakeSuite
     groups = cohorts(trials)
     assert len(groups) == 3
     for count, end in ((1, "seed 0"), (2, "seed 0 and 1 more cohort"), (3, "seed 0 and 2 more cohorts")):
-        (task,) = make_tasks(groups[:count], bench.template(trials[0]), rate=40.0, slots=1)
+        (task,) = make_tasks(groups[:count], bench.template(trials[0]), rate=40.0, fleet=cpu())
         assert task.title.endswith(end)
 
 
@@ -394,7 +395,7 @@ def test_one_failure_is_said_once(
                 self.report.failed[task.id] = text
             return self.report
 
-    monkeypatch.setattr(schedule, "LocalExecutor", Failing(Report()))
+    monkeypatch.setattr(LocalBackend, "executor", Failing(Report()))
     ended = cli(*RUN)
     assert ended.code == 3
     assert ended.err == f"kdbench: {text}\n"
@@ -406,7 +407,8 @@ def test_a_workers_last_words_are_printable(bench: Bench, make_suite: MakeSuite)
     (trial, *_) = bench.trials(make_suite(suite_text(["ce"])))
     (task,) = bench.tasks([trial])
     script = f"import sys; sys.stderr.write({BAD!r} + '\\n\\x1b[1m\\x1b[0m\\n'); sys.exit(7)"
-    executor = LOCAL(1, bench.folder / "runs", command=lambda _: [sys.executable, "-c", script])
+    launcher = LocalLauncher(cpu(), bench.folder / "runs", command=lambda _: [sys.executable, "-c", script])
+    executor = Coordinator(cpu(), launcher)
     (text,) = executor.run([task], lambda *_: None).failed.values()
     assert is_plain(text)
     assert "ended with code 7 (And more.\\x07); its log is " in text

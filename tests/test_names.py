@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 from bench import ROOT, suite_text
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_cli import RUN, Cli, cli  # noqa: F401
 from test_store import record
@@ -112,6 +112,7 @@ def quoted(name: str) -> str:
     return json.dumps(name, ensure_ascii=False)
 
 
+@settings(max_examples=40)
 @given(LABELS, EXPRESSIONS)
 def test_whatever_label_and_method_a_suite_may_have_can_be_recorded(label: str, method: str) -> None:
     text = suite_text(["ce", "kd"])
@@ -121,6 +122,7 @@ def test_whatever_label_and_method_a_suite_may_have_can_be_recorded(label: str, 
                 recordable(trial)
 
 
+@settings(max_examples=40)
 @given(NAMES, NAMES, NAMES, NAMES)
 def test_whatever_names_a_suite_may_have_can_be_recorded(name: str, teacher: str, half: str, other: str) -> None:
     text = suite_text(["ce", "kd"])

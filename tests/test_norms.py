@@ -161,7 +161,7 @@ NETWORKS = (
     "shufflenetv1_cifar",
     "shufflenetv2_cifar",
     "tiny_cnn_s",
-    "timm/resnet18",
+    "timm/test_resnet",
 )
 #: Those that a step with all their parts is tried on, too: one of each kind. The slow tests try the others.
 WHOLE = ("resnet8", "wrn_16_1", "mobilenetv2_cifar", "shufflenetv1_cifar")
@@ -330,7 +330,7 @@ def test_a_training(bench: Bench, make_suite: Callable[[str], Suite]) -> None:
         for name in ("kd", "fitnet")
         for mode in ("none", "norms")
     ]
-    suite = make_suite(suite_text(rows))
+    suite = make_suite(suite_text(rows, epochs=1))
     records = bench.train(bench.trials(suite))
     for name in ("kd", "fitnet"):
         plain, ours = records[f"{name}-none"], records[f"{name}-norms"]

@@ -15,6 +15,7 @@ from kdbench import plugins
 from kdbench.errors import UserError
 from kdbench.jobs.worker import run
 from kdbench.plan.cohorts import cohorts
+from kdbench.plan.fleet import cpu
 from kdbench.plan.task import Task
 from kdbench.plan.tasks import make_tasks
 from kdbench.plugins import load_planned, load_plugins, planned
@@ -133,7 +134,7 @@ def test_plugins_train_in_processes_of_their_own(bench: Bench, make_suite: MakeS
     load_plugins(files)
     suite = make_suite(suite_text(["ce", "one", "other", "kd"], seeds=(0, 1)))
     trials = bench.trials(suite)
-    tasks = make_tasks(cohorts(trials), bench.template(trials[0]), 40.0, slots=1)
+    tasks = make_tasks(cohorts(trials), bench.template(trials[0]), 40.0, fleet=cpu())
     found = {tuple(sorted({t.label for t in task.trials})): [p.name for p in task.plugins] for task in tasks}
     assert found == {
         (): [],  # the teacher

@@ -18,9 +18,10 @@ from kdbench.cli.plan_text import say_plan
 from kdbench.errors import UserError
 from kdbench.methods import METHODS
 from kdbench.plan import expand as expand_module
-from kdbench.plan.cost import makespan
+from kdbench.plan.cut import longest_first
 from kdbench.plan.expand import MOST_TRIALS, Selection, chosen_rows, chosen_seeds, expand
-from kdbench.plan.plan import Machine, Plan, Request, make_plan
+from kdbench.plan.fleet import cpu
+from kdbench.plan.plan import Plan, Request, make_plan
 from kdbench.plan.task import Task
 from kdbench.plan.tasks import _bundles
 from kdbench.records import Store
@@ -47,9 +48,7 @@ def pairs(count: int) -> str:
 def plan(suite: Suite, folder: Path, **selection: Any) -> Plan:
     """What ``run --dry-run`` makes and says."""
     store = Store(folder / "results")
-    made = make_plan(
-        Request((suite,), Selection(**selection), folder / "data", dry=True), store, Machine("cpu", slots=2)
-    )
+    made = make_plan(Request((suite,), Selection(**selection), folder / "data", dry=True), store, cpu(2))
     say_plan(made, store, verbose=True)
     return made
 
@@ -163,8 +162,8 @@ def test_the_makespan_is_that_of_the_longest_first_rule(slots: int) -> None:
     loads = [0.0] * slots
     for cost in sorted(costs, reverse=True):
         loads[loads.index(min(loads))] += cost
-    assert makespan(costs, slots) == max(loads)
-    assert makespan([], slots) == 0.0
+    assert longest_first(costs, cpu(slots)) == max(loads)
+    assert longest_first([], cpu(slots)) == 0.0
 
 
 def test_a_plan_that_no_machine_could_hold_is_refused_before_it_is_made(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import render_records as rr
 from bench import Bench, suite_text
-from test_cli import Cli, cli  # noqa: F401
+from test_cli import RUN, Cli, cli  # noqa: F401
+from test_whose_code import Package, add_suite, package  # noqa: F401
 
 from kdbench.plugins import load_plugins, methods_of, source_of
 from kdbench.records import Store
@@ -59,6 +60,7 @@ def test_a_bundle_is_checked_complete_and_merges(cli: Cli, bench: Bench, trained
     assert folder.name.startswith("own.")
     assert (folder / "source" / own).read_bytes() == Path(trained).read_bytes()
     assert json.loads((folder / "card.json").read_text())["name"] == "own"
+    assert not (out / "results" / "plugins").exists(), "its source lies with the method"
     lines = (folder / "check-method.txt").read_text().splitlines()
     assert lines[-1].startswith("own: a step takes ")
     assert all(": passed: " in line for line in lines[:-1])
@@ -84,6 +86,28 @@ def test_a_bundle_is_checked_complete_and_merges(cli: Cli, bench: Bench, trained
     ]
     assert (home / "methods" / folder.name / "source" / own).is_file()
     assert cli("results", "validate", str(home)).code == 0
+
+
+def test_the_sources_of_an_architecture_go_along(cli: Cli, bench: Bench, package: Package) -> None:  # noqa: F811
+    """Those of a package that offers no method, named by the digest that its records have."""
+    package.write("own/tables/widths.json", "[8]")
+    package.forget()
+    add_suite(suite_text(["ce"], epochs=1, student="own_net"))
+    assert cli(*RUN).code == 0
+    assert cli("results", "submit", "--out", "bundle").code == 0
+    bundle = Path("bundle", "results")
+    assert not (bundle / "methods").exists()
+    (folder,) = (bundle / "plugins").iterdir()
+    (record,) = Store(bundle).read()[0]
+    assert folder.name == f"kdbench-own.{record['identity']['student']['source'][:12]}"
+    names = ("own/__init__.py", "own/network.py", "own/tables/widths.json")
+    found = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert found == {name: (package.sources / name).read_bytes() for name in names}
+    assert cli("results", "merge", str(bundle), "--into", "home").code == 0
+    assert Path("home", "plugins", folder.name, "own", "network.py").is_file()
+    ended = cli("results", "validate", "home")
+    assert ended.code == 0
+    assert "plugins" not in ended.out + ended.err
 
 
 def test_a_plugin_that_is_not_there_or_another_one_is_refused(cli: Cli, tmp_path: Path) -> None:  # noqa: F811

@@ -24,6 +24,7 @@ from kdbench.data import DATASETS
 from kdbench.errors import UserError
 from kdbench.records import Store, memory
 from kdbench.records.inspection import inspect
+from kdbench.records.inventory import take_inventory
 from kdbench.records.predictions import digest_of
 from kdbench.records.store import file_name
 
@@ -294,8 +295,9 @@ def test_arrays_in_any_form_numpy_writes_are_read(tmp_path: Path) -> None:
 
 
 def remembered(tmp_path: Path) -> int:
+    """How many files are remembered; what records have in common lies beside them."""
     with contextlib.closing(sqlite3.connect(tmp_path / "cache" / memory.FILE)) as file:
-        return int(file.execute("SELECT count(*) FROM known").fetchone()[0])
+        return int(file.execute("SELECT count(*) FROM known WHERE name NOT LIKE 'part %'").fetchone()[0])
 
 
 def test_what_was_found_by_another_version_of_the_code_is_found_anew(
@@ -316,6 +318,19 @@ def test_a_damaged_memory_is_begun_anew(box: Store, tmp_path: Path) -> None:
     (tmp_path / "cache" / memory.FILE).write_bytes(b"no database")
     assert inspect(box) == found == inspect(box)
     assert remembered(tmp_path) == 2
+
+
+@pytest.mark.parametrize("how", ["a part is gone", "a part is damaged", "by an earlier version"])
+def test_a_record_that_is_half_remembered_is_read_anew(box: Store, tmp_path: Path, how: str) -> None:
+    found = take_inventory(box).records
+    with contextlib.closing(sqlite3.connect(tmp_path / "cache" / memory.FILE)) as file, file:
+        if how == "a part is gone":
+            file.execute("DELETE FROM known WHERE name LIKE 'part %'")
+        elif how == "a part is damaged":
+            file.execute("UPDATE known SET text = '{' WHERE name LIKE 'part %'")
+        else:
+            file.execute("UPDATE known SET text = ? WHERE name LIKE 'record %'", (json.dumps(found[0]),))
+    assert take_inventory(box).records == found == take_inventory(box).records
 
 
 def test_where_nothing_is_recorded_nothing_is_remembered(tmp_path: Path) -> None:

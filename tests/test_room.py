@@ -15,8 +15,10 @@ from kdbench.data import load
 from kdbench.jobs import cohort
 from kdbench.models.factory import create
 from kdbench.plan.cohorts import cohorts
+from kdbench.plan.fleet import Device, cpu
 from kdbench.plan.tasks import make_tasks
 from kdbench.plugins import load_plugins
+from kdbench.schedule.devices import dealt
 from kdbench.suites import Suite
 from kdbench.train import room
 from kdbench.train.batches import Batches
@@ -119,14 +121,15 @@ def test_a_worker_plans_with_its_part_of_its_own_device(
     suite = make_suite(suite_text([{**row, "label": f"kd-{number}"} for number, row in enumerate(rows)]))
     trials = bench.trials(suite)
     template = replace(bench.template(trials[0]), device=device)
-    tasks = [task for task in make_tasks(cohorts(trials), template, 1.0, slots, devices) if task.trials]
+    fleet = cpu(slots) if device == "cpu" else dealt([Device(str(n)) for n in range(devices)], slots)
+    tasks = [task for task in make_tasks(cohorts(trials), template, 1.0, fleet) if task.trials]
     assert [(task.share, task.cores) for task in tasks] == [(share, 1)] * 4
 
 
 def test_a_cohort_alone_has_all_cores_that_it_can_fill(bench: Bench, make_suite: MakeSuite) -> None:
     trials = bench.trials(make_suite(suite_text(["kd", "dkd"])))
     for slots, cores in ((1, 1), (2, 2), (8, 3)):
-        (_, task) = make_tasks(cohorts(trials), bench.template(trials[0]), 1.0, slots)
+        (_, task) = make_tasks(cohorts(trials), bench.template(trials[0]), 1.0, cpu(slots))
         assert (task.cores, task.share) == (cores, 1.0)
 
 

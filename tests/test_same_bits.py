@@ -59,7 +59,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Undisturbe
     ("order", "cores", "share", "memory", "kills"),
     [
         ([*range(0, len(ROWS), 2), *range(1, len(ROWS), 2)], 2, 0.5, 2**40, [4, 25]),
-        (range(len(ROWS))[::-1], 3, 0.0, 1, [11]),
+        (range(len(ROWS))[::-2], 3, 0.0, 1, [11]),
         (range(0, len(ROWS), 3), 1, 0.5, 1, [30, 2]),
     ],
     ids=["kept, and killed in both trainings", "little memory and three cores", "kept for one student at a time"],

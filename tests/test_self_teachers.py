@@ -18,6 +18,7 @@ from kdbench.methods import METHODS
 from kdbench.plan.cohorts import cohorts
 from kdbench.plan.cost import cohort_seconds, teacher_seconds
 from kdbench.plan.expand import Selection, expand
+from kdbench.plan.fleet import cpu
 from kdbench.plan.task import Task
 from kdbench.plan.tasks import longest_chain, make_tasks
 from kdbench.plugins import load_plugins
@@ -169,7 +170,7 @@ def several(*counts: int, seed: int = 100) -> str:
 
 def test_generations_are_planned_one_after_the_other_and_common_ones_once(bench: Bench, make_suite: MakeSuite) -> None:
     trials = bench.trials(make_suite(suite_text(["ce", "kd"], extra=several(3, 1, 2))))
-    tasks = make_tasks(cohorts(trials), bench.template(trials[0]), 40.0, 2)
+    tasks = make_tasks(cohorts(trials), bench.template(trials[0]), 40.0, cpu(2))
     teachers = [task for task in tasks if task.teacher]
     assert tasks[:3] == teachers, "the trained teacher is the first generation of the others"
     assert [len(task.teacher.lineage) for task in teachers if task.teacher] == [1, 2, 3]
@@ -186,7 +187,7 @@ def test_a_plan_counts_every_generation(bench: Bench, make_suite: MakeSuite) -> 
     assert cohort.teacher is not None
     costs = [teacher_seconds(teacher, "digits", trials[0].data_digest, 40.0) for teacher in cohort.teacher.lineage]
     assert costs[2] == costs[1] > costs[0] > 0, "a later generation pays for its teacher's forward passes"
-    tasks = make_tasks([cohort], bench.template(trials[0]), 40.0, 1)
+    tasks = make_tasks([cohort], bench.template(trials[0]), 40.0, cpu())
     assert longest_chain(tasks) == pytest.approx(sum(costs) + cohort_seconds(cohort, 40.0))
     assert longest_chain(tasks[:1]) == costs[0]
     assert longest_chain([]) == 0

@@ -322,12 +322,12 @@ def test_cells_may_have_different_numbers_of_seeds_and_one_seed_borrows_a_spread
 
 def test_the_gate_errs_as_rarely_as_it_says(simulations):
     for unequal in (0.0, 0.5):
-        found = simulations.gate(60, 3, 0.2, unequal, runs=300)
+        found = simulations.gate(60, 3, 0.2, unequal, runs=150)
         assert found.false_fail <= 0.06
         assert found.false_fail_after_run <= 0.08
         assert found.passed <= 0.003
-    assert simulations.gate(60, 3, 0.2, 0.0, runs=300).fail >= 0.98
-    assert simulations.gate(60, 10, 0.3, 0.0, runs=300).fail >= 0.92
+    assert simulations.gate(60, 3, 0.2, 0.0, runs=100).fail >= 0.98
+    assert simulations.gate(60, 10, 0.3, 0.0, runs=100).fail >= 0.92
 
 
 def test_the_seeds_that_are_asked_for_decide(random):

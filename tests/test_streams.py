@@ -72,7 +72,7 @@ def test_a_list_that_nobody_reads_any_more_ends_without_a_word(bench: Bench) -> 
     assert (run.stderr.read(), run.wait(PATIENCE)) == (b"", 0)
 
 
-@pytest.mark.parametrize("seconds", [0.3, 0.7, 1.1, 2.0])
+@pytest.mark.parametrize("seconds", [0.3, *(pytest.param(late, marks=pytest.mark.slow) for late in (0.7, 1.1)), 2.0])
 def test_ctrl_c_is_understood_from_the_first_moment(bench: Bench, seconds: float) -> None:
     run = start(bench, RUN, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
     time.sleep(seconds)

@@ -20,6 +20,7 @@ from kdbench.measure.evaluate import logits_of
 from kdbench.models.factory import create
 from kdbench.plan.cohorts import cohorts
 from kdbench.plan.expand import pinned
+from kdbench.plan.fleet import cpu
 from kdbench.plan.tasks import make_tasks
 from kdbench.records import Record
 from kdbench.suites import Suite
@@ -82,7 +83,7 @@ def test_a_teacher_that_is_ready_costs_a_plan_nothing(bench: Bench, make_suite: 
 
     def costs(device: str = "cpu") -> list[float]:
         template = replace(bench.template(trials[0]), device=device)
-        return [task.cost for task in make_tasks(cohorts(trials), template, 40.0, 1)]
+        return [task.cost for task in make_tasks(cohorts(trials), template, 40.0, cpu())]
 
     teacher, student = costs()
     assert teacher > 0

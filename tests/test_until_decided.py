@@ -14,7 +14,8 @@ from test_intervals import _record
 from kdbench.cli import adaptive
 from kdbench.errors import EXIT_INCOMPLETE, EXIT_OK, UserError
 from kdbench.plan.expand import Selection
-from kdbench.plan.plan import Machine, Plan, Request
+from kdbench.plan.fleet import cpu
+from kdbench.plan.plan import Plan, Request
 from kdbench.records import Store
 from kdbench.stats.aggregate import cells
 from kdbench.stats.standings import standings
@@ -52,7 +53,7 @@ class Trainings:
             added=[],
             inapplicable=[],
             warnings=(),
-            machine=Machine("cpu", 1),
+            fleet=cpu(),
             cohorts=[],
             tasks=[],
             outdated=[],

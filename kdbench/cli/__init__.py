@@ -18,6 +18,7 @@ COMMANDS = {
     "run": "train what a suite asks for and is not recorded yet, then build the site",
     "site": "build the leaderboard from results files",
     "results": "check results folders, put them together, take them away",
+    "study": "train what a study needs, and say what came out of its claims",
     "regress": "say of each row whether its accuracy dropped below that of a baseline",
     "baseline": "freeze a suite's records as what later trainings are compared with",
     "list": "list suites, methods, models, data sets or pairs",

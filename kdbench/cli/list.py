@@ -13,6 +13,7 @@ from kdbench.kinds import Kind
 from kdbench.methods import METHODS
 from kdbench.models import MODELS
 from kdbench.registry import OURS
+from kdbench.studies import STUDIES, get_study
 from kdbench.suites import PAIRS, SUITES, Suite, get_suite
 from kdbench.supervision import SUPERVISIONS
 
@@ -94,6 +95,16 @@ def _pairs() -> Rows:
         yield "any, by run --pair", name, "", f"from {PAIRS.origin(name)}"
 
 
+def _studies() -> Rows:
+    for name in STUDIES:
+        try:
+            study = get_study(name)
+        except UserError as error:
+            yield name, "", str(error)
+            continue
+        yield study.name, many(len(study.claims), "claim"), f"{study.summary} ({study.paper.venue} {study.paper.year})"
+
+
 def _teachers() -> Rows:
     for name, summary in NETWORKS.items():
         yield name, "a network", summary, OURS
@@ -113,6 +124,7 @@ def _summary(kind: type[Kind]) -> str:
 
 _LISTS = {
     "suites": _suites,
+    "studies": _studies,
     "methods": _methods,
     "models": _models,
     "datasets": _datasets,

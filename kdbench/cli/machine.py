@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import argparse
 
+from kdbench.cli.durations import seconds
+from kdbench.jobs.worker import run
+from kdbench.schedule import BACKENDS, Backend, Choice, find_backend
+
 
 def add_machine_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--backend", choices=tuple(BACKENDS), default="local", help="where workers run (default: local, this machine)"
+    )
     parser.add_argument(
         "--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: cuda where there is one"
     )
     parser.add_argument(
         "--slots", type=int, metavar="N", help="workers at a time; default: one a device, or one a CPU core"
+    )
+    parser.add_argument(
+        "--timeout",
+        metavar="TIME",
+        help="end a worker that leaves no record within this time, such as 90m or 8h (default: no limit)",
     )
     parser.add_argument(
         "--data-root", metavar="DIR", help="the folder of data sets and weights (default: $KDBENCH_DATA)"
@@ -19,3 +31,9 @@ def add_machine_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--plugin", action="append", default=[], metavar="FILE", help="load a plugin file; may be given again"
     )
+
+
+def backend_of(options: argparse.Namespace) -> Backend:
+    """The backend that the command line asks for; UserError where it cannot be reached."""
+    timeout = None if options.timeout is None else seconds(options.timeout, "--timeout")
+    return find_backend(Choice(options.backend, options.device, options.slots, timeout, work=run))

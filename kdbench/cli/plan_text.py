@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from kdbench.cli.durations import duration
 from kdbench.cli.say import many, say
 from kdbench.plan.cohorts import Cohort
-from kdbench.plan.cost import makespan
+from kdbench.plan.cut import longest_first
 from kdbench.plan.outdated import Outdated
 from kdbench.plan.plan import Plan
 from kdbench.plan.tasks import longest_chain
@@ -39,9 +39,9 @@ def say_plan(plan: Plan, store: Store, verbose: bool) -> None:
     if not plan.missing:
         say("  Nothing to do: every trial of the selection is recorded.")
         return
-    total = max(makespan([task.cost for task in plan.tasks], plan.machine.slots), longest_chain(plan.tasks))
+    total = max(longest_first([task.cost for task in plan.tasks], plan.fleet), longest_chain(plan.tasks))
     groups = plan.cohorts
-    slots = many(plan.machine.slots, f"{plan.machine.device} slot")
+    slots = many(plan.fleet.slots, f"{plan.fleet.kind} slot")
     say(f"  {many(len(groups), 'cohort')} on {slots}, about {duration(total)}.")
     if len(groups) < len(plan.missing):
         say(f"  {_shared(groups)}")

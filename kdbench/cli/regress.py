@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kdbench.cli.machine import add_machine_arguments
+from kdbench.cli.machine import add_machine_arguments, backend_of
 from kdbench.cli.say import complain
 from kdbench.errors import (
     EXIT_INCOMPARABLE,
@@ -185,7 +185,6 @@ def _train(options: argparse.Namespace, suite_id: str, root: Path, wanted: dict[
     from kdbench.data import data_root, download_allowed
     from kdbench.plan.plan import Request, make_plan
     from kdbench.plugins import load_plugins
-    from kdbench.schedule.devices import find_machine
     from kdbench.suites import get_suite
 
     environment.check()
@@ -195,14 +194,15 @@ def _train(options: argparse.Namespace, suite_id: str, root: Path, wanted: dict[
     store = Store(root)
     store.check_writable([suite.id])
     store.tidy()
-    machine = find_machine(options.device, options.slots, suite.protocol.threads)
+    backend = backend_of(options)
+    fleet = backend.fleet(suite.protocol.threads)
     code = EXIT_OK
     for selection in _selections(suite, wanted):
         folder, download = data_root(options.data_root), download_allowed(options.download)
-        plan = make_plan(Request((suite,), selection, folder, download), store, machine)
+        plan = make_plan(Request((suite,), selection, folder, download), store, fleet)
         if plan.missing:
             say_plan(plan, store, verbose=False)
-            code = max(code, train(plan, store))
+            code = max(code, train(plan, store, backend))
         if code == EXIT_INTERRUPTED:
             break
     return code

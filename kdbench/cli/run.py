@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from kdbench import environment
 from kdbench.cli.durations import seconds
-from kdbench.cli.machine import add_machine_arguments
+from kdbench.cli.fleet import read_fleet, say_forecast
+from kdbench.cli.machine import add_machine_arguments, backend_of
 from kdbench.cli.plan_text import say_plan
 from kdbench.cli.say import many, outlive_readers, say
 from kdbench.cli.site import SITE
@@ -21,7 +22,7 @@ from kdbench.paths import cache_dir
 from kdbench.plan.expand import Selection
 from kdbench.plan.plan import Plan, Request, diverged_trials, list_trials, make_plan, missing_trials
 from kdbench.records import Store
-from kdbench.schedule.devices import find_machine
+from kdbench.schedule import Backend
 from kdbench.shipped import shipped
 from kdbench.suites import Suite, get_suite
 
@@ -98,6 +99,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="how the table is printed that a run ends with (default: text; markdown: for a pull request)",
     )
     parser.add_argument(
+        "--fleet", metavar="FILE", help="with --dry-run: what the plan would take on the devices that a TOML file lists"
+    )
+    parser.add_argument(
         "--dry-run", action="store_true", help="print the plan and its estimated cost, and train nothing"
     )
 
@@ -112,7 +116,10 @@ def main(options: argparse.Namespace) -> int:
     store = Store(Path(options.results))
     suites = tuple(get_suite(name) for name in dict.fromkeys(options.suite))
     threads = max(suite.protocol.threads for suite in suites)
-    machine = find_machine(options.device, options.slots, threads)
+    if options.fleet and not options.dry_run:
+        raise UserError("--fleet describes devices to plan for, not to run on; give it with --dry-run.")
+    backend = backend_of(options)
+    fleet = read_fleet(Path(options.fleet)) if options.fleet else backend.fleet(threads)
     out = Path(options.out or SITE)
     if store.root.exists() and not store.root.is_dir():
         raise UserError(f"--results {store.root} is no folder; name a new one, or one that kdbench run has written.")
@@ -121,9 +128,11 @@ def main(options: argparse.Namespace) -> int:
     request = _request(options, suites)
 
     def run(request: Request) -> tuple[Plan, int]:
-        plan = make_plan(request, store, machine)
+        plan = make_plan(request, store, fleet)
         say_plan(plan, store, verbose=options.dry_run)
-        return plan, train(plan, store) if plan.missing and not options.dry_run else EXIT_OK
+        if options.fleet:
+            say_forecast(plan, options.fleet)
+        return plan, train(plan, store, backend) if plan.missing and not options.dry_run else EXIT_OK
 
     if request.looks:
         from kdbench.cli.adaptive import until_decided
@@ -199,18 +208,16 @@ def _baseline(name: str) -> Path:
     return folder
 
 
-def train(plan: Plan, store: Store) -> int:
+def train(plan: Plan, store: Store, backend: Backend) -> int:
     """Run the plan's tasks and record what became of every trial."""
     from kdbench.cli.manifest import finish_run, start_run
     from kdbench.cli.progress import make_progress
-    from kdbench.schedule import LocalExecutor
 
-    machine = plan.machine
-    manifest = start_run(store.root, [suite.id for suite in plan.suites], plan.missing, machine.device, machine.slots)
+    fleet = plan.fleet
+    manifest = start_run(store.root, [suite.id for suite in plan.suites], plan.missing, fleet.kind, fleet.slots)
     logs = cache_dir() / "runs" / manifest["run"]
-    executor = LocalExecutor(machine.slots, logs, devices=machine.gpus)
     with make_progress(plan.tasks, sys.stdout) as progress:
-        report = executor.run(plan.tasks, progress.watch)
+        report = backend.executor(fleet, logs).run(plan.tasks, progress.watch)
     if not report.interrupted:
         _record_failures(plan, store, progress)
     left = missing_trials(plan.missing, store, plan.again)

@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kdbench.data.checks import check_labels
 from kdbench.data.spec import DatasetSpec, Part, Source
@@ -21,13 +22,7 @@ def digits(spec: DatasetSpec, root: Path) -> Source:
     path = Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz"
 
     def read() -> tuple[Part, Part]:
-        # Its file, and not its loader: importing scikit-learn takes a worker two seconds.
-        try:
-            table = np.loadtxt(path, delimiter=",")
-        except ValueError as error:
-            raise DataError(
-                f"{path} is not the table of digits: {reason(error)}; install scikit-learn again."
-            ) from None
+        table = parsed(path)
         images = np.rint(table[:, :-1] * (255 / 16)).astype(np.uint8).reshape(-1, *spec.image_shape)
         labels = table[:, -1].astype(np.int64)
         if len(images) != spec.train_size + spec.test_size:
@@ -37,3 +32,11 @@ def digits(spec: DatasetSpec, root: Path) -> Source:
         return Part(images[train], labels[train]), Part(images[test], labels[test])
 
     return Source((path,), read)
+
+
+def parsed(path: Path) -> NDArray[np.float64]:
+    """The table in scikit-learn's file, and not by its loader: importing scikit-learn takes a worker two seconds."""
+    try:
+        return np.loadtxt(path, delimiter=",")
+    except ValueError as error:
+        raise DataError(f"{path} is not the table of digits: {reason(error)}; install scikit-learn again.") from None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from heapq import heapreplace
 from typing import Any
 
 from kdbench.data import DATASETS
@@ -62,25 +61,6 @@ def cohort_seconds(cohort: Cohort, rate: float) -> float:
     return total
 
 
-def landing(cohorts: Iterable[Cohort], rate: float, within: float | None) -> list[Cohort]:
-    """``cohorts`` cut so that each is estimated to leave its records ``within`` so many seconds; None cuts nothing.
-
-    A trial that takes longer by itself stays alone. Bits do not depend on a trial's company.
-    """
-    if within is None:
-        return list(cohorts)
-    made = []
-    for cohort in cohorts:
-        part: tuple[Trial, ...] = ()
-        for trial in cohort.trials:
-            if part and cohort_seconds(Cohort((*part, trial)), rate) > within:
-                made.append(Cohort(part))
-                part = ()
-            part = (*part, trial)
-        made.append(Cohort(part))
-    return made
-
-
 def teacher_seconds(teacher: Teacher, dataset: str, data_digest: str, rate: float) -> float:
     """Seconds of making a teacher ready once its parent is: its training, if any, and one look at the test images."""
     data = DATASETS.get(dataset)
@@ -113,11 +93,3 @@ def measured_rate(records: Iterable[Mapping[str, Any]], trials: Sequence[Trial],
         arithmetic = an_image - STEP_SECONDS / record["identity"]["protocol"]["batch"]
         rates.append(TRAINING * cost["flops"] / 1e9 / max(arithmetic, an_image / 10))
     return sorted(rates)[len(rates) // 2] if rates else None
-
-
-def makespan(costs: Sequence[float], slots: int) -> float:
-    """The time ``slots`` workers need for tasks of these ``costs``, taken longest first."""
-    loads = [0.0] * max(min(slots, len(costs)), 1)
-    for cost in sorted(costs, reverse=True):
-        heapreplace(loads, loads[0] + cost)
-    return max(loads)

@@ -12,8 +12,11 @@ from kdbench.methods import METHODS, leaves, load_class
 from kdbench.models import MODELS
 from kdbench.paths import cache_dir
 from kdbench.plan.cohorts import Cohort, cohorts
-from kdbench.plan.cost import RATES, landing, measured_rate
+from kdbench.plan.cost import RATES, measured_rate
+from kdbench.plan.cut import fitted, landing
 from kdbench.plan.expand import Selection, chosen_pairs, chosen_rows, expand, inapplicable, matched, with_pairs
+from kdbench.plan.fleet import Fleet
+from kdbench.plan.memory import Needs
 from kdbench.plan.outdated import Outdated, outdated
 from kdbench.plan.task import Task
 from kdbench.plan.tasks import make_tasks
@@ -25,15 +28,6 @@ from kdbench.registry import OURS
 from kdbench.suites import Suite
 from kdbench.trials.origins import foreign
 from kdbench.trials.trial import Trial, teacher_trial
-
-
-@dataclass(frozen=True)
-class Machine:
-    """What tasks are cut to: the kind of device, the slots, and the GPUs by name (none on a CPU)."""
-
-    device: str
-    slots: int
-    gpus: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -72,7 +66,7 @@ class Plan:
     added: list[str]
     inapplicable: list[tuple[str, str, str]]
     warnings: tuple[str, ...]
-    machine: Machine
+    fleet: Fleet
     cohorts: list[Cohort]
     tasks: list[Task]
     #: Those of the missing that are recorded with other code of a plugin.
@@ -86,7 +80,7 @@ class Plan:
         return ", ".join(suite.id for suite in self.suites)
 
 
-def make_plan(request: Request, store: Store, machine: Machine) -> Plan:
+def make_plan(request: Request, store: Store, fleet: Fleet) -> Plan:
     """The plan that does what is asked for and not recorded; UserError for anything that cannot be."""
     selection = request.selection
     suites, added = with_pairs(request.suites, selection.pairs)
@@ -107,7 +101,7 @@ def make_plan(request: Request, store: Store, machine: Machine) -> Plan:
     missing += {trial.key: trial for trial in trials if trial.key in again}.values()
     _check_code(missing)
     warnings = {name: said for name, (_, said) in data.items()}
-    made, tasks = _tasks(missing, request, store, warnings, machine) if missing else ([], [])
+    made, tasks = _tasks(missing, request, store, warnings, fleet) if missing else ([], [])
     tasks = [replace(task, again={t.key: again[t.key] for t in task.trials if t.key in again}) for task in tasks]
     added += dict.fromkeys(name for suite in suites for name in chosen_rows(suite, selection.methods)[1])
     listed = list_trials(trials, store, request.dry)
@@ -121,7 +115,7 @@ def make_plan(request: Request, store: Store, machine: Machine) -> Plan:
         added=added,
         inapplicable=left_out,
         warnings=said,
-        machine=machine,
+        fleet=fleet,
         cohorts=made,
         tasks=tasks,
         outdated=older,
@@ -237,7 +231,7 @@ def _pins(suite: Suite, request: Request, store: Store) -> dict[str, str]:
 
 
 def _tasks(
-    missing: Sequence[Trial], request: Request, store: Store, warnings: Mapping[str, tuple[str, ...]], machine: Machine
+    missing: Sequence[Trial], request: Request, store: Store, warnings: Mapping[str, tuple[str, ...]], fleet: Fleet
 ) -> tuple[list[Cohort], list[Task]]:
     first = missing[0]
     template = Task(
@@ -251,12 +245,17 @@ def _tasks(
         results=store.root.absolute(),
         data_root=request.data_root.absolute(),
         cache=cache_dir(),
-        device=machine.device,
+        device=fleet.kind,
         source=source_digest(),
         within=request.within,
         looks=request.looks,
     )
-    records = (record for record in store.read()[0] if record["evidence"] == "measured")
-    rate = measured_rate(records, missing, machine.device) or RATES[machine.device]
-    made = landing(cohorts(missing), rate, request.within)
-    return made, make_tasks(made, template, rate, machine.slots, max(len(machine.gpus), 1), warnings)
+    records = [record for record in store.read()[0] if record["evidence"] == "measured"]
+    rate = measured_rate(records, missing, fleet.kind) or RATES[fleet.kind]
+    made = fitted(landing(cohorts(missing), rate, request.within), rate, fleet)
+    tasks = make_tasks(made, template, rate, fleet, warnings)
+    if fleet.kind == "cuda":
+        needs = Needs()
+        needs.read(records, missing)
+        tasks = [replace(task, memory=needs.of(task)) for task in tasks]
+    return made, tasks

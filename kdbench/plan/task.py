@@ -17,6 +17,10 @@ from kdbench.trials.trial import Trial
 EXIT_REFUSED = 4
 #: Exit code of a worker whose GPU failed: another one may go on, with one trial at a time.
 EXIT_DEVICE = 5
+#: Exit code of a worker that ran out of memory: fewer trials at a time may have enough, or a device of their own.
+EXIT_MEMORY = 6
+#: Exit code of a worker that was told to stop and has saved its students: another one goes on from there.
+EXIT_STOPPED = 7
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,8 @@ class Task:
     ``again``: the keys of trials that are trained though they are recorded, with how many endings are.
     ``graphs``: whether steps are CUDA graphs, of which bits are not to depend and no plan asks for (benchmarks/gpu.py).
     ``looks``: what the records say of seeds that are added as needed.
+    ``memory``: bytes of the device that it is expected to hold, 0 where nobody knows; ``exclusive``: nothing runs
+    beside it.
     """
 
     id: str
@@ -55,6 +61,8 @@ class Task:
     again: Mapping[str, int] = field(default_factory=dict)
     graphs: bool = False
     looks: tuple[int, ...] = ()
+    memory: float = 0.0
+    exclusive: bool = False
 
     @property
     def threads(self) -> int:

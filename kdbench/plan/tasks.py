@@ -9,6 +9,8 @@ from heapq import heapreplace
 from kdbench.canonical import digest
 from kdbench.plan.cohorts import Cohort
 from kdbench.plan.cost import cohort_seconds, teacher_seconds
+from kdbench.plan.cut import breadth
+from kdbench.plan.fleet import Fleet
 from kdbench.plan.task import Task
 from kdbench.plugins import planned
 from kdbench.teachers.facts import made_ready
@@ -24,8 +26,7 @@ def make_tasks(
     cohorts: Sequence[Cohort],
     template: Task,
     rate: float,
-    slots: int,
-    devices: int = 1,
+    fleet: Fleet,
     warnings: Mapping[str, tuple[str, ...]] | None = None,
 ) -> list[Task]:
     """One task a teacher, one a cohort or a bundle of small ones, each after its teacher.
@@ -34,7 +35,7 @@ def make_tasks(
 
     Costs in seconds at ``rate`` GFLOP/s.
 
-    ``devices`` have memory of their own, and share the ``slots``. ``template`` carries what all tasks of a run share:
+    ``template`` carries what all tasks of a run share:
     folders, device. ``warnings``: those of each data set, by its name.
     """
     teachers: dict[str, Task] = {}
@@ -48,9 +49,11 @@ def make_tasks(
             if name not in teachers:
                 teachers[name] = _teacher_task(teacher, first, template, rate)
         groups.setdefault((name, first.dataset, foreign(first)), []).append((cohort, cohort_seconds(cohort, rate)))
-    bundles = [(*which, bundle) for which, members in groups.items() for bundle in _bundles(members, slots)]
+    bundles = [(*which, bundle) for which, members in groups.items() for bundle in _bundles(members, fleet.slots)]
     # Fewer tasks than slots: the students of a cohort, and its teacher one batch ahead, share what is left over.
-    spare = max(slots // max(len(bundles), 1), 1) if template.device == "cpu" else 1
+    widest = max(device.slots for device in fleet.devices) if fleet.kind == "cpu" else 1
+    spare = min(max(fleet.slots // max(len(bundles), 1), 1), widest)
+    sharing = max(1 if device.memory else device.slots for device in fleet.devices)
     trainings = [
         replace(
             templates[dataset],
@@ -58,9 +61,9 @@ def make_tasks(
             title=bundle[0][0].title + _more(len(bundle) - 1),
             trials=tuple(trial for cohort, _ in bundle for trial in cohort.trials),
             after=(name,) if name else (),
-            cost=sum(cost for _, cost in bundle) / min(spare, _breadth(bundle)),
-            cores=min(spare, _breadth(bundle)),
-            share=1 / min(-(-slots // devices), len(bundles)),
+            cost=sum(cost for _, cost in bundle) / min(spare, _widest(bundle)),
+            cores=min(spare, _widest(bundle)),
+            share=1 / min(sharing, len(bundles)),
             plugins=planned(origins),
         )
         for name, dataset, origins, bundle in bundles
@@ -114,9 +117,9 @@ def _teacher_task(teacher: Teacher, student: Trial, template: Task, rate: float)
     )
 
 
-def _breadth(bundle: Sequence[tuple[Cohort, float]]) -> int:
+def _widest(bundle: Sequence[tuple[Cohort, float]]) -> int:
     """How many cores its widest cohort can fill."""
-    return max(len(cohort.trials) + (cohort.teacher is not None) for cohort, _ in bundle)
+    return max(breadth(cohort) for cohort, _ in bundle)
 
 
 def _longest_first(tasks: Iterable[Task]) -> list[Task]:

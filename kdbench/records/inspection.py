@@ -12,7 +12,7 @@ from kdbench.records.inventory import Inventory, take_inventory
 from kdbench.records.literature import load
 from kdbench.records.pins import read_pins
 from kdbench.records.reading import read_json
-from kdbench.records.store import LISTINGS, METHODS_FOLDER, PREDICTIONS, Store
+from kdbench.records.store import LISTINGS, METHODS_FOLDER, PLUGINS_FOLDER, PREDICTIONS, Store
 from kdbench.records.verify import Problem, official_labels, problem
 
 Record = Mapping[str, Any]
@@ -21,6 +21,7 @@ Record = Mapping[str, Any]
 _OTHERS = (
     f"v1/{LISTINGS}/*.json",
     f"{METHODS_FOLDER}/**/*",
+    f"{PLUGINS_FOLDER}/**/*",
     "pins/*/*.json",
     "pins.json",
     "runs/*.json",

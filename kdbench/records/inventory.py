@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
-import marshal
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +21,8 @@ from kdbench.records.verify import Problem, Seen, problem, verify
 
 Record = Mapping[str, Any]
 
-#: Parts that many records have in common, and of which one is kept.
-_COMMON = ("method_card", "numerics", "teacher")
+#: Parts of a record, of its identity and of its provenance that many have in common, and of which one is kept.
+_COMMON = frozenset({"method_card", "numerics", "teacher", "protocol", "packages"})
 
 
 @dataclass(frozen=True)
@@ -91,7 +90,8 @@ class _Reader:
         self.store = store
         self.problems: list[Problem] = []
         self.count = 0
-        self._common: dict[bytes, Any] = {}
+        #: By their digest.
+        self._parts: dict[str, Any] = {}
 
     def records(self, memory: Memory) -> Iterator[Record]:
         for path in self.store.files():
@@ -101,26 +101,42 @@ class _Reader:
                 self.problems.append(Problem(str(error), file=self.store.place(path)))
                 continue
             self.count += 1
-            yield {**self._shared(record), "file": self.store.place(path)}
+            record["file"] = self.store.place(path)
+            yield record
 
-    def _load(self, path: Path, memory: Memory) -> Record:
-        """The record at ``path`` without its curve; one that was found sound there before is remembered."""
+    def _load(self, path: Path, memory: Memory) -> dict[str, Any]:
+        """The record at ``path`` without its curve; one that was found sound there before is remembered.
+
+        What it has in common with others is the same object.
+        """
         data = self.store.content(path)
         name = f"record {digest_of(data)} {path.parent.name}/{path.name}"
         if (known := memory.recall(name)) is not None:
-            with suppress(ValueError):
-                return json.loads(known)  # type: ignore[no-any-return]
-        record = {**self.store.judged(path, data), "curve": []}
+            with suppress(ValueError, KeyError, TypeError):  # of an earlier version, or damaged
+                return _with_parts(json.loads(known), lambda name: self._recalled(name, memory))
+        record = _with_parts({**self.store.judged(path, data), "curve": []}, lambda part: self._kept(part, memory))
         memory.keep(name, json.dumps(record))
-        return record
+        return _with_parts(record, self._parts.__getitem__)
 
-    def _shared(self, record: Record) -> Record:
-        """``record``, in which what it has in common with others is the same object."""
-        common = {name: self._first(record[name]) for name in _COMMON}
-        identity = {**record["identity"], "protocol": self._first(record["identity"].get("protocol"))}
-        provenance = {**record["provenance"], "packages": self._first(record["provenance"]["packages"])}
-        return {**record, **common, "identity": identity, "provenance": provenance}
+    def _kept(self, part: Any, memory: Memory) -> str:
+        """Remember ``part`` by its digest, which is returned."""
+        text = json.dumps(part)
+        name = digest_of(text.encode())
+        if name not in self._parts:
+            self._parts[name] = part
+            memory.keep(f"part {name}", text)
+        return name
 
-    def _first(self, part: Any) -> Any:
-        """The first part that was equal to ``part``; version 2 of marshal writes equal data alike, and fast."""
-        return self._common.setdefault(marshal.dumps(part, 2), part)
+    def _recalled(self, name: str, memory: Memory) -> Any:
+        """The part that is remembered by ``name``; TypeError where none is."""
+        if name not in self._parts:
+            self._parts[name] = json.loads(memory.recall(f"part {name}"))  # type: ignore[arg-type]
+        return self._parts[name]
+
+
+def _with_parts(record: dict[str, Any], other: Callable[[Any], Any]) -> dict[str, Any]:
+    """``record`` with what ``other`` makes of each part that many have in common, in its place."""
+    for place in (record, record["identity"], record["provenance"]):
+        for name in _COMMON & place.keys():
+            place[name] = other(place[name])
+    return record

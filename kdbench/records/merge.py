@@ -10,7 +10,7 @@ from kdbench.errors import UserError
 from kdbench.folders import write_atomically
 from kdbench.records.pins import read_pins
 from kdbench.records.reading import LARGEST_JSON, read_file
-from kdbench.records.store import LISTINGS, METHODS_FOLDER, Store
+from kdbench.records.store import LISTINGS, METHODS_FOLDER, PLUGINS_FOLDER, Store
 
 
 class Merged(NamedTuple):
@@ -50,7 +50,8 @@ def merge(into: Store, sources: Sequence[Store]) -> Merged:
 
 def _others(source: Store) -> list[Path]:
     """The files beside records and predictions: they are named by what they say, or by the run that wrote them."""
-    places = (f"v1/{LISTINGS}/*.json", "pins/*/*.json", "runs/*.json", f"{METHODS_FOLDER}/**/*")
+    folders = (f"{METHODS_FOLDER}/**/*", f"{PLUGINS_FOLDER}/**/*")
+    places = (f"v1/{LISTINGS}/*.json", "pins/*/*.json", "runs/*.json", *folders)
     return sorted(path for place in places for path in source.root.glob(place) if path.is_file())
 
 

@@ -28,21 +28,19 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 def read_file(path: Path, largest: int = LARGEST) -> bytes:
     """The bytes of ``path``; ValueError where it is no file, cannot be read or has more than ``largest``."""
     try:
-        with open(path, "rb", buffering=0, opener=_at_once) as stream:
-            found = os.fstat(stream.fileno())
-            if not stat.S_ISREG(found.st_mode):
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe would wait for its writer
+        try:
+            found = os.fstat(descriptor)
+            if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):  # of a folder the system says so
                 raise ValueError("it is no regular file")
-            data = stream.read(min(found.st_size, largest) + 1)  # asked for more, Python would make room for all of it
+            data = os.read(descriptor, min(found.st_size, largest) + 1)  # Python makes room for all that is asked for
+        finally:
+            os.close(descriptor)
     except OSError as error:
         raise ValueError(error.strerror or str(error)) from None
     if len(data) > largest:
         raise ValueError(f"it is larger than {largest >> 20} MiB")
     return data
-
-
-def _at_once(path: str, flags: int) -> int:
-    """Open a file without waiting, as a pipe does for its writer."""
-    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def read_json(path: Path) -> Any:

@@ -28,9 +28,11 @@ from kdbench.records.validate import check
 Record = dict[str, Any]
 
 #: The folders of a results folder that are filled here and by runs.
-FOLDERS = ("v1", "runs", "pins", "methods", "baselines")
+FOLDERS = ("v1", "runs", "pins", "methods", "plugins", "baselines")
 #: Card, source and check of the methods of plugins that contributed records are of, each in a folder of its own.
 METHODS_FOLDER = "methods"
+#: The sources of other plugins that contributed records ran, as of an architecture, each in a folder of its own.
+PLUGINS_FOLDER = "plugins"
 #: Folders beside those of suites that hold no records.
 PREDICTIONS, LISTINGS = "predictions", "listings"
 #: Test images that a data set may have of which nothing is known here.
@@ -48,6 +50,7 @@ class Store:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._packed = root / "v1" / PREDICTIONS
 
     def check_writable(self, suites: Iterable[str]) -> None:
         """UserError where what a run of ``suites`` writes could not be written; nothing is left behind."""
@@ -279,7 +282,7 @@ class Store:
         return self._predictions(record["predictions"]["sha256"])
 
     def _predictions(self, sha256: str) -> Path:
-        return self.root / "v1" / PREDICTIONS / f"{sha256}.npz"
+        return self._packed / f"{sha256}.npz"
 
     def _load_quietly(self, path: Path) -> Record | None:
         try:

@@ -29,6 +29,10 @@ def suite_page(name: str) -> str:
     return f"suites/{slug(name)}.html"
 
 
+def study_page(name: str) -> str:
+    return f"studies/{slug(name)}.html"
+
+
 def pair_page(dataset: str, teacher: str, student: str) -> str:
     return f"pairs/{slug(dataset)}/{slug(teacher)}--{slug(student)}.html"
 

@@ -9,10 +9,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kdbench.render import reported
-from kdbench.render.address import href, method_page, pair_page, suite_page
+from kdbench.render import studies as studyview
+from kdbench.render.address import href, method_page, pair_page, study_page, suite_page
 from kdbench.render.catalogue import Catalogue, PairName, split
 from kdbench.render.content import Content
 from kdbench.render.plot import HEIGHT, WIDTH
+from kdbench.render.studies import StudyView, study_views
 from kdbench.render.suiteview import SuiteView, suite_view
 from kdbench.stats.aggregate import NO_TEACHER, Spread
 from kdbench.stats.intervals import Interval
@@ -28,19 +30,27 @@ class Page:
 
 def all_pages(catalogue: Catalogue, content: Content) -> Iterator[Page]:
     views = {name: suite_view(catalogue, name) for name in catalogue.suites}
-    yield _index(catalogue, content, views)
+    studies = list(study_views(catalogue))
+    yield _index(catalogue, content, views, studies)
     for page in content.pages:
         if page.name != "index":
             yield Page(f"{page.name}.html", "page.html", page.title, {"html": page.html})
     for name, view in views.items():
         yield Page(suite_page(name), "suite.html", f"Suite {name}", {"suite": view})
+    for study in studies:
+        yield Page(
+            study_page(study.study.name),
+            "study.html",
+            f"Study: {study.study.title}",
+            {"view": study, "width": studyview.WIDTH, "height": studyview.HEIGHT},
+        )
     for pair in catalogue.pairs:
         yield _pair(catalogue, pair, views)
     for name in catalogue.methods:
         yield _method(catalogue, name, views)
 
 
-def _index(catalogue: Catalogue, content: Content, views: dict[str, SuiteView]) -> Page:
+def _index(catalogue: Catalogue, content: Content, views: dict[str, SuiteView], studies: list[StudyView]) -> Page:
     rows = Counter(line.cell.method for table in catalogue.tables.values() for line in table.lines)
     methods = [
         (n, catalogue.cards.get(n), rows[n], len(catalogue.reported_by_method.get(n, ()))) for n in catalogue.methods
@@ -56,6 +66,7 @@ def _index(catalogue: Catalogue, content: Content, views: dict[str, SuiteView]) 
         content.title,
         {
             "suites": list(views.values()),
+            "studies": studies,
             "methods": sorted(methods, key=lambda m: (-m[2], -m[3], m[0])),
             "pairs": sorted(pairs, key=lambda p: (-p[1], -p[2], p[0])),
         },
@@ -175,6 +186,7 @@ GLOBALS = {
     "method_page": method_page,
     "pair_page": pair_page,
     "suite_page": suite_page,
+    "study_page": study_page,
     "pair_title": pair_title,
     "split": split,
     "plot_width": WIDTH,

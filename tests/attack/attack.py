@@ -35,6 +35,9 @@ ROWS = ("ce", "kd", "fitnet", "crd")
 SUITE = suite_text(ROWS, epochs=3, batch=100, seeds=(0, 1))
 #: Runs after which a round that is not complete counts as a failure.
 TRIES = 4
+IMPATIENT = Path(__file__).with_name("impatient.py")
+#: Bytes of a disk that can be filled: a round needs some 60 MB.
+DISK = 400 * 2**20
 PATIENCE = 600.0
 
 
@@ -65,14 +68,33 @@ def bits(record: dict[str, Any]) -> list[Any]:
     return [record["weights_sha256"], record["predictions"]["sha256"], record["scores"], curve]
 
 
+def mounted(folder: Path) -> bool:
+    """Whether ``folder`` is a small disk of its own now."""
+    return not subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={DISK}", "none", str(folder)], capture_output=True
+    ).returncode
+
+
+def mountable(folder: Path) -> bool:
+    """Whether such a disk can be had here."""
+    place = folder / "disk"
+    place.mkdir(parents=True)
+    found = mounted(place)
+    if found:
+        subprocess.run(["umount", str(place)], check=True)
+    return found
+
+
 class Attack:
     """``folder`` holds the quiet run's cache and results, and each round's while it lasts.
 
-    ``pause``: the most seconds between two faults.
+    ``pause``: the most seconds between two faults. ``disk``: whether each round has a disk of its own, which root may
+    mount.
     """
 
-    def __init__(self, folder: Path, seed: int, pause: float = 6.0) -> None:
+    def __init__(self, folder: Path, seed: int, pause: float = 6.0, disk: bool = False) -> None:
         self.folder, self.rng, self.report, self.pause = folder, random.Random(seed), Report(), pause
+        self.disk = disk and mountable(folder)
         self.quiet = Bench(folder / "quiet")
         self.quiet.folder.mkdir(parents=True)
         self.packages = self.quiet.install_suite(SUITE)
@@ -85,7 +107,7 @@ class Attack:
 
     def _start(self, folder: Path, words: list[str]) -> subprocess.Popen[bytes]:
         bench = Bench(folder)
-        command = [sys.executable, "-m", "kdbench", "run", "--suite", "tiny", "--results", str(folder / "results")]
+        command = [sys.executable, str(IMPATIENT), "run", "--suite", "tiny", "--results", str(folder / "results")]
         return subprocess.Popen(
             [*command, "--out", str(folder / f"site-{self.rng.random()}"), "--device", "cpu", "--slots", "2", *words],
             env=bench.environment(self.packages, KDBENCH_CHECKPOINT_SECONDS="0.3"),
@@ -105,6 +127,7 @@ class Attack:
         number = self.report.rounds
         folder = self.folder / f"round-{number}"
         folder.mkdir()
+        small = mounted(folder) if self.disk else False
         if self.rng.random() < 0.5:  # with a cache that has seen something, or with none
             shutil.copytree(self.quiet.folder / "cache", folder / "cache")
         names = self.rng.sample(sorted(MISBEHAVING), self.rng.choice([0, 1, 1, 2]))
@@ -115,9 +138,12 @@ class Attack:
         words = [w for n, p in zip(names, plugins, strict=True) for w in ("--plugin", str(p), "--method", n)]
         words += [word for row in ROWS for word in ("--method", row)] if names else []
         scene = Scene(folder, plugins, self.rng)
+        scene.small_disk = small
         self._disturb(scene, words, faults)
         self._compare(scene, words)
         self.report.rounds += 1
+        if small:
+            subprocess.run(["umount", "-l", str(folder)], check=True)
         if not any(text.startswith(f"round {number}:") for text in self.report.failures):
             shutil.rmtree(folder)
 
@@ -193,11 +219,12 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--faults", type=int, default=6, help="faults a round")
+    parser.add_argument("--disk", action="store_true", help="fill disks, too, which root may mount")
     parser.add_argument("--keep", type=Path, help="a folder that keeps the rounds that failed")
     options = parser.parse_args()
     end = time.monotonic() + options.minutes * 60
     with TemporaryDirectory() as folder:
-        attack = Attack(Path(folder), options.seed)
+        attack = Attack(Path(folder), options.seed, disk=options.disk)
         with suppress(KeyboardInterrupt):
             while time.monotonic() < end:
                 attack.round(options.faults)

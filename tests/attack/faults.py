@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import resource
 import signal
 import time
 from collections.abc import Callable
@@ -21,6 +22,8 @@ class Scene:
         self.folder, self.plugins, self.rng = folder, plugins, rng
         self.runs: list[int] = []
         self.damaged = 0
+        #: Whether its folder is a disk of its own, small enough to be filled.
+        self.small_disk = False
 
     @property
     def cache(self) -> Path:
@@ -134,8 +137,42 @@ def edit_a_plugin(scene: Scene) -> bool:
     return True
 
 
+def hang_worker(scene: Scene) -> bool:
+    """It stands still until the run takes notice and ends it (attack/impatient.py: after seconds)."""
+    return _signal(scene.workers(), signal.SIGSTOP, scene.rng)
+
+
+def take_its_memory(scene: Scene) -> bool:
+    """A worker may have little more memory than it has at that moment, so that a later step finds none."""
+    for pid in scene.rng.sample(workers := scene.workers(), len(workers)):
+        with contextlib.suppress(OSError, StopIteration, ValueError):
+            lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+            size = next(int(line.split()[1]) for line in lines if line.startswith("VmSize")) * 1024
+            _, hard = resource.prlimit(pid, resource.RLIMIT_AS)
+            resource.prlimit(pid, resource.RLIMIT_AS, (size + scene.rng.randrange(2**20), hard))
+            return True
+    return False
+
+
+def fill_the_disk(scene: Scene) -> bool:
+    """For a while there is no room for another byte; on a small disk of the scene's own alone (Attack.disk)."""
+    if not scene.small_disk:
+        return False
+    filler = scene.folder / "filler"
+    with contextlib.suppress(OSError), filler.open("wb") as stream:
+        while True:
+            stream.write(bytes(2**16))
+            stream.flush()
+    time.sleep(scene.rng.uniform(0.5, 3.0))
+    filler.unlink(missing_ok=True)
+    return True
+
+
 FAULTS: dict[str, Callable[[Scene], bool]] = {
     "worker killed": kill_worker,
+    "worker hung": hang_worker,
+    "memory gone": take_its_memory,
+    "disk full": fill_the_disk,
     "run killed": kill_run,
     "run ended by a signal": end_run,
     "process stopped for a while": stop_for_a_while,

@@ -22,14 +22,14 @@ from kdbench.cli.say import complain, many, say
 from kdbench.errors import EXIT_OK, UserError, listed
 from kdbench.folders import check_writable, write_atomically
 from kdbench.methods import METHODS, MethodSpec, leaves
-from kdbench.plugins import load_plugins, source_of
+from kdbench.plugins import files_of, load_plugins, source_of
 from kdbench.records import Store
 from kdbench.records.agreement import TEACHER
 from kdbench.records.contribution import contribute
 from kdbench.records.inspection import inspect
 from kdbench.records.inventory import Inventory, take_inventory
 from kdbench.records.provenance import SOURCES as CODE
-from kdbench.records.store import METHODS_FOLDER
+from kdbench.records.store import METHODS_FOLDER, PLUGINS_FOLDER
 from kdbench.registry import OURS
 
 #: The text of the pull request, beside the folder of results.
@@ -77,6 +77,7 @@ def main(options: argparse.Namespace) -> int:
     bundle = Store(out / "results")
     try:
         checks = {name: _bundle_method(name, bundle.root / METHODS_FOLDER) for name in methods}
+        _bundle_plugins(rows, methods, bundle.root / PLUGINS_FOLDER)
         written = contribute(rows, found, source, bundle)
         _check_bundle(bundle, written)
         write_atomically(out / TEXT, pull_request(bundle, checks).encode())
@@ -154,6 +155,20 @@ def _source(spec: MethodSpec) -> Iterator[tuple[str, Path]]:
     for file in sorted(path.parent.rglob("*")):
         if file.suffix in CODE and file.is_file():
             yield f"{path.parent.name}/{file.relative_to(path.parent).as_posix()}", file
+
+
+def _bundle_plugins(rows: Iterable[Record], methods: Iterable[str], folder: Path) -> None:
+    """Write the files of the plugins that ``rows`` ran into ``folder``, unless all their code lies with ``methods``.
+
+    They are named by the digest that is in the records: an architecture and a data set are in the key by it.
+    """
+    bundled = {path.resolve() for name in methods for _, path in _source(METHODS.get(name))}
+    names = sorted({plugin["name"] for row in rows for plugin in row["provenance"].get("plugins", ())})
+    for plugin in map(source_of, names):
+        files = files_of(plugin)
+        if not bundled.issuperset(path.resolve() for path in files.values() if path.suffix in CODE):
+            for file, path in files.items():
+                write_atomically(folder / f"{plugin.name}.{plugin.sha256[:12]}" / file, path.read_bytes())
 
 
 def _check_bundle(bundle: Store, written: int) -> None:

@@ -1,0 +1,83 @@
+"""A study's verdicts in words, and as data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from kdbench.cli.say import many
+from kdbench.stats.claims import Finding, Verdict
+from kdbench.studies import Judged, Study
+from kdbench.studies.words import claimed, measured, missing_text
+
+
+def lines(study: Study, found: Sequence[Judged], form: str = "text") -> Iterator[str]:
+    """What came out of each claim, with what it was judged by and what would decide it."""
+    mark = "**" if form == "markdown" else ""
+    paper = study.paper
+    yield f"{mark}{study.title}{mark}: {paper.authors}, {paper.title}, {paper.venue} {paper.year}."
+    for judged in found:
+        yield ""
+        yield f"{mark}{judged.verdict.value}{mark}: {judged.claim.text}"
+        for line in _details(judged):
+            yield f"  {line}"
+    yield ""
+    counts = {verdict: sum(each.verdict is verdict for each in found) for verdict in Verdict}
+    said = ", ".join(f"{count} {verdict.value}" for verdict, count in counts.items() if count)
+    yield f"{many(len(found), 'claim')}: {said}. All intervals hold together in 95 of 100 studies."
+    for text in study.differs:
+        yield f"Not as in the paper: {text}"
+    if commands := list(dict.fromkeys(command(study))) if counts[Verdict.INCOMPLETE] else []:
+        yield f"What is missing is trained by: {commands[0]}"
+
+
+def _details(judged: Judged) -> Iterator[str]:
+    claim = judged.claim
+    yield f"claimed ({claim.source}): {claimed(judged)}"
+    if judged.finding is not None:
+        yield f"measured: {measured(judged)}"
+    for missing in judged.missing:
+        yield f"missing: {missing_text(missing)}"
+    if judged.verdict is not Verdict.AGREES and claim.full:
+        yield f"at full size: {claim.full}"
+
+
+def command(study: Study) -> Iterator[str]:
+    """What trains what is missing."""
+    yield f"kdbench study {study.name}"
+
+
+def document(study: Study, found: Sequence[Judged]) -> dict[str, Any]:
+    """The verdicts as plain data; what is not known is null."""
+    return {
+        "study": study.name,
+        "suites": list(study.suites),
+        "claims": [
+            {
+                "name": each.claim.name,
+                "text": each.claim.text,
+                "source": each.claim.source,
+                "verdict": each.verdict.value,
+                "statistic": each.claim.statistic,
+                "measure": each.claim.measure,
+                "above": _plain(each.claim.bounds.low),
+                "below": _plain(each.claim.bounds.high),
+                "level": each.level,
+                **_estimate(each.finding),
+                "missing": [missing_text(missing) for missing in each.missing],
+            }
+            for each in found
+        ],
+    }
+
+
+def _estimate(finding: Finding | None) -> dict[str, Any]:
+    if finding is None:
+        return {"estimate": None, "low": None, "high": None, "n": 0}
+    values = {"estimate": finding.estimate, "low": finding.low, "high": finding.high}
+    return {**{name: _plain(value) for name, value in values.items()}, "n": finding.n}
+
+
+def _plain(value: float) -> float | None:
+    return value if math.isfinite(value) else None

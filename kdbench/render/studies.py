@@ -1,0 +1,101 @@
+"""The pages of studies: each claim, what was measured, and the verdict."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from kdbench.errors import UserError
+from kdbench.render.catalogue import Catalogue
+from kdbench.stats.claims import Verdict
+from kdbench.studies import STUDIES, Judged, Study, get_study, judge
+from kdbench.studies.check import suites_of
+from kdbench.studies.words import claimed, measured, missing_text
+from kdbench.suites import Suite
+
+#: Pixels of a claim's plot.
+WIDTH, HEIGHT, MARGIN = 240, 24, 8
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A claim's interval beside where it should lie, in pixels; None for an end that lies outside the plot."""
+
+    left: float
+    right: float
+    x: float
+    region_left: float
+    region_right: float
+    title: str
+
+
+@dataclass(frozen=True)
+class ClaimView:
+    """A claim as its page shows it."""
+
+    judged: Judged
+    claimed: str
+    measured: str
+    missing: tuple[str, ...]
+    plot: Plot | None
+
+    @property
+    def badge(self) -> str:
+        """The CSS class of its verdict."""
+        kinds = {Verdict.AGREES: "good", Verdict.CONTRADICTS: "bad"}
+        return kinds.get(self.judged.verdict, "warn")
+
+
+@dataclass(frozen=True)
+class StudyView:
+    study: Study
+    suites: tuple[Suite, ...]
+    claims: tuple[ClaimView, ...]
+    counts: tuple[tuple[str, int], ...]
+
+
+def study_views(catalogue: Catalogue) -> Iterator[StudyView]:
+    """Every study that can be read and has a claim that was judged."""
+    for name in STUDIES:
+        try:
+            study = get_study(name)
+            suites = suites_of(study)
+        except UserError:  # its own command says what is wrong with it
+            continue
+        found = judge(study, suites, catalogue.records)
+        if any(each.verdict is not Verdict.INCOMPLETE for each in found):
+            yield _view(study, tuple(suites.values()), found)
+
+
+def _view(study: Study, suites: tuple[Suite, ...], found: list[Judged]) -> StudyView:
+    claims = tuple(
+        ClaimView(each, claimed(each), measured(each), tuple(map(missing_text, each.missing)), _plot(each))
+        for each in found
+    )
+    counts = ((verdict.value, sum(each.verdict is verdict for each in found)) for verdict in Verdict)
+    return StudyView(study, suites, claims, tuple((name, count) for name, count in counts if count))
+
+
+def _plot(judged: Judged) -> Plot | None:
+    """The interval and the claimed region on one axis, which shows both ends of the interval; None without one."""
+    finding, bounds = judged.finding, judged.claim.bounds
+    if finding is None or not (math.isfinite(finding.low) and math.isfinite(finding.high)):
+        return None
+    marks = [finding.low, finding.high, *filter(math.isfinite, (bounds.low, bounds.high))]
+    low, high = min(marks), max(marks)
+    room = (high - low) * 0.1 or 1.0
+    low, high = low - room, high + room
+
+    def place(value: float) -> float:
+        share = (min(max(value, low), high) - low) / (high - low)
+        return round(MARGIN + share * (WIDTH - 2 * MARGIN), 1)
+
+    return Plot(
+        left=place(finding.low),
+        right=place(finding.high),
+        x=place(finding.estimate),
+        region_left=place(bounds.low),
+        region_right=place(bounds.high),
+        title=f"{measured(judged)}; claimed: {claimed(judged)}",
+    )

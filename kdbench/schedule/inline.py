@@ -1,0 +1,67 @@
+"""Every task in this process, one after the other: for a debugger."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+from kdbench import environment
+from kdbench.errors import UserError, described
+from kdbench.plan.fleet import Fleet
+from kdbench.plan.task import EXIT_REFUSED, Task
+from kdbench.schedule.backends import Choice, Work
+from kdbench.schedule.base import Ending, Executor, Grant, Report, Watch
+from kdbench.schedule.devices import find_fleet
+from kdbench.schedule.queue import Queue
+
+
+class InlineBackend:
+    """This process, on the first device of this machine."""
+
+    def __init__(self, choice: Choice) -> None:
+        environment.pin()
+        self.choice = choice
+
+    def fleet(self, threads: int) -> Fleet:
+        fleet = find_fleet(self.choice.device, 1, threads)
+        os.environ["CUDA_VISIBLE_DEVICES"] = fleet.devices[0].name
+        return fleet
+
+    def executor(self, fleet: Fleet, folder: Path) -> Executor:
+        return InlineExecutor(fleet, self.choice.work)
+
+
+class InlineExecutor:
+    """Does tasks by calling ``work``. What it raises is printed where it was raised, and costs that task alone."""
+
+    def __init__(self, fleet: Fleet, work: Work) -> None:
+        self.fleet, self.work = fleet, work
+
+    def run(self, tasks: Sequence[Task], watch: Watch) -> Report:
+        """Run ``tasks``; a Ctrl-C ends the run, and what landed stays."""
+        queue, interrupted = Queue(tasks, self.fleet, retries=0), False
+        try:
+            while not queue.over:
+                for grant in queue.start(time.monotonic()):
+                    for task, event in queue.ended(grant, self._ending(grant, watch)):
+                        watch(task, event)
+        except KeyboardInterrupt:
+            interrupted = True
+        return Report(queue.finished, queue.failed, interrupted)
+
+    def _ending(self, grant: Grant, watch: Watch) -> Ending:
+        task = grant.task
+        here = {"pid": os.getpid(), "host": socket.gethostname(), "device": self.fleet.devices[grant.device].name}
+        watch(task, {"event": "started", "slot": 0, "attempt": task.attempt, **here})
+        try:
+            self.work(task, lambda event: watch(task, event))
+        except UserError as error:
+            return Ending(EXIT_REFUSED, "refused", "this terminal", refused=str(error))
+        except Exception as error:
+            traceback.print_exc()
+            return Ending(1, f"raised {described(error)}", "this terminal")
+        return Ending(0, "", done=True)

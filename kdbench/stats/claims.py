@@ -1,0 +1,171 @@
+"""What a claim is judged by: an estimate with its interval, and whether that lies where the claim says."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from kdbench.stats.comparisons import compare
+from kdbench.stats.intervals import t_interval, t_quantile
+
+Floats = NDArray[np.float64]
+
+
+class Verdict(StrEnum):
+    """What came out of a claim."""
+
+    AGREES = "agrees"
+    CONTRADICTS = "contradicts"
+    OPEN = "cannot be told"
+    #: Trials that it is judged by are missing.
+    INCOMPLETE = "incomplete"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """An estimate of ``n`` values and the interval that it was estimated with; infinite where there is no telling."""
+
+    estimate: float
+    low: float
+    high: float
+    n: int
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Where a claim says that a value lies: above ``low`` and below ``high``."""
+
+    low: float = -math.inf
+    high: float = math.inf
+
+    def judge(self, found: Finding) -> Verdict:
+        """AGREES where all of the interval lies inside, CONTRADICTS where all of it lies outside."""
+        if found.low > self.low and found.high < self.high:
+            return Verdict.AGREES
+        if found.high < self.low or found.low > self.high:
+            return Verdict.CONTRADICTS
+        return Verdict.OPEN
+
+
+def mean(values: ArrayLike, level: float) -> Finding:
+    """The mean of independent ``values``, with Student's interval."""
+    sample = _finite(values)
+    if not len(sample):
+        return _nothing()
+    found = t_interval(sample, level)
+    low = -math.inf if found.low is None else found.low
+    return Finding(found.mean, low, math.inf if found.high is None else found.high, found.n)
+
+
+def difference(scores: ArrayLike, of: int, versus: int, level: float) -> Finding:
+    """The mean seed-by-seed difference of two rows of ``scores`` [rows, seeds], nan where a row lacks a seed.
+
+    Its error is from a variance that is moderated over the differences of all rows (stats.comparisons).
+    """
+    table = np.asarray(scores, float)
+    found = compare(table)
+    at = found.of(of, versus)
+    sign = 1.0 if of < versus else -1.0
+    value, half = sign * float(found.difference[at]), float(found.halves(level)[at])
+    return Finding(value, value - half, value + half, int(found.n[at])) if math.isfinite(value) else _nothing()
+
+
+def slope(x: ArrayLike, scores: ArrayLike, level: float) -> Finding:
+    """How much ``scores`` [settings, seeds] change for each unit of ``x`` [settings].
+
+    By least squares with a mean of its own for each seed, as settings share their seeds; nan where one is missing.
+    """
+    at, table = np.asarray(x, float), np.asarray(scores, float)
+    xs, ys, seeds = [], [], 0
+    for column in table.T:
+        known = np.isfinite(column) & np.isfinite(at)
+        if known.sum() < 2:
+            continue
+        seeds += 1
+        xs.append(at[known] - at[known].mean())
+        ys.append(column[known] - column[known].mean())
+    if not seeds:
+        return _nothing()
+    dx, dy = np.concatenate(xs), np.concatenate(ys)
+    spread, df = float(dx @ dx), len(dx) - seeds - 1
+    if spread == 0:
+        return _nothing()
+    found = float(dx @ dy) / spread
+    if df < 1:
+        return Finding(found, -math.inf, math.inf, len(dx))
+    error = math.sqrt(float(((dy - found * dx) ** 2).sum()) / df / spread)
+    half = t_quantile(df, level) * error
+    return Finding(found, found - half, found + half, len(dx))
+
+
+def share(of: ArrayLike, base: ArrayLike, top: ArrayLike, level: float) -> Finding:
+    """What part of the gain of ``top`` over ``base`` the row ``of`` has, all [seeds]: (of - base) / (top - base).
+
+    With the interval of E. C. Fieller, Some problems in interval estimation, J. R. Statist. Soc. B 16, 1954, over the
+    seeds; infinite where the gain of ``top`` itself is not shown.
+    """
+    part, whole = np.asarray(of, float) - np.asarray(base, float), np.asarray(top, float) - np.asarray(base, float)
+    known = np.isfinite(part) & np.isfinite(whole)
+    part, whole = part[known], whole[known]
+    n = len(part)
+    if not n or whole.mean() == 0:
+        return _nothing()
+    estimate = float(part.mean() / whole.mean())
+    if n < 2:
+        return Finding(estimate, -math.inf, math.inf, n)
+    cov = np.cov(part, whole) / n
+    t2 = t_quantile(n - 1, level) ** 2
+    a, b = float(whole.mean()) ** 2 - t2 * cov[1, 1], float(part.mean() * whole.mean()) - t2 * cov[0, 1]
+    c = float(part.mean()) ** 2 - t2 * cov[0, 0]
+    inside = b * b - a * c
+    if a <= 0 or inside < 0:  # the whole may be nothing
+        return Finding(estimate, -math.inf, math.inf, n)
+    return Finding(estimate, float((b - math.sqrt(inside)) / a), float((b + math.sqrt(inside)) / a), n)
+
+
+def rank_correlation(x: ArrayLike, y: ArrayLike, level: float) -> Finding:
+    """Spearman's rank correlation of two measures over runs.
+
+    The interval is that of D. G. Bonett and T. A. Wright, Psychometrika 65, 2000: Fisher's z with the error
+    sqrt((1 + r^2 / 2) / (n - 3)).
+    """
+    a, b = np.asarray(x, float), np.asarray(y, float)
+    known = np.isfinite(a) & np.isfinite(b)
+    a, b = _ranks(a[known]), _ranks(b[known])
+    n = len(a)
+    if n < 2 or a.std() == 0 or b.std() == 0:
+        return _nothing()
+    r = float(np.corrcoef(a, b)[0, 1])
+    if n < 4:
+        return Finding(r, -math.inf, math.inf, n)
+    from scipy.special import ndtri
+
+    z, half = math.atanh(min(max(r, -1 + 1e-12), 1 - 1e-12)), float(ndtri((1 + level) / 2))
+    half *= math.sqrt((1 + r * r / 2) / (n - 3))
+    return Finding(r, math.tanh(z - half), math.tanh(z + half), n)
+
+
+def family_level(claims: int, level: float = 0.95) -> float:
+    """The level of each of so many intervals that all together hold as often as ``level`` (Bonferroni)."""
+    return 1 - (1 - level) / max(claims, 1)
+
+
+def _ranks(values: Floats) -> Floats:
+    """Ranks from 1; equal values share the mean of theirs."""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    return np.asarray((last - (counts - 1) / 2)[inverse], float)
+
+
+def _finite(values: ArrayLike | Sequence[float]) -> Floats:
+    sample = np.asarray(values, float).ravel()
+    return np.asarray(sample[np.isfinite(sample)], float)
+
+
+def _nothing() -> Finding:
+    return Finding(math.nan, -math.inf, math.inf, 0)

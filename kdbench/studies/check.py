@@ -1,0 +1,35 @@
+"""Whether a study can be judged at all: its suites have the pairs and the rows that its claims name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from kdbench.errors import UserError, listed, shown
+from kdbench.studies.judge import ON
+from kdbench.studies.study import Study
+from kdbench.suites import Suite, get_suite
+
+
+def suites_of(study: Study) -> dict[str, Suite]:
+    """The suites of ``study``, by the name that it calls them; UserError where a claim names what they do not have."""
+    suites = {name: get_suite(name) for name in study.suites}
+    _check(study, suites)
+    return suites
+
+
+def _check(study: Study, suites: Mapping[str, Suite]) -> None:
+    for claim in study.claims:
+        suite = suites[claim.suite]
+        pairs, labels = {pair.name for pair in suite.pairs}, {row.label for row in suite.rows}
+        for name in claim.named:
+            label, _, pair = name.partition(ON)
+            if label not in labels:
+                raise UserError(
+                    f"Study {study.name}, claim {claim.name}: the suite {suite.id} has no row {shown(label)}; its rows "
+                    f"are {listed(sorted(labels))}."
+                )
+            if (wanted := pair or claim.pair) and wanted not in pairs:
+                raise UserError(
+                    f"Study {study.name}, claim {claim.name}: the suite {suite.id} has no pair {shown(wanted)}; its "
+                    f"pairs are {listed(sorted(pairs))}."
+                )

@@ -1,0 +1,74 @@
+"""A judged claim in words."""
+
+from __future__ import annotations
+
+import math
+
+from kdbench.stats.claims import Bounds
+from kdbench.studies.judge import Judged, Missing
+from kdbench.studies.measures import MEASURES
+
+
+def claimed(judged: Judged) -> str:
+    """Where the value lies if the claim holds, and what the paper prints."""
+    claim = judged.claim
+    printed = f"; printed: {claim.printed}" if claim.printed else ""
+    return f"{subject(judged)} {_region(claim.bounds)}{printed}"
+
+
+def subject(judged: Judged) -> str:
+    """What is measured, in words."""
+    claim = judged.claim
+    title = MEASURES[claim.measure].title
+    if claim.statistic == "mean":
+        return f"{title} of {claim.of}"
+    if claim.statistic == "difference":
+        return f"{title} of {claim.of} less that of {claim.versus}"
+    if claim.statistic == "share":
+        return f"the part of the difference between {claim.top} and {claim.base} in {title} that {claim.of} has"
+    if claim.statistic == "slope":
+        return f"change of {title} with each unit of the setting over {', '.join(claim.rows)}"
+    return f"rank correlation of {MEASURES[claim.other].title} and {title} over {_many(len(claim.rows), 'row')}"
+
+
+def measured(judged: Judged) -> str:
+    """The estimate with its interval, or that there is none."""
+    finding = judged.finding
+    if finding is None or math.isnan(finding.estimate):
+        return "nothing, as no trial of it finished"
+    unit = unit_of(judged)
+    low, high = (_number(judged, value) for value in (finding.low, finding.high))
+    around = f"{low} to {high}" if math.isfinite(finding.low) else "no interval, for want of seeds"
+    return f"{_number(judged, finding.estimate)}{unit} ({around}), from {_many(finding.n, 'value')}"
+
+
+def unit_of(judged: Judged) -> str:
+    claim = judged.claim
+    if claim.statistic in ("share", "rank-correlation"):
+        return ""
+    unit = MEASURES[claim.measure].unit
+    return f" {unit}" if " to " not in unit else ""
+
+
+def _number(judged: Judged, value: float) -> str:
+    claim = judged.claim
+    digits = 2 if claim.statistic in ("share", "rank-correlation") else MEASURES[claim.measure].digits
+    sign = "+" if claim.statistic in ("difference", "slope") else ""
+    return f"{value:{sign}.{digits}f}"
+
+
+def _region(bounds: Bounds) -> str:
+    if math.isinf(bounds.high):
+        return f"above {bounds.low:g}"
+    if math.isinf(bounds.low):
+        return f"below {bounds.high:g}"
+    return f"between {bounds.low:g} and {bounds.high:g}"
+
+
+def missing_text(missing: Missing) -> str:
+    seeds = ", ".join(map(str, missing.seeds))
+    return f"{missing.label} on {missing.pair} in {missing.suite}, seed{'s' * (len(missing.seeds) > 1)} {seeds}"
+
+
+def _many(count: int, noun: str) -> str:
+    return f"{count} {noun}{'s' * (count != 1)}"

@@ -1,0 +1,94 @@
+"""The backend inline: every task in this process, so that a debugger stops where it is told to."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from bench import ROOT, Bench, same_bits, suite_text
+from test_cli import RUN, Cli, cli  # noqa: F401
+from test_queue import task
+
+from kdbench import environment
+from kdbench.errors import UserError
+from kdbench.plan.fleet import cpu
+from kdbench.plan.task import Task
+from kdbench.records import Store
+from kdbench.schedule.inline import InlineExecutor
+from kdbench.suites import Suite
+
+MakeSuite = Callable[[str], Suite]
+
+
+def run(*tasks: Task, **ends: BaseException) -> tuple[Any, list[tuple[str, str]]]:
+    """The report of a run whose tasks end as ``ends`` says, and what was told of each."""
+    told: list[tuple[str, str]] = []
+
+    def work(one: Task, emit: Callable[[dict[str, Any]], None]) -> None:
+        emit({"event": "progress"})
+        if one.id in ends:
+            raise ends[one.id]
+
+    watch = lambda one, event: told.append((one.id, event["event"]))  # noqa: E731
+    return InlineExecutor(cpu(), work).run(tasks, watch), told
+
+
+def test_tasks_run_in_their_order_and_after_what_they_wait_for() -> None:
+    report, told = run(task("student", after=("teacher",)), task("other"), task("teacher"))
+    assert [done.id for done in report.finished] == ["other", "teacher", "student"]
+    assert told[:3] == [("other", "started"), ("other", "progress"), ("other", "ended")]
+
+
+def test_what_fails_costs_itself_and_what_waits_for_it(capsys: pytest.CaptureFixture[str]) -> None:
+    report, _ = run(
+        task("teacher"),
+        task("student", after=("teacher",)),
+        task("t"),
+        task("u"),
+        teacher=UserError("no."),
+        t=KeyError("x"),
+    )
+    assert report.failed["teacher"] == report.failed["student"] == "no."
+    assert "raised KeyError" in report.failed["t"]
+    assert [done.id for done in report.finished] == ["u"]
+    assert "Traceback" in capsys.readouterr().err, "it is for whoever debugs"
+
+
+def test_a_ctrl_c_ends_the_run() -> None:
+    report, _ = run(task("t"), task("u"), t=KeyboardInterrupt())
+    assert report.interrupted
+    assert not report.finished
+
+
+def test_its_records_are_those_of_any_backend(
+    cli: Cli,  # noqa: F811
+    bench: Bench,
+    make_suite: MakeSuite,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    suite = make_suite(suite_text(["ce", "kd"], epochs=1))
+    monkeypatch.setattr(environment, "pin", lambda: None)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert cli(*RUN, "--backend", "inline").code == 0
+    other = bench.again("other")
+    expected = other.train(other.trials(suite))
+    records = {record["label"]: record for record in Store(bench.folder / "results").read()[0]}
+    assert same_bits(records["ce"], expected["ce"])
+    assert same_bits(records["kd"], expected["kd"])
+
+
+@pytest.mark.slow
+def test_it_computes_by_the_environment_of_a_worker(bench: Bench) -> None:
+    """The whole command, in a shell whose variables would move bits: it replaces itself before it loads torch."""
+    command = [sys.executable, "-m", "kdbench", "run", "--suite", "digits", "--method", "ce", "--seeds", "1"]
+    for name, more in (("inline", {"OMP_DYNAMIC": "true", "ATEN_CPU_CAPABILITY": "default"}), ("local", {})):
+        folders = ["--results", str(bench.folder / name), "--out", str(bench.folder / f"site-{name}")]
+        plain = {k: v for k, v in os.environ.items() if not k.startswith("ATEN_")}
+        env = {**plain, "PYTHONPATH": str(ROOT), "ATEN_CPU_CAPABILITY": "default", **more}
+        subprocess.run([*command, *folders, "--backend", name], env=env, check=True, capture_output=True)
+    (one,), (other,) = (Store(bench.folder / name).read()[0] for name in ("inline", "local"))
+    assert same_bits(one, other)
