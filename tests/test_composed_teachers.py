@@ -31,6 +31,7 @@ from kdbench.models.outputs import Outputs
 from kdbench.plan.cohorts import cohorts
 from kdbench.plan.cost import cohort_seconds, teacher_seconds
 from kdbench.plan.expand import Selection, expand, inapplicable
+from kdbench.plan.fleet import cpu
 from kdbench.plan.task import Task
 from kdbench.plan.tasks import make_tasks
 from kdbench.suites import Suite, parse_suite
@@ -462,7 +463,7 @@ def test_parts_are_planned_once_and_before_what_is_made_of_them(bench: Bench, ma
     pair = '[[pairs]]\nteacher = "{0}"\nstudent = "tiny_cnn_s"\n'
     more = f"[teachers.bad]\n{BIASED}\n" + pair.format("bad") + pair.format("one")
     trials = bench.trials(make_suite(text(THREE, ["ce", "kd"], more)))
-    tasks = make_tasks(cohorts(trials), bench.template(trials[0]), 40.0, 2)
+    tasks = make_tasks(cohorts(trials), bench.template(trials[0]), 40.0, cpu(2))
     teachers = {task.teacher.name: task for task in tasks if task.teacher}
     assert {*teachers} == {"one", "one-101", "one-102", "tutor", "bad"}
     assert len([task for task in tasks if task.teacher]) == 5
