@@ -23,6 +23,7 @@ from kdbench.composition.ensemble import Ensemble
 from kdbench.composition.specialists import Specialists, clusters, dustbin_correction, joint_logits
 from kdbench.data import load
 from kdbench.errors import UserError
+from kdbench.jobs import cohort as cohort_job
 from kdbench.jobs.worker import run
 from kdbench.kinds import check_kind
 from kdbench.measure.evaluate import ambiguity, unreliability
@@ -50,6 +51,7 @@ CPU = torch.device("cpu")
 DATA = "a" * 64
 THREE = 'kind = "ensemble"\nof = ["one"]\nseeds = [100, 101, 102]'
 BIASED = 'kind = "biased"\nof = ["one"]\ntop_k = 2\npunishment = 0.8\ncompensation = 1'
+TWO = THREE.replace(", 102", "")
 SPECIALISTS = 'kind = "specialists"\nof = ["one"]\ncount = 3\nprotocol = {epochs = 1, lr = 0.02}'
 
 
@@ -355,6 +357,10 @@ def test_a_pair_under_it_is_called_as_it_is_and_has_nobodys_printed_values() -> 
         ('kind = "specialists"\nof = ["one"]', "count must be at least 1"),
         ('kind = "specialists"\nof = ["one"]\ncount = 2\nprotocol = {epocs = 1}', "no protocol field 'epocs'"),
         (
+            'kind = "ensemble"\nof = ["one"]\nseeds = [0, 5]',
+            "a part of teacher 'tutor' and a student would both have the seed 0",
+        ),
+        (
             'kind = "specialist"\nof = ["one"]',
             "kind must be trained, checkpoint, self, biased, ensemble or specialists",
         ),
@@ -447,7 +453,7 @@ KEY = "544e59080cbed5880ea62c814658ece2fd6e25f87ab664f4d92ddf515ca5908e"
 def test_training_teachers_and_pins_reach_the_parts() -> None:
     from kdbench.plan.expand import pinned
 
-    imported = '[teachers.two]\nkind = "checkpoint"\nmodel = "tiny_cnn_s"\nfiles = ["own.pt"]'
+    imported = '[teachers.two]\nkind = "checkpoint"\nmodel = "tiny_cnn_m"\nfiles = ["own.pt"]'
     suite = parse_suite(text('kind = "ensemble"\nof = ["one", "two"]', more=imported), "s.toml")
     (trial,) = expand(suite, Selection(train_teachers=True), DATA)
     assert trial.teacher is not None
@@ -506,7 +512,7 @@ def ready(bench: Bench, suite: Suite) -> tuple[Teacher, TeacherShelf, TeacherFac
     return trial.teacher, place, facts
 
 
-@pytest.mark.parametrize("kind", [THREE, BIASED, SPECIALISTS], ids=["ensemble", "biased", "specialists"])
+@pytest.mark.parametrize("kind", [TWO, BIASED, SPECIALISTS], ids=["ensemble", "biased", "specialists"])
 def test_each_kind_from_plan_to_record(bench: Bench, make_suite: MakeSuite, kind: str) -> None:
     suite = make_suite(text(kind))
     record = bench.train(bench.trials(suite))["kd"]
@@ -552,12 +558,47 @@ def test_an_ensemble_of_equals_teaches_as_its_member_does(bench: Bench, make_sui
         assert other["curve"][0]["losses"][name] == pytest.approx(value, rel=1e-3)
 
 
-def test_students_see_the_biases_of_their_own_images(bench: Bench, make_suite: MakeSuite) -> None:
-    """With every right answer punished, no student's teacher is right on an image that it was right on."""
-    suite = make_suite(text('kind = "biased"\nof = ["one"]\npunishment = 1.0'))
+def test_a_teacher_knows_the_images_that_its_students_see(
+    bench: Bench, make_suite: MakeSuite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their true labels, whatever the students are told, and their places in the whole training set."""
+    seen: dict[str, list[Told]] = {"train": [], "test": []}
+    speak = Biased.speak
+
+    def watched(self: Biased, said: Any, known: Told) -> Tensor:
+        seen[known.split].append(known)
+        return speak(self, said, known)
+
+    monkeypatch.setattr(Biased, "speak", watched)
+    noisy = {"name": "kd", "label": "noisy", "supervision": {"kind": "noisy-labels", "rate": 0.5}}
+    no3 = {"name": "kd", "label": "no3", "supervision": {"kind": "transfer-set", "without": [3]}}
+    suite = make_suite(text('kind = "biased"\nof = ["one"]\npunishment = 1.0', [noisy, no3]))
     bench.train(bench.trials(suite))
-    _, _, facts = ready(bench, suite)
-    assert facts.top1 == 0
+    dataset = load("digits", bench.folder / "data")
+    for split, labels in (("train", dataset.train_labels), ("test", dataset.test_labels)):
+        assert seen[split]
+        for known in seen[split]:
+            assert np.array_equal(known.labels.numpy(), labels[known.places.numpy()])
+    whole = [known for known in seen["train"] if 3 in known.labels]
+    assert 0 < len(whole) < len(seen["train"])
+    trial, *_ = bench.trials(suite, "noisy")
+    assert trial.teacher is not None
+    facts = shelf(bench, trial.teacher, trial.data_digest).facts()
+    assert facts is not None
+    assert facts.top1 == 0, "who is always punished where he is right is never right"
+
+
+@pytest.mark.parametrize("teacher", [TWO, BIASED], ids=["ensemble", "biased"])
+def test_what_is_remembered_of_it_gives_the_same_bits(
+    bench: Bench, make_suite: MakeSuite, monkeypatch: pytest.MonkeyPatch, teacher: str
+) -> None:
+    still = suite_text(["kd"], teacher=teacher, extra=f"[teachers.one]\n{TRAINED}").replace('"crop"', '"none"')
+    suite = make_suite(still)
+    record = bench.train(bench.trials(suite))["kd"]
+    assert any("keeping the teacher's outputs" in str(event.get("text")) for event in bench.events)
+    monkeypatch.setattr(cohort_job, "remember", lambda *arguments: None)
+    other = bench.again("other")
+    assert same_bits(record, other.train(other.trials(suite))["kd"])
 
 
 def test_a_part_that_changed_makes_it_measured_anew(bench: Bench, make_suite: MakeSuite) -> None:

@@ -84,9 +84,9 @@ def joint_logits(
 ) -> Tensor:
     """The logits [N,K] of q, from those of the generalist [N,K] and of each specialist [N,|S|+1], the dustbin's last.
 
-    ``lacking`` [M] is added to the dustbins', and ``members`` [M,K] are the sets. The sum of divergences is convex in
-    q, and each step is one of expectation and maximisation: what a dustbin holds is dealt to its classes in proportion
-    to q. In float64.
+    ``lacking`` [M] is added to the dustbins', and ``members`` [M,K] are the sets, which have no class in common. The
+    sum of divergences is convex in q, and each step is one of expectation and maximisation: what a dustbin holds is
+    dealt to its classes in proportion to q. In float64.
     """
     import torch
 
@@ -97,7 +97,7 @@ def joint_logits(
     whole = [torch.cat([z[:, :-1], z[:, -1:] + more], 1) for z, more in zip(specialists, lacking, strict=True)]
     opinions = [torch.softmax(logits.double(), 1) for logits in whole]
     q = p
-    for _ in range(STEPS):
+    for _ in range(STEPS if likeliest > 1 else 1):
         w = p
         for own, speaking, said in zip(members, speaks, opinions, strict=True):
             rest = q * ~own

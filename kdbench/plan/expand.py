@@ -164,7 +164,7 @@ def expand(
         teacher = suite.teacher_of(pair)
         teacher = trained_instead(teacher, suite, spec) if selection.train_teachers else pinned(teacher, pins or {})
         teacher = _with_code(teacher)
-        check_seeds(teacher, seeds, suite.id)
+        check_seeds(teacher, pair.student, seeds, suite.id)
         student = pair.name.partition(":")[2]
         for row in rows:
             if _reason(suite, pair, row):

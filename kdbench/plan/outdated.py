@@ -13,6 +13,8 @@ from kdbench.trials.origins import Plugin, foreign
 from kdbench.trials.trial import Trial, teacher_trial
 
 Identity = Mapping[str, Any]
+#: The parts of an identity that may name the digest of a plugin.
+CODED = ("student", "teacher", "supervision", "method")
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ def _without_code(identity: Identity, trainings: Mapping[str, Identity]) -> str:
         line.append(before)
     found = ""
     for each in reversed(line):
-        parts = {name: _bare(part) if name in ("student", "teacher", "method") else part for name, part in each.items()}
+        parts = {name: _bare(part) if name in CODED else part for name, part in each.items()}
         found = digest({**parts, "teacher": found} if found else parts)
     return found
 

@@ -171,7 +171,7 @@ def _check(suite: Suite, where: str) -> None:
     if max(protocol.holdout for protocol in protocols) >= images:
         raise UserError(f"{where} [protocol]: holdout must be less than the {images} training images.")
     for pair in suite.pairs:
-        check_seeds(suite.teacher_of(pair), suite.seeds, where)
+        check_seeds(suite.teacher_of(pair), pair.student, suite.seeds, where)
     for supervision in (suite.supervision, *(row.supervision for row in suite.rows if row.supervision)):
         for name in suite.datasets:
             if misfit := supervision.misfit(DATASETS.get(name)):

@@ -97,14 +97,15 @@ def resolved(name: str, where: str) -> tuple[MethodSpec, dict[str, Any]]:
         raise UserError(f"{where}: {error}") from None
 
 
-def check_seeds(teacher: Teacher, seeds: Sequence[int], where: str) -> None:
-    """UserError where a student would start from the weights that a generation before it started from."""
-    if teacher.kind != "self":
+def check_seeds(teacher: Teacher, student: str, seeds: Sequence[int], where: str) -> None:
+    """UserError where a ``student`` would start from the weights that a generation, or a part, started from."""
+    if teacher.kind in ("trained", "checkpoint"):
         return
-    shared = sorted({generation.seed for generation in teacher.lineage} & set(seeds))
+    shared = sorted({each.seed for each in teacher.lineage if each.trained and each.model == student} & set(seeds))
     if shared:
+        which = "generation" if teacher.kind == "self" else "part"
         raise UserError(
-            f"{where}: a generation of teacher {teacher.name!r} and a student would both have the seed {shared[0]}, "
+            f"{where}: a {which} of teacher {teacher.name!r} and a student would both have the seed {shared[0]}, "
             "and with it the same initial weights; give the teacher a seed away from the students'."
         )
 
