@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 import torch
 from bench import ROOT, TRAINED, Bench, same_bits, suite_text
+from render_records import record
 from scipy.optimize import minimize
 from torch import Tensor, nn
 
+from kdbench.cli import main
 from kdbench.composition import COMPOSITIONS
 from kdbench.composition.biased import Biased
 from kdbench.composition.ensemble import Ensemble
@@ -35,6 +37,8 @@ from kdbench.plan.expand import Selection, expand, inapplicable
 from kdbench.plan.fleet import cpu
 from kdbench.plan.task import Task
 from kdbench.plan.tasks import make_tasks
+from kdbench.render.measured import _badges
+from kdbench.stats.aggregate import cells
 from kdbench.suites import Suite, parse_suite
 from kdbench.supervision import Truth
 from kdbench.supervision.few_labels import FewLabels
@@ -669,3 +673,25 @@ def test_the_kinds_of_the_page_work_as_it_says(monkeypatch: pytest.MonkeyPatch) 
     top, row = suites[1].split("\n", 1)
     suite = parse_suite(suite_text(["ce"], extra=row).replace("seeds =", f"{top}\nseeds ="), "s")
     assert [row.supervision for row in suite.rows] == [None, FewLabels(images=25)]
+
+
+def test_a_suite_says_what_its_teachers_are_made_of(capsys: pytest.CaptureFixture[str], make_suite: MakeSuite) -> None:
+    table = SPECIALISTS.replace("epochs = 1, lr", "epochs = 4, lr")
+    suite = text(table, ["ce", {"name": "kd", "supervision": {"kind": "few-labels", "images": 5}}])
+    make_suite(suite.replace("seeds =", 'supervision = {kind = "transfer-set", without = [3]}\nseeds ='))
+    assert main(["show", "suite", "tiny"]) == 0
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert "tutor: tiny_cnn_s, specialists count 3 of one; seed 0; epochs = 4, lr = 0.02" in lines
+    assert "supervision  transfer-set without [3]" in lines
+    assert "kd: few-labels images 5" in lines
+    assert "trials       2 of students, 1 of teachers" in lines
+
+
+def test_a_page_says_which_rows_were_shown_something_else() -> None:
+    records = [record("kd"), record("dkd"), record("kd", label="few")]
+    few = FewLabels(images=5).identity()
+    records[2]["identity"] = {**records[2]["identity"], "supervision": few}
+    found = cells(records)
+    badges = {cell.label: dict(_badges(cell, found, frozenset())) for cell in found}
+    assert badges["few"]["warn"] == "supervision: few-labels: images 5, seed 0"
+    assert badges["kd"] == badges["dkd"] == {}

@@ -49,15 +49,15 @@ def _unusual(protocol: Protocol) -> dict[str, object]:
 
 def _changes(protocol: Protocol | None, base: Protocol) -> Mapping[str, object]:
     """What ``protocol`` changes of ``base``."""
-    own = vars(base if protocol is None else protocol)
-    return {name: value for name, value in own.items() if value != getattr(base, name)}
+    every = {each.name: getattr(base if protocol is None else protocol, each.name) for each in fields(base)}
+    return {name: value for name, value in every.items() if value != getattr(base, name)}
 
 
 def _teacher(teacher: Teacher, suite: Suite) -> str:
     """Where the weights of ``teacher`` come from, or what it is made of."""
     if teacher.composition is not None:
         said = [f"{teacher.composition} of {', '.join(part.name for part in teacher.parts)}"]
-        said += [values(_changes(teacher.protocol, suite.protocol))]
+        said += [f"seed {teacher.seed}" if teacher.protocol else "", values(_changes(teacher.protocol, suite.protocol))]
     elif teacher.kind == "checkpoint":
         said = [f"imported from {' or '.join(teacher.files)}", teacher.url]
         said += [f"digest {teacher.weights_sha256}" if teacher.weights_sha256 else ""]

@@ -139,7 +139,8 @@ def _own_supervision(cell: Cell, cells: Sequence[Cell]) -> str:
         return ""
     if not isinstance(mine, dict):
         return str(mine)
-    said = (f"{name} {value}" for name, value in flatten(mine).items() if name not in ("kind", "version", "source"))
+    fields = {name: value for name, value in flatten(mine).items() if value not in ("", "[]")}
+    said = (f"{name} {value}" for name, value in fields.items() if name not in ("kind", "version", "source"))
     return f"{mine.get('kind')}: {', '.join(said)}"
 
 
