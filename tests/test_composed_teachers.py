@@ -16,9 +16,10 @@ import torch
 from bench import ROOT, TRAINED, Bench, same_bits, suite_text
 from render_records import record
 from scipy.optimize import minimize
+from test_cli import BUILD_AND_SAY, RUN, Cli, cli  # noqa: F401
 from torch import Tensor, nn
 
-from kdbench.cli import main
+from kdbench.cli import main, site
 from kdbench.composition import COMPOSITIONS
 from kdbench.composition.biased import Biased
 from kdbench.composition.ensemble import Ensemble
@@ -695,3 +696,33 @@ def test_a_page_says_which_rows_were_shown_something_else() -> None:
     badges = {cell.label: dict(_badges(cell, found, frozenset())) for cell in found}
     assert badges["few"]["warn"] == "supervision: few-labels: images 5, seed 0"
     assert badges["kd"] == badges["dkd"] == {}
+
+
+def test_an_ensemble_and_a_transfer_set_from_plan_to_page_and_the_next_run(
+    cli: Cli,  # noqa: F811
+    bench: Bench,
+    make_suite: MakeSuite,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(site, "build_and_say", BUILD_AND_SAY)
+    no3 = {"name": "kd", "label": "no3", "supervision": {"kind": "transfer-set", "without": [3]}}
+    make_suite(text(TWO, ["ce", "kd", no3, "fitnet"]))
+    plan = cli(*RUN, "--dry-run").out
+    assert "fitnet is not applicable to tutor:tiny_cnn_s: it needs stages, and a teacher of kind ensemble" in plan
+    assert re.search(r"teacher one +about.*\n +teacher one-101 +about.*\n +teacher tutor +about", plan)
+    first = cli(*RUN)
+    assert (first.code, first.err) == (0, "")
+    records, problems = bench.store.read()
+    assert not problems
+    assert sorted((r["label"], r["seed"]) for r in records) == [
+        ("ce", 0),
+        ("kd", 0),
+        ("no3", 0),
+        ("teacher", 100),
+        ("teacher", 101),
+    ]
+    kd, no3_ = bench.records()["kd"], bench.records()["no3"]
+    assert (kd["teacher"]["kind"], kd["teacher_model"]) == ("ensemble", "tiny_cnn_s")
+    assert kd["identity"]["teacher"] == no3_["identity"]["teacher"]
+    assert kd["weights_sha256"] != no3_["weights_sha256"]
+    assert "3 recorded" in cli(*RUN, "--dry-run").out
