@@ -24,6 +24,7 @@ from kdbench.train.file_batches import make_batches
 from kdbench.train.graphs import ReplayedMember, ReplayedNetwork
 from kdbench.train.lockstep import Lockstep, Outcome, Saver, Shared
 from kdbench.train.member import Member
+from kdbench.train.pulse import Pulse
 
 #: Eight methods that read logits alone.
 SUITE = ("kd", "ttm", "wttm", "dkd", "dist", "nkd", "rld", "lskd(kd)")
@@ -65,7 +66,7 @@ class Engine(Bench):
         saver = Saver(Path(os.devnull), math.inf, {})
         members = [self.member(name) for name in methods]
         crew = Streams(self.device) if graphs and self.device.type == "cuda" else Crew(cores)
-        return Lockstep(members, self.batches, teacher, saver, lambda event: None, _ended, crew)
+        return Lockstep(members, self.batches, teacher, saver, Pulse(lambda event: None), _ended, crew)
 
     def share(self, cohort: Lockstep) -> Shared:
         """The next batch, and what the teacher says of it."""

@@ -62,6 +62,16 @@ def described(error: BaseException) -> str:
     return kind if said == kind else f"{kind}: {said}"
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, of the device or of the machine; as torch says it, which need not be loaded for that."""
+    named = any(kind.__name__ in ("MemoryError", "OutOfMemoryError") for kind in type(error).__mro__)
+    return named or (isinstance(error, RuntimeError) and any(words in _words(error) for words in _NO_MEMORY))
+
+
+#: What the allocators of torch and of its libraries say.
+_NO_MEMORY = ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+
+
 def shown(value: object, most: int = 80) -> str:
     """``value`` as a sentence quotes it: as Python writes it, cut where that is long."""
     text = repr(value)

@@ -1,4 +1,7 @@
-"""Folders that kdbench writes into: whether it can, one process at a time, and what a killed one has left there."""
+"""Folders that kdbench writes into.
+
+Whether it can, one process at a time, what a killed one has left there, and what is done where a disk is full.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +10,33 @@ import errno
 import fcntl
 import os
 import re
+import secrets
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
-from kdbench.errors import UserError
+from kdbench.errors import UserError, reason
+
+T = TypeVar("T")
 
 #: Seconds after which a temporary file is nobody's, even where a process has the number of the one that made it.
 OLD = 86400.0
+
+#: What keeps a file from being written that may pass: a disk that is full, over its quota, read-only, failing or gone.
+PASSING = frozenset(
+    getattr(errno, name)
+    for name in ("ENOSPC", "EDQUOT", "EROFS", "EIO", "ESTALE", "ENOENT", "ENODEV", "ENOTCONN", "ETIMEDOUT", "EHOSTDOWN")
+    if hasattr(errno, name)
+)
+#: Seconds between two tries.
+AGAIN = 5.0
+
+#: Digits of its own for each process, as another machine or container may have one of the same number.
+_MACHINE = f"{secrets.randbelow(10**9):09}"
 
 _TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<process>[0-9]{1,10})(?:-[0-9]+)?\.(?:tmp|new|old)", re.DOTALL)
 
@@ -45,20 +64,21 @@ def check_writable(folder: Path, noun: str) -> None:
         raise UserError(f"{noun} cannot be written ({error.strerror}); name another folder.") from None
 
 
-def write_atomically(path: Path, data: bytes) -> None:
+def write_atomically(path: Path, *parts: bytes | memoryview) -> None:
     """Temporary file in the same folder, fsync, rename: a reader sees the whole file or none of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        _write(path, data)
+        _write(path, parts)
     except FileNotFoundError:  # another machine, which cannot see this process, took its file for a leftover
-        _write(path, data)
+        _write(path, parts)
 
 
-def _write(path: Path, data: bytes) -> None:
+def _write(path: Path, parts: Iterable[bytes | memoryview]) -> None:
     new = temporary(path, "tmp")
     try:
         with new.open("wb") as stream:
-            stream.write(data)
+            for part in parts:
+                stream.write(part)
             stream.flush()
             os.fsync(stream.fileno())
         new.replace(path)
@@ -66,9 +86,45 @@ def _write(path: Path, data: bytes) -> None:
         new.unlink(missing_ok=True)
 
 
+def passes(error: OSError) -> bool:
+    """Whether what ``error`` says may be otherwise in a while."""
+    return error.errno in PASSING
+
+
+def patiently(
+    write: Callable[[], T],
+    what: str,
+    waits: Callable[[str], object],
+    goes_on: Callable[[str], object],
+    wait: Callable[[float], object] = time.sleep,
+) -> T:
+    """What ``write`` gives; where the disk cannot take it, it is tried again until it can.
+
+    ``waits`` is told why in a sentence, once, and ``goes_on`` that it is over. ``what`` begins both: ``the record``.
+    ``wait`` lets seconds go by, and may raise.
+    """
+    told = False
+    while True:
+        try:
+            result = write()
+        except OSError as error:
+            if not passes(error):
+                raise
+            if not told:
+                full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+                remedy = "free some room" if full else "make it writable again"
+                waits(f"{what} cannot be written ({reason(error)}): {remedy}, and the run goes on by itself")
+                told = True
+            wait(AGAIN)
+        else:
+            if told:
+                goes_on(f"{what} could be written by now; going on")
+            return result
+
+
 def temporary(path: Path, end: str) -> Path:
     """A name beside ``path`` for what is to take its place (tmp, new) or was there (old); it says whose it is."""
-    return path.with_name(f".{path.name}.{os.getpid()}-{threading.get_native_id()}.{end}")
+    return path.with_name(f".{path.name}.{os.getpid()}-{threading.get_native_id()}{_MACHINE}.{end}")
 
 
 def leftovers(folder: Path, end: str, name: str = "") -> list[Path]:
@@ -119,16 +175,3 @@ def _lock(descriptor: int, work: str) -> None:
         except BlockingIOError:
             print(f"kdbench: waiting for another process, which is at {work}.", file=sys.stderr)
             fcntl.flock(descriptor, fcntl.LOCK_EX)
-
-
-def any_held(locks: Path) -> bool:
-    """Whether a process holds a lock file in the folder ``locks``."""
-    for path in locks.glob("*.lock"):
-        with contextlib.suppress(FileNotFoundError), path.open() as stream:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return True
-            except OSError:  # a file system without locks says nothing
-                continue
-    return False

@@ -29,7 +29,7 @@ from kdbench.records import Record, Store
 from kdbench.records.results import fold
 from kdbench.registry import Registry
 from kdbench.schedule import Report, Watch
-from kdbench.suites import PAIRS, SUITES, TEACHERS, Suite
+from kdbench.suites import PAIRS, SUITES, TEACHERS, Suite, get_suite
 from kdbench.supervision import SUPERVISIONS
 from kdbench.trials.origins import Plugin
 from kdbench.trials.trial import Trial
@@ -334,6 +334,26 @@ def same_bits(one: Record, other: Record) -> bool:
         return [record["key"], record["weights_sha256"], record["predictions"]["sha256"], record["scores"], curve]
 
     return bits(one) == bits(other)
+
+
+def first_digits() -> list[Path]:
+    """The committed records of digits of its own rows, as each was recorded first: three seeds, one machine."""
+    own = {row.label for row in get_suite("digits").rows}
+    first: dict[str, tuple[str, Path]] = {}
+    for path in (ROOT / "results" / "v1" / "digits@1").glob("*.json"):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if record["label"] in own:
+            made = (record["provenance"]["created"], path)
+            first[record["key"]] = min(first.get(record["key"], made), made)
+    return sorted(path for _, path in first.values())
+
+
+def copy_first_digits(results: Path) -> None:
+    """Put them into the folder ``results``."""
+    folder = results / "v1" / "digits@1"
+    folder.mkdir(parents=True)
+    for path in first_digits():
+        shutil.copy(path, folder)
 
 
 def wait_until(happened: Callable[[], Any]) -> Any:

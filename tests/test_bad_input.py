@@ -174,7 +174,7 @@ def test_every_data_set_that_is_missing_says_which_files_it_wants(bench: Bench) 
 def test_this_python_is_the_one_that_workers_use() -> None:
     from kdbench.schedule import local
 
-    assert local._worker(Path("t.json")) == [sys.executable, "-m", "kdbench.worker", "t.json"]
+    assert local.worker(Path("t.json")) == [sys.executable, "-m", "kdbench.worker", "t.json"]
 
 
 def test_a_plugin_without_a_loss_is_said_before_the_training(cli: Cli, bench: Bench) -> None:  # noqa: F811

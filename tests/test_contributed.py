@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import render_records as rr
-from bench import ROOT
+from bench import ROOT, first_digits
 from test_render import Html, few  # noqa: F401
 
 from kdbench.canonical import digest
@@ -22,15 +22,11 @@ SHIPPED = Store(ROOT / "results")
 FALSE = 31
 
 
-def digits() -> list[Path]:
-    return sorted((SHIPPED.root / "v1" / "digits@1").glob("*.json"))
-
-
 @pytest.fixture
 def honest(tmp_path: Path) -> Store:
     """The thirty records of digits that came with kdbench."""
     box = Store(tmp_path / "results")
-    for path in digits():
+    for path in first_digits():
         box.adopt(path, SHIPPED)
     return box
 

@@ -36,7 +36,7 @@ def test_side_by_side(bench: Bench, make_suite: MakeSuite, cores: int) -> None:
 def test_who_may_be_stepped_beside_others_draws_nothing_that_threads_share(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(conformance, "SIDE", 16)  # small images will do
+    monkeypatch.setattr(conformance, "SIDE", 8)  # small images will do
     bench = conformance.make_bench(name)
     member = bench.member()
     batch = bench.batch(0, member)

@@ -13,7 +13,7 @@ from typing import Any, get_args
 import pytest
 
 from kdbench import cli, errors, plugin, plugins, protocol
-from kdbench.cli import results
+from kdbench.cli import live, results
 from kdbench.composition import COMPOSITIONS, NETWORKS
 from kdbench.data.builtin import BUILTIN
 from kdbench.data.spec import DatasetSpec
@@ -130,6 +130,22 @@ def test_each_field_of_the_literature_is_documented_and_no_other(kind: str) -> N
 def test_each_field_of_a_baseline_is_documented_and_no_other() -> None:
     documented = {term for term in terms(section("docs/records.md", "Baselines")) if term.startswith("baseline.")}
     assert documented == {f"baseline.{name}" for name in fields_of(schema("baseline"))}
+
+
+@pytest.mark.parametrize(
+    ("kind", "page", "heading"),
+    [("run", "records", "Runs"), ("live", "operations", "What status prints for programs")],
+)
+def test_each_field_of_a_run_is_documented_and_no_other(kind: str, page: str, heading: str) -> None:
+    documented = {term for term in terms(section(f"docs/{page}.md", heading)) if term.startswith(f"{kind}.")}
+    assert documented == {f"{kind}.{name}" for name in fields_of(schema(kind))}
+
+
+def test_each_way_in_which_a_run_stands_or_fails_is_documented() -> None:
+    page = codes(read("docs/operations.md"))
+    assert set(schema("live")["properties"]["failures"]["items"]["properties"]["status"]["enum"]) <= page
+    assert set(schema("run")["properties"]["outcome"]["enum"]) <= codes(section("docs/records.md", "Runs"))
+    assert set(get_args(live.State)) <= page
 
 
 def test_each_verdict_and_form_of_regress_is_documented() -> None:

@@ -31,8 +31,9 @@ STEPS, BATCH, IMAGES = 12, 8, 4 * 8 + 5
 
 @pytest.fixture(autouse=True)
 def recordings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """One entry for each capture."""
+    """One entry for each capture, of steps on small images."""
     made: list[int] = []
+    monkeypatch.setattr(conformance, "SIDE", 16)
 
     class Counted(eager_graph.EagerRecording):
         def __init__(self, work: Any) -> None:

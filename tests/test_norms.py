@@ -171,9 +171,12 @@ STEPS = [*((name, frozenset()) for name in NETWORKS), *((name, PARTS) for name i
 
 @pytest.mark.parametrize(("name", "parts"), STEPS, ids=lambda part: part if isinstance(part, str) else str(len(part)))
 def test_networks(name: str, parts: frozenset[str]) -> None:
-    """A step in float32, on maps that are small enough for float64 beside it."""
+    """A step in float32, on maps that are small enough for float64 beside it.
+
+    By a seed whose maps come near no edge of a ReLU or a maximum: over one, a gradient goes to another place.
+    """
     parts -= {"pooled_map"}
-    torch.manual_seed(0)
+    torch.manual_seed(3)
     side = 16 if name == "resnet50_cifar" else 32
     network = create(name, classes=10, image_shape=(3, side, side), mean=(0.5,) * 3, std=(0.25,) * 3)
     if network.plan is not None:

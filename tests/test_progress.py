@@ -54,7 +54,7 @@ def play(progress: Progress, tasks: list[Task], after: Callable[[], object] = la
 
 def test_plain_lines(tasks: list[Task]) -> None:
     stream = io.StringIO()
-    progress = make_progress(tasks, stream)
+    progress = make_progress(tasks, stream, verbose=True)
     assert isinstance(progress, PlainProgress)
     shares: list[float | None] = []
     play(progress, tasks, lambda: shares.append(progress.time_left()))
@@ -76,6 +76,33 @@ def test_plain_lines(tasks: list[Task]) -> None:
     assert shares[0] is None
     assert shares[-1] == 0
     assert all(left is None or left >= 0 for left in shares)
+
+
+def test_what_is_piped_is_a_line_a_trial_and_one_a_quiet_minute(
+    tasks: list[Task], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = io.StringIO()
+    progress = PlainProgress(tasks, stream)
+    play(progress, tasks, progress.beat)
+    lines = stream.getvalue().splitlines()
+    assert len([line for line in lines if re.search(r"\[\d of 5 trials done, ", line)]) == 5
+    assert len(lines) == 7, "teacher and warning beside them"
+    monkeypatch.setattr("kdbench.cli.progress.QUIET", 0.0)
+    progress.beat()
+    assert stream.getvalue().splitlines()[7:] == ["3 of 5 trials done, 0 running, 2 failed, about 0 s left"]
+
+
+def test_a_note_is_said_once_and_a_crash_names_its_log(tasks: list[Task]) -> None:
+    stream = io.StringIO()
+    progress = PlainProgress(tasks, stream)
+    trial = {"event": "trial", "key": "k", "title": "t", "teacher": False, "top1": None}
+    for task in tasks:
+        progress.watch(task, {"event": "started", "log": f"/logs/{task.id}.log"})
+        progress.watch(task, {"event": "note", "text": "there is memory for 2 students at a time"})
+    progress.watch(tasks[1], {**trial, "status": "crashed", "detail": "ValueError: no luck"})
+    note, crash = stream.getvalue().splitlines()
+    assert note == f"{tasks[0].title}: there is memory for 2 students at a time"
+    assert crash.startswith(f"t: crashed: ValueError: no luck; its log is /logs/{tasks[1].id}.log [")
 
 
 class Terminal(io.StringIO):

@@ -131,17 +131,10 @@ def test_outputs_that_are_not_this_machines_are_not_used(
     assert all(same_bits(record, again[label]) for label, record in honest[1].items())
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [
-        "complete.json",
-        pytest.param("logits.npy", marks=pytest.mark.slow),
-        "pooled.npy",
-        "some rows",
-        "no logits",
-        "a list",
-    ],
-)
+LOGITS = pytest.param("logits.npy", marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("damage", ["complete.json", LOGITS, "pooled.npy", "some rows", "no logits", "a list"])
 def test_a_damaged_memory_is_made_anew(
     keeping: Bench, honest: tuple[Path, dict[str, Record]], make_suite: MakeSuite, damage: str
 ) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import render_records as rr
 from test_cli import Cli, cli  # noqa: F401
 
 from kdbench.cli.results.prune import PLACES
+from kdbench.jobs.claims import claimed
 from kdbench.paths import CACHE_FOLDERS
 from kdbench.records import Store
 from kdbench.records.inventory import take_inventory
@@ -92,9 +92,7 @@ def test_what_a_link_leads_to_stays(tmp_path: Path, cli: Cli) -> None:  # noqa: 
 
 def test_nothing_of_the_cache_goes_while_a_run_is_at_work(tmp_path: Path, cli: Cli) -> None:  # noqa: F811
     made = cached(tmp_path)
-    lock = tmp_path / "cache" / "locks" / f"{'0' * 64}.lock"
-    with lock.open("w") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
+    with claimed(tmp_path / "cache" / "claims", ["0" * 64], print):
         for what in ("runs", "checkpoints", "cache"):
             ended = cli("results", "prune", what)
             assert ended.code == 2

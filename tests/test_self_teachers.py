@@ -205,8 +205,8 @@ def test_two_generations_from_plan_to_page_and_the_next_run(
     assert re.search(r"teacher tutor-1 +about.*\n +teacher tutor +about.*\n.*ce, kd", plan)
     first = cli(*RUN)
     assert (first.code, first.err) == (0, "")
-    assert re.search(r"teacher on tutor-1, seed 100: finished.*", first.out)
-    assert re.search(r"teacher on tutor-1:tutor, seed 101: finished.*", first.out)
+    assert re.search(r"teacher tutor-1: top-1 [0-9.]+\n", first.out)
+    assert re.search(r"teacher tutor: top-1 [0-9.]+\n", first.out)
     records, problems = bench.store.read()
     assert not problems
     one, two = sorted((r for r in records if r["label"] == "teacher"), key=lambda r: r["seed"])

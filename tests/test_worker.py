@@ -1,4 +1,4 @@
-"""The worker process: events alone on standard output, locks, and its end with whoever started it."""
+"""The worker process: events alone on standard output, claims, and its end with whoever started it."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import sys
 import threading
 from collections.abc import Callable
 from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
 import pytest
-from bench import PATIENCE, Bench, suite_text, wait_until
+from bench import PATIENCE, Bench, same_bits, suite_text, wait_until
 
 from kdbench.jobs import worker
-from kdbench.jobs.worker import locked, run
+from kdbench.jobs.claims import claimed
+from kdbench.jobs.worker import run
 from kdbench.plan.task import EXIT_DEVICE, EXIT_REFUSED, Task
 from kdbench.plugins import load_plugins
 from kdbench.suites import Suite
@@ -58,7 +58,7 @@ def test_a_gpu_that_fails_has_an_exit_code_of_its_own(
     (bench.folder / "task.json").write_text(task.to_json())
     events = io.StringIO()
     monkeypatch.setattr(worker, "_claim_stdout", lambda: events)
-    monkeypatch.setattr(worker, "_end_with_parent", lambda: None)
+    monkeypatch.setattr(worker, "_heed", lambda pulse: None)
     assert worker.main([str(bench.folder / "task.json")]) == EXIT_DEVICE
     assert '"trial"' not in events.getvalue()
     assert bench.records() == {}
@@ -105,7 +105,7 @@ def test_a_second_run_waits_for_the_first_and_trains_nothing_again(bench: Bench,
     other = bench.again("other")
     other.train(task.trials)
     events: list[dict[str, Any]] = []
-    with locked(task.cache / "locks", [task.trials[0].key], events.append):
+    with claimed(task.cache / "claims", [task.trials[0].key], print):
         second = threading.Thread(target=run, args=(task, events.append))
         second.start()
         wait_until(lambda: events)
@@ -113,15 +113,38 @@ def test_a_second_run_waits_for_the_first_and_trains_nothing_again(bench: Bench,
         shutil.copytree(other.folder / "results", bench.folder / "results")
     second.join(PATIENCE)
     assert not second.is_alive()
-    assert [event["event"] for event in events] == ["waiting"]
+    assert [event["event"] for event in events if event["event"] != "alive"] == ["waiting"]
 
 
-def test_locks_are_taken_in_one_order_and_given_back(tmp_path: Path) -> None:
-    events: list[dict[str, Any]] = []
-    with locked(tmp_path, ["b", "a"], events.append), locked(tmp_path, ["c"], events.append):
-        assert sorted(path.name for path in tmp_path.iterdir()) == ["a.lock", "b.lock", "c.lock"]
-    with locked(tmp_path, ["a", "b", "c"], events.append):
-        assert events == []
+def test_two_workers_at_one_trial_leave_equal_records(bench: Bench, make_suite: MakeSuite) -> None:
+    """Where claims do not hold, here as none can be made: neither spoils the other's checkpoints."""
+    trials = bench.trials(make_suite(suite_text(["ce"], batch=100)))
+    (task,) = bench.tasks(trials)
+    task.cache.mkdir(exist_ok=True)
+    (task.cache / "claims").write_text("in its place")
+    file = bench.folder / "task.json"
+    file.write_text(task.to_json())
+    environment = bench.environment(KDBENCH_CHECKPOINT_SECONDS="0")
+    command = [sys.executable, "-m", "kdbench.worker", str(file)]
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    both = [subprocess.Popen(command, env=environment, **pipes) for _ in range(2)]
+    said = [_events(process) for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert all("cannot be saved" not in str(events) for events in said)
+    files = bench.store.paths([trials[0].key])[trials[0].key]
+    records = [bench.store.load(path) for path in files]
+    assert 1 <= len(records) <= 2
+    assert all(same_bits(records[0], record) for record in records)
+    assert list((task.cache / "checkpoints").iterdir()) == []
+    assert same_bits(bench.records()["ce"], bench.again("alone").train(trials)["ce"])
+
+
+def _events(process: subprocess.Popen[bytes]) -> list[dict[str, Any]]:
+    """All that a worker says until it ends."""
+    assert process.stdout is not None
+    found = [json.loads(line) for line in process.stdout]
+    process.wait(PATIENCE)
+    return found
 
 
 def test_a_task_may_hold_several_cohorts(bench: Bench, make_suite: MakeSuite) -> None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from bench import ROOT, Bench, suite_text
+from bench import ROOT, Bench, copy_first_digits, suite_text
 from test_cli import RUN, Cli, MakeSuite, cli  # noqa: F401
 from test_regress import edit, near_perfect
 
@@ -35,7 +34,7 @@ def test_its_steps_go_red_and_green(bench: Bench) -> None:
     commands = [step["run"] for step in all_steps if "run" in step and step["name"] != "Install"]
     assert len(commands) == 1
     here = bench.folder / "repository"
-    shutil.copytree(ROOT / "results" / "v1" / "digits@1", here / "results" / "v1" / "digits@1")
+    copy_first_digits(here / "results")
     baseline = here / environment["BASELINE"]
     kdbench = bench.folder / "bin" / "kdbench"
     kdbench.parent.mkdir()
@@ -71,7 +70,8 @@ def test_its_steps_go_red_and_green(bench: Bench) -> None:
 def frozen_digits(tmp_path: Path) -> Path:
     """A baseline of the committed records of digits."""
     path = tmp_path / "digits.json"
-    baselines.write(baselines.from_records(ROOT / "results", "digits")[0], path)
+    copy_first_digits(tmp_path / "committed")
+    baselines.write(baselines.from_records(tmp_path / "committed", "digits")[0], path)
     return path
 
 

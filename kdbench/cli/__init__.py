@@ -16,6 +16,9 @@ from kdbench.errors import EXIT_INCOMPLETE, EXIT_INTERRUPTED, EXIT_OK, UserError
 #: Command -> one line for ``kdbench --help``.
 COMMANDS = {
     "run": "train what a suite asks for and is not recorded yet, then build the site",
+    "status": "say what runs where, what is done, what failed and why, and how long it will take",
+    "logs": "print what the worker printed that trains a trial, or trained it",
+    "retry": "train again what failed in the last run, as that run was asked for",
     "site": "build the leaderboard from results files",
     "results": "check results folders, put them together, take them away",
     "study": "train what a study needs, and say what came out of its claims",

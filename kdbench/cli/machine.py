@@ -33,6 +33,13 @@ def add_machine_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def machine_flags() -> list[str]:
+    """The names under which parsed options have these flags."""
+    parser = argparse.ArgumentParser()
+    add_machine_arguments(parser)
+    return list(vars(parser.parse_args([])))
+
+
 def backend_of(options: argparse.Namespace) -> Backend:
     """The backend that the command line asks for; UserError where it cannot be reached."""
     timeout = None if options.timeout is None else seconds(options.timeout, "--timeout")

@@ -25,7 +25,7 @@ def say_plan(plan: Plan, store: Store, verbose: bool) -> None:
     if plan.adopted:
         say(f"  {plan.adopted} of the recorded ones come from a baseline.")
     if plan.again:
-        say(f"  Of the recorded ones, {len(plan.again)} to train again, as --again asks; the older records stay.")
+        say(f"  Of the recorded ones, {len(plan.again)} to train again; the older records stay.")
     for note in dict.fromkeys(note for suite in plan.suites for note in suite.notes):
         say(f"  {note}")
     for name in plan.added:

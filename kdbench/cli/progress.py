@@ -1,4 +1,4 @@
-"""Live progress of a run: a table in a terminal, a line for each thing that ends anywhere else."""
+"""Progress of a run where it was started: a table in a terminal, a line for each thing that ends anywhere else."""
 
 from __future__ import annotations
 
@@ -6,51 +6,27 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from types import TracebackType
 from typing import IO, Any
 
 from kdbench.cli.durations import duration
+from kdbench.cli.following import Following
 from kdbench.cli.say import complain, say
 from kdbench.errors import plain
+from kdbench.plan.events import told
 from kdbench.plan.task import Task
 from kdbench.schedule.base import Event
 
-
-@dataclass
-class _Line:
-    """What is known of a running task."""
-
-    task: Task
-    epoch: int = 0
-    step: int = 0
-    steps: int = 0
-    loss: float | None = None
-    top1: float | None = None
-    images_per_s: float | None = None
-    members: int = 1
-    ended: int = 0
-
-    @property
-    def share(self) -> float:
-        """How much of the task is done, 0 to 1: trials that ended, and the current cohort's part of the way."""
-        way = self.members * self.step / self.steps if self.steps else 0.0
-        return min((self.ended + way) / max(len(self.task.trials), 1), 1.0)
+#: Seconds without a line after which what is piped says how far the run is.
+QUIET = 60.0
 
 
-class Progress:
-    """Follows events; base of both forms. By itself it says only why a task failed, on standard error and once."""
+class Progress(Following):
+    """Base of both forms. By itself it says only why a task failed, on standard error and once."""
 
     def __init__(self, tasks: Sequence[Task]) -> None:
-        self.tasks = list(tasks)
-        self.trials = sum(len(task.trials) for task in tasks)
-        self.counts: dict[str, int] = {"finished": 0, "diverged": 0, "crashed": 0}
-        self.running: dict[str, _Line] = {}
-        #: Tasks whose worker died, and the event that says so. Not those that were refused, or whose teacher failed.
-        self.lost: list[tuple[Task, Event]] = []
-        self._failures: set[str] = set()
-        self._done_cost = 0.0
-        self._began = time.monotonic()
+        super().__init__(tasks)
+        self._said: set[tuple[str, str]] = set()
 
     def __enter__(self) -> Progress:
         return self
@@ -60,82 +36,71 @@ class Progress:
     ) -> None:
         return None
 
-    def watch(self, task: Task, event: Event) -> None:
-        """Take in one event of ``task``."""
-        what = event["event"]
-        if what == "started":
-            self.running[task.id] = _Line(task)
-        elif what in ("ended", "failed", "retried"):
-            self.running.pop(task.id, None)
-            if what == "ended":
-                self._done_cost += task.cost
-            if what == "failed":
-                self._failed(task, event)
-        elif what == "trial" and not event["teacher"]:
-            self.counts[event["status"]] = self.counts.get(event["status"], 0) + 1
-        line = self.running.get(task.id)
-        if line is not None and what == "progress":
-            line.epoch, line.step, line.steps = event["epoch"], event["step"], event["steps"]
-            line.loss, line.images_per_s, line.members = event["loss"], event["images_per_s"], event["members"]
-        elif line is not None and what == "trial":
-            line.ended, line.members = line.ended + 1, max(line.members - 1, 0)
-        elif line is not None and what == "epoch":
-            line.top1 = event["test_top1"]
+    def beat(self) -> None:
+        """Called every few seconds, from another thread: say what is due though nothing happens."""
 
-    def _failed(self, task: Task, event: Event) -> None:
-        if event["text"] not in self._failures:  # a reason that several tasks have is one
-            self._failures.add(event["text"])
+    def _take_in(self, task: Task, event: Event) -> None:
+        super()._take_in(task, event)
+        if event["event"] == "failed" and self._new("failed", event["text"]):  # a reason that several tasks have is one
             complain(event["text"])
-        if not event.get("refused") and not event.get("dependent"):
-            self.lost.append((task, event))
+
+    def _new(self, kind: str, text: str) -> bool:
+        """Whether this is the first time that something of this ``kind`` says ``text``."""
+        new = (kind, text) not in self._said
+        self._said.add((kind, text))
+        return new
+
+    def _lines(self, task: Task, event: Event) -> list[str]:
+        """What is said of an event where it is no failure, which is said elsewhere; notes and warnings once."""
+        what = event["event"]
+        if what == "retried":
+            return [f"{task.title}: {event['text']}"]
+        lines = told(event)
+        if what == "trial" and event["status"] == "crashed" and self.log_of(task):
+            return [f"{line}; its log is {self.log_of(task)}" for line in lines]
+        if what in ("note", "waiting"):
+            return [f"{task.title}: {line}" for line in lines if what == "waiting" or self._new(what, line)]
+        if what == "teacher":
+            return [lines[0], *(line for line in lines[1:] if self._new(what, line))]
+        return lines if what in ("trial", "epoch") else []
 
     def summary(self) -> str:
         """``trials done, running, failed, time left`` in one line."""
-        failed = self.counts["diverged"] + self.counts["crashed"]
-        running = sum(line.members if line.task.trials else 1 for line in self.running.values())
         left = self.time_left()
         return (
-            f"{self.counts['finished']} of {self.trials} trials done, {running} running, {failed} failed"
+            f"{self.counts['finished']} of {self.trials} trials done, {self.busy} running, {self.failed} failed"
             f"{'' if left is None else f', about {duration(left)} left'}"
         )
 
-    def time_left(self) -> float | None:
-        """Seconds, from the share of the plan's cost that is done; None before there is anything to go by."""
-        total = sum(task.cost for task in self.tasks)
-        done = self._done_cost + sum(line.task.cost * line.share for line in self.running.values())
-        if not total or done / total < 0.01:
-            return None
-        return (time.monotonic() - self._began) * max(total - done, 0.0) / done
-
 
 class PlainProgress(Progress):
-    """One line for each thing that ends, for logs and pipes."""
+    """One line for each trial that ends and one for each quiet minute, for logs and pipes; ``verbose``: each epoch."""
 
-    def __init__(self, tasks: Sequence[Task], stream: IO[str]) -> None:
+    def __init__(self, tasks: Sequence[Task], stream: IO[str], verbose: bool = False) -> None:
         super().__init__(tasks)
-        self.stream = stream
+        self.stream, self.verbose = stream, verbose
+        self._spoke = time.monotonic()
 
-    def watch(self, task: Task, event: Event) -> None:
-        super().watch(task, event)
-        for line in _lines(task, event):
-            say(f"{line} [{self.summary()}]" if event["event"] == "trial" else line, self.stream)
+    def _take_in(self, task: Task, event: Event) -> None:
+        super()._take_in(task, event)
+        if not self.verbose and (event["event"] == "epoch" or _of_teacher(event)):
+            return
+        for line in self._lines(task, event):
+            self._say(f"{line} [{self.summary()}]" if event["event"] == "trial" else line)
+
+    def beat(self) -> None:
+        with self.lock:
+            if time.monotonic() - self._spoke >= QUIET:
+                self._say(self.summary())
+
+    def _say(self, line: str) -> None:
+        say(line, self.stream)
+        self._spoke = time.monotonic()
 
 
-def _lines(task: Task, event: Event) -> list[str]:
-    """What is said of an event where it is no failure, which is said elsewhere."""
-    what = event["event"]
-    if what == "trial":
-        top1 = "" if event["top1"] is None else f" top-1 {event['top1']:.2f}"
-        detail = f": {event['detail']}" if event["detail"] else ""
-        return [f"{event['title']}: {event['status']}{top1}{detail}"]
-    if what == "epoch":
-        losses = ", ".join(f"{name} {value:.4g}" for name, value in event["losses"].items())
-        return [f"{event['title']}: epoch {event['epoch']}: {losses}, top-1 {event['test_top1']:.2f}"]
-    if what == "teacher":
-        return [f"teacher {event['name']}: top-1 {event['top1']:.2f}", *(f"WARNING: {w}" for w in event["warnings"])]
-    if what in ("note", "retried", "waiting"):
-        return [f"{task.title}: {event['text']}"]
-    return []
+def _of_teacher(event: Event) -> bool:
+    """Whether ``event`` is the record of a teacher's training, after which the teacher is told of by itself."""
+    return event["event"] == "trial" and bool(event["teacher"]) and event["status"] == "finished"
 
 
 class LiveProgress(Progress):
@@ -159,10 +124,10 @@ class LiveProgress(Progress):
     ) -> None:
         self._live.__exit__(kind, error, trace)
 
-    def watch(self, task: Task, event: Event) -> None:
-        super().watch(task, event)
+    def _take_in(self, task: Task, event: Event) -> None:
+        super()._take_in(task, event)
         if event["event"] != "epoch":
-            for line in _lines(task, event):
+            for line in self._lines(task, event):
                 self._live.console.print(plain(line), markup=False, highlight=False, emoji=False, soft_wrap=True)
 
     def _table(self) -> Any:
@@ -183,7 +148,7 @@ class LiveProgress(Progress):
         return table
 
 
-def make_progress(tasks: Sequence[Task], stream: IO[str]) -> Progress:
+def make_progress(tasks: Sequence[Task], stream: IO[str], verbose: bool = False) -> Progress:
     """Live where ``stream`` is a terminal that can move its cursor, plain lines elsewhere."""
     live = stream.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
-    return LiveProgress(tasks) if live else PlainProgress(tasks, stream)
+    return LiveProgress(tasks) if live else PlainProgress(tasks, stream, verbose)

@@ -179,6 +179,7 @@ def _deciding(judgement: Judgement, most: int) -> dict[Place, int]:
 def _train(options: argparse.Namespace, suite_id: str, root: Path, wanted: dict[Place, int]) -> int:
     """Train the first so many seeds of each cell that is ``wanted``, those that are recorded left out."""
     from kdbench import environment
+    from kdbench.cli.manifest import end_killed, request_json
     from kdbench.cli.plan_text import say_plan
     from kdbench.cli.run import train
     from kdbench.cli.say import outlive_readers
@@ -194,15 +195,17 @@ def _train(options: argparse.Namespace, suite_id: str, root: Path, wanted: dict[
     store = Store(root)
     store.check_writable([suite.id])
     store.tidy()
+    end_killed(store)
     backend = backend_of(options)
     fleet = backend.fleet(suite.protocol.threads)
     code = EXIT_OK
     for selection in _selections(suite, wanted):
         folder, download = data_root(options.data_root), download_allowed(options.download)
-        plan = make_plan(Request((suite,), selection, folder, download), store, fleet)
+        request = Request((suite,), selection, folder, download)
+        plan = make_plan(request, store, fleet)
         if plan.missing:
             say_plan(plan, store, verbose=False)
-            code = max(code, train(plan, store, backend))
+            code = max(code, train(plan, store, backend, request_json(request, options, None)))
         if code == EXIT_INTERRUPTED:
             break
     return code

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kdbench import environment
 from kdbench.cli.durations import seconds
@@ -17,11 +18,13 @@ from kdbench.cli.plan_text import say_plan
 from kdbench.cli.say import many, outlive_readers, say
 from kdbench.cli.site import SITE
 from kdbench.data import data_root, download_allowed
-from kdbench.errors import EXIT_INCOMPLETE, EXIT_INTERRUPTED, EXIT_OK, UserError
+from kdbench.errors import EXIT_INCOMPLETE, EXIT_INTERRUPTED, EXIT_OK, UserError, described
+from kdbench.folders import check_writable
 from kdbench.paths import cache_dir
 from kdbench.plan.expand import Selection
-from kdbench.plan.plan import Plan, Request, diverged_trials, list_trials, make_plan, missing_trials
+from kdbench.plan.plan import Plan, Request, diverged_trials, list_trials, make_plan
 from kdbench.records import Store
+from kdbench.records.runs import live_path
 from kdbench.schedule import Backend
 from kdbench.shipped import shipped
 from kdbench.suites import Suite, get_suite
@@ -104,17 +107,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dry-run", action="store_true", help="print the plan and its estimated cost, and train nothing"
     )
+    parser.add_argument(
+        "-v", "--verbose", action="store_true", help="print a line for each epoch, too, where there is no terminal"
+    )
 
 
 def main(options: argparse.Namespace) -> int:
     from kdbench.plugins import load_plugins
-    from kdbench.render import first_page
 
     environment.check()
     load_plugins(options.plugin)
+    return carry_out(_request(options, tuple(get_suite(name) for name in dict.fromkeys(options.suite))), options)
+
+
+def carry_out(request: Request, options: argparse.Namespace, retries: str = "") -> int:
+    """Train what ``request`` asks for and is missing, then build the site; ``retries``: see the manifest."""
+    from kdbench.cli.manifest import request_json
+    from kdbench.render import first_page
+
     outlive_readers()
-    store = Store(Path(options.results))
-    suites = tuple(get_suite(name) for name in dict.fromkeys(options.suite))
+    store, suites = Store(Path(options.results)), request.suites
     threads = max(suite.protocol.threads for suite in suites)
     if options.fleet and not options.dry_run:
         raise UserError("--fleet describes devices to plan for, not to run on; give it with --dry-run.")
@@ -124,17 +136,18 @@ def main(options: argparse.Namespace) -> int:
     if store.root.exists() and not store.root.is_dir():
         raise UserError(f"--results {store.root} is no folder; name a new one, or one that kdbench run has written.")
     if not options.dry_run:
-        _check_folders(out, options, store, suites)
-    request = _request(options, suites)
+        _check_folders(out, request.data_root, store, suites)
 
     def run(request: Request) -> tuple[Plan, int]:
         plan = make_plan(request, store, fleet)
         say_plan(plan, store, verbose=options.dry_run)
         if options.fleet:
             say_forecast(plan, options.fleet)
-        return plan, train(plan, store, backend) if plan.missing and not options.dry_run else EXIT_OK
+        if not plan.missing or options.dry_run:
+            return plan, EXIT_OK
+        return plan, train(plan, store, backend, request_json(request, options, out, retries), options.verbose)
 
-    if request.looks:
+    if request.looks and not request.only:
         from kdbench.cli.adaptive import until_decided
 
         plan, code = until_decided(request, store, run, options.versus)
@@ -156,7 +169,7 @@ def main(options: argparse.Namespace) -> int:
         return code
     from kdbench.cli.site import build_and_say
 
-    build_and_say(store.root, out, data_root(options.data_root))
+    build_and_say(store.root, out, request.data_root)
     return code
 
 
@@ -172,13 +185,15 @@ def _say_standings(plan: Plan, store: Store, form: str) -> None:
         say()
 
 
-def _check_folders(out: Path, options: argparse.Namespace, store: Store, suites: Sequence[Suite]) -> None:
+def _check_folders(out: Path, data: Path, store: Store, suites: Sequence[Suite]) -> None:
     """UserError where records or the site could not be written or would cost other files: now, and not after hours."""
+    from kdbench.cli.manifest import end_killed
     from kdbench.render import check_replaceable
 
     store.check_writable(suite.id for suite in suites)
-    check_replaceable(out, store.root, data_root(options.data_root))
+    check_replaceable(out, store.root, data)
     store.tidy()
+    end_killed(store)
 
 
 def _request(options: argparse.Namespace, suites: tuple[Suite, ...]) -> Request:
@@ -208,25 +223,36 @@ def _baseline(name: str) -> Path:
     return folder
 
 
-def train(plan: Plan, store: Store, backend: Backend) -> int:
-    """Run the plan's tasks and record what became of every trial."""
-    from kdbench.cli.manifest import finish_run, start_run
+def train(plan: Plan, store: Store, backend: Backend, asked: Mapping[str, Any], verbose: bool = False) -> int:
+    """Run the plan's tasks and record what became of every trial; ``asked``: the request, for the manifest."""
+    from kdbench.cli.live import LiveFile, beating
+    from kdbench.cli.manifest import Manifest
     from kdbench.cli.progress import make_progress
 
-    fleet = plan.fleet
-    manifest = start_run(store.root, [suite.id for suite in plan.suites], plan.missing, fleet.kind, fleet.slots)
-    logs = cache_dir() / "runs" / manifest["run"]
-    with make_progress(plan.tasks, sys.stdout) as progress:
-        report = backend.executor(fleet, logs).run(plan.tasks, progress.watch)
-    if not report.interrupted:
-        _record_failures(plan, store, progress)
-    left = missing_trials(plan.missing, store, plan.again)
-    finish_run(store.root, manifest, plan.missing, left, report.interrupted)
+    check_writable(cache_dir() / "runs", f"The cache folder {cache_dir()}")
+    manifest = Manifest(store, plan, asked)
+    progress = make_progress(plan.tasks, sys.stdout, verbose)
+    live = LiveFile(live_path(manifest.path), manifest.head, progress)
+    try:
+        with progress, beating(live.write, lambda: manifest.tell(progress), progress.beat):
+            report = backend.executor(plan.fleet, manifest.logs).run(plan.tasks, progress.watch)
+        if not report.interrupted:
+            _record_failures(plan, store, progress)
+        manifest.end(progress, "interrupted" if report.interrupted else "done")
+    except BaseException as error:
+        interrupted = isinstance(error, KeyboardInterrupt)
+        with contextlib.suppress(OSError):
+            manifest.end(progress, *(["interrupted"] if interrupted else ["failed", described(error)]))
+        raise
+    finally:
+        if "ended" in manifest.document:  # else the live file stays, and the next run finishes the manifest by it
+            live.remove()
+    left = manifest.document["left"]
     done = f"{plan.title}: {many(len(plan.missing) - len(left), 'trial')} recorded"
     if report.interrupted:
         say(f"{done}. Interrupted; the same command goes on from the last checkpoints.")
         return EXIT_INTERRUPTED
-    rest = f", {len(left)} left for the next run; what the workers printed is in {logs}" if left else ""
+    rest = f", {len(left)} left for the next run; what the workers printed is in {manifest.logs}" if left else ""
     say(f"{done}{rest}.")
     return EXIT_INCOMPLETE if left or report.failed else EXIT_OK
 

@@ -10,6 +10,7 @@ from kdbench import environment
 from kdbench.cli import study_text
 from kdbench.cli.durations import seconds
 from kdbench.cli.machine import add_machine_arguments, backend_of
+from kdbench.cli.manifest import end_killed, request_json
 from kdbench.cli.plan_text import say_plan
 from kdbench.cli.run import train
 from kdbench.cli.say import outlive_readers, say
@@ -53,6 +54,7 @@ def main(options: argparse.Namespace) -> int:
     if not options.dry_run:
         store.check_writable(suite.id for suite in suites.values())
         store.tidy()
+        end_killed(store)
     backend = backend_of(options)
     fleet = backend.fleet(max(suite.protocol.threads for suite in suites.values()))
     known = shipped("results")
@@ -69,7 +71,7 @@ def main(options: argparse.Namespace) -> int:
     if options.format == "text":
         say_plan(plan, store, verbose=False)
     if plan.missing and not options.dry_run:
-        code = train(plan, store, backend)
+        code = train(plan, store, backend, request_json(request, options, None))
         if code == EXIT_INTERRUPTED:
             return code
     stores = [store, *(request.baselines if options.dry_run else ())]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 import multiprocessing
 import os
+import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +18,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import cache, partial
+from multiprocessing import forkserver, resource_tracker
 
 import numpy as np
 import torch
@@ -114,6 +116,13 @@ def _pool(count: int) -> ProcessPoolExecutor:
     # and its CUDA context, a fresh start of each process would import torch as often.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
+    # Whoever ends the whole process group by SIGTERM lets the training save itself, which may need them until then.
+    resource_tracker.ensure_running()  # which unblocks it as it starts
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return ProcessPoolExecutor(count, context, initializer=_begin)
 
 

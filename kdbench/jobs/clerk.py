@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import traceback
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from kdbench.data import Dataset
@@ -16,9 +18,10 @@ from kdbench.records.store import Store
 from kdbench.teachers.ready import ReadyTeacher
 from kdbench.teachers.weights import weights_digest
 from kdbench.train.account import Account
-from kdbench.train.device import NOBODYS
-from kdbench.train.lockstep import Emit, Outcome
+from kdbench.train.device import nobodys
+from kdbench.train.lockstep import Outcome
 from kdbench.train.member import Member
+from kdbench.train.pulse import Pulse
 from kdbench.trials.origins import foreign
 from kdbench.trials.trial import Trial
 
@@ -39,11 +42,11 @@ class Clerk:
         dataset: Dataset,
         machine: dict[str, Any],
         taught: ReadyTeacher | None,
-        emit: Emit,
+        pulse: Pulse,
         on_finish: Callable[[Member], None] | None,
     ) -> None:
         self.task, self.store, self.dataset, self.machine = task, store, dataset, machine
-        self.taught, self.emit, self.on_finish = taught, emit, on_finish
+        self.taught, self.pulse, self.on_finish = taught, pulse, on_finish
 
     def failed(self, trial: Trial, error: BaseException) -> None:
         """Record a trial that could not even be built."""
@@ -65,9 +68,9 @@ class Clerk:
             try:
                 found = self._measured(member, account)
                 predictions = member.scoring.arrays()
-            except (*NOBODYS, KeyboardInterrupt):
-                raise
             except BaseException as error:  # other people's network: one that cannot even be counted
+                if nobodys(error):
+                    raise
                 traceback.print_exc()
                 outcome = Outcome("crashed", described(error))
         taught = self.taught if member.spec.needs_teacher else None
@@ -103,10 +106,16 @@ class Clerk:
             found.append(EMULATED)
         return found
 
-    def _put(self, trial: Trial, record: dict[str, Any], predictions: dict[str, Any] | None = None) -> None:
+    def _write(self, record: dict[str, Any], predictions: dict[str, Any] | None) -> None:
+        """OSError also where the results folder is gone, with its disk, say: nothing is made in its place."""
+        if not self.store.root.is_dir():
+            raise FileNotFoundError(errno.ENOENT, f"the results folder {self.store.root} is gone")
         self.store.put(record, predictions)
+
+    def _put(self, trial: Trial, record: dict[str, Any], predictions: dict[str, Any] | None = None) -> None:
+        self.pulse.patiently(partial(self._write, record, predictions), f"the record of {trial.title}")
         last = record["scores"]["last"]
-        self.emit(
+        self.pulse(
             {
                 "event": "trial",
                 "key": record["key"],

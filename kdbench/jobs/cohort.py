@@ -22,6 +22,7 @@ from kdbench.models.folding import folded
 from kdbench.models.network import Network
 from kdbench.models.outputs import NetworkSpec, Shape
 from kdbench.models.precision import check_computes, in_precision
+from kdbench.plan.speeds import Measured, Recipe, keep, reached, step_gflop
 from kdbench.plan.task import Task
 from kdbench.protocol import Protocol
 from kdbench.records.store import Store
@@ -32,14 +33,15 @@ from kdbench.train.account import Account
 from kdbench.train.batches import Batches
 from kdbench.train.compiling import check_compiles, compiled
 from kdbench.train.crew import Crew, Streams
-from kdbench.train.device import NOBODYS, numerics, set_up
+from kdbench.train.device import nobodys, numerics, set_up
 from kdbench.train.file_batches import make_batches
-from kdbench.train.global_state import PastMending, left_alone
+from kdbench.train.global_state import left_alone
 from kdbench.train.graphs import ReplayedMember, ReplayedNetwork
 from kdbench.train.landing import Landing
-from kdbench.train.lockstep import Emit, Lockstep, Saver
+from kdbench.train.lockstep import Lockstep, Saver
 from kdbench.train.member import Member, frozen_spec
 from kdbench.train.pace import Pace
+from kdbench.train.pulse import Pulse
 from kdbench.train.remembered import Remembered, recalled_by, remember
 from kdbench.train.room import Probe, Room, free_memory
 from kdbench.trials.trial import Trial, teacher_identity
@@ -70,7 +72,7 @@ class _Common:
 
 
 def train_cohort(
-    task: Task, planned: Sequence[Trial], emit: Emit, on_finish: Callable[[Member], None] | None = None
+    task: Task, planned: Sequence[Trial], pulse: Pulse, on_finish: Callable[[Member], None] | None = None
 ) -> None:
     """Train those of the ``planned`` trials of ``task`` that have no record yet, or are to have another, in lockstep.
 
@@ -83,25 +85,28 @@ def train_cohort(
     trials = [trial for trial in planned if trial.key not in done]
     if not trials:
         return
+    pulse.patiently(partial(store.root.mkdir, parents=True, exist_ok=True), "the results folder")
     protocol = trials[0].protocol
     device = set_up(task.device, protocol.threads)
     forget_peak(device)
     check_computes(protocol.precision, device)
     check_compiles(protocol.compile, device)
     facts_of_machine = numerics(device)
-    dataset = planned_data(task)
+    with pulse.at_work():
+        dataset = planned_data(task)
     teacher: nn.Module | None = None
     spec: NetworkSpec | None = None
     taught: ReadyTeacher | None = None
     wanted = next((trial.teacher for trial in trials if trial.teacher), None)
     if wanted is not None:
         shelf = TeacherShelf(task.cache, wanted, task.dataset, task.data_digest, facts_of_machine)
-        taught = ready_teacher(shelf, wanted, dataset, device)
+        with pulse.at_work():
+            taught = ready_teacher(shelf, wanted, dataset, device)
         teacher = taught.network
         spec = frozen_spec(teacher, wanted.model, dataset.spec.image_shape)
     first = trials[0]
     batches = make_batches(dataset, protocol, first.seed, first.stream, device, first.supervision, task.data_root)
-    clerk = Clerk(task, store, dataset, facts_of_machine, taught, emit, on_finish)
+    clerk = Clerk(task, store, dataset, facts_of_machine, taught, pulse, on_finish)
     cores = task.cores if device.type == "cpu" and not protocol.compiled_by_torch else 1
     if task.graphs and device.type == "cuda":
         cores = len(trials)  # each on a stream of its own
@@ -119,7 +124,7 @@ def train_cohort(
         recipe = teacher_identity(taught.teacher, task.dataset, task.data_digest)
         identity = [recipe, taught.facts.weights_sha256, task.data_digest, facts_of_machine]
         identity += [] if first.supervision == FULL else [first.supervision.identity(), first.supervision_sha256]
-        remembered = remember(task.cache / "outputs", teacher, batches, identity, partial(_note, emit))
+        remembered = remember(task.cache / "outputs", teacher, batches, identity, pulse.note, pulse.beat)
     logits_of_teacher = None if taught is None else taught.logits
     common = _Common(dataset, batches, device, cores, teacher, eager, spec, logits_of_teacher, remembered)
     waiting: Sequence[Trial] = trials
@@ -151,7 +156,7 @@ def _train_some(task: Task, waiting: Sequence[Trial], common: _Common, clerk: Cl
     """
     members, rest = _admitted(task, waiting, common, clerk)
     if rest:
-        _note(clerk.emit, f"there is memory for {len(members)} students at a time; {len(rest)} more follow them")
+        clerk.pulse.note(f"there is memory for {len(members)} students at a time; {len(rest)} more follow them")
     if not members:
         return rest
     plain = any(member.trial.method == "ce" for member in members)
@@ -163,9 +168,9 @@ def _train_some(task: Task, waiting: Sequence[Trial], common: _Common, clerk: Cl
             task.cache / "checkpoints",
             checkpoint_seconds(CHECKPOINT_SECONDS),
             clerk.machine,
-            partial(_note, clerk.emit),
+            clerk.pulse.note,
         ),
-        clerk.emit,
+        clerk.pulse,
         lambda member, outcome: clerk.ended(member, outcome, account),
         common.crew(),
         common.remembered,
@@ -174,10 +179,21 @@ def _train_some(task: Task, waiting: Sequence[Trial], common: _Common, clerk: Cl
     )
     account = Account(lockstep, common.dataset)
     lockstep.run()
+    _keep_speed(task, members[0].trial, account)
     later = [member.trial for member in lockstep.put_off]
     if later:
-        _note(clerk.emit, f"{len(later)} students would land too late beside the others, and follow them")
+        clerk.pulse.note(f"{len(later)} students would land too late beside the others, and follow them")
     return [*later, *rest]
+
+
+def _keep_speed(task: Task, trial: Trial, account: Account) -> None:
+    """Leave how fast this cohort was for the estimates of later plans."""
+    paced = account.plain_pace()
+    if paced is not None:
+        (seconds, flops), batch = paced, trial.protocol.batch
+        rate, recipe = reached(seconds, flops, batch), Recipe.of(trial.protocol)
+        measured = Measured(trial.student, trial.dataset, recipe, step_gflop(flops, batch), rate)
+        keep(task.cache / "costs", task.device, measured)
 
 
 def _admitted(
@@ -189,21 +205,18 @@ def _admitted(
     members: list[Member] = []
     kind = ReplayedMember if task.graphs else Member
     while waiting and room.for_another():
+        clerk.pulse.beat()
         trial, *waiting = waiting
         try:
             member = kind(trial, common.dataset, common.batches, common.device, common.spec, common.teacher_logits)
             if not member.ours:
                 left_alone(thorough=True)
-        except (*NOBODYS, PastMending, KeyboardInterrupt):
-            raise
         except BaseException as error:  # a plugin that cannot be built costs its own trial only
+            if nobodys(error):
+                raise
             traceback.print_exc()
             clerk.failed(trial, error)
             continue
         members.append(member)
         room.add(member, probe)
     return members, waiting
-
-
-def _note(emit: Emit, text: str) -> None:
-    emit({"event": "note", "text": text})

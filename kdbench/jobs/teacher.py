@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -21,13 +22,13 @@ from kdbench.teachers.find import find_checkpoint
 from kdbench.teachers.ready import maker_for, network_of
 from kdbench.teachers.weights import kept_weights, read_weights, weights_digest, write_weights
 from kdbench.train.device import numerics, set_up
-from kdbench.train.lockstep import Emit
 from kdbench.train.member import Member
+from kdbench.train.pulse import Pulse
 from kdbench.trials.teacher import Teacher
 from kdbench.trials.trial import teacher_trial
 
 
-def prepare(task: Task, emit: Emit) -> None:
+def prepare(task: Task, pulse: Pulse) -> None:
     """Make ``task.teacher`` ready unless it is: its folder then holds weights, test logits and measured facts.
 
     One that is trained here has its record there, too, whatever is killed when, and in the run's results folder.
@@ -37,21 +38,22 @@ def prepare(task: Task, emit: Emit) -> None:
         raise ValueError("a teacher's task names no teacher")
     device = set_up(task.device, task.threads)
     shelf = TeacherShelf(task.cache, teacher, task.dataset, task.data_digest, numerics(device))
-    shelf.folder.mkdir(parents=True, exist_ok=True)
+    pulse.patiently(partial(shelf.folder.mkdir, parents=True, exist_ok=True), f"the teacher {teacher.name}")
     if teacher.trained:
-        _train_unless_done(task, teacher, shelf, emit)
+        _train_unless_done(task, teacher, shelf, pulse)
     if teacher.composition is not None:
-        _compose(task, teacher, shelf, device, emit)
+        _compose(task, teacher, shelf, device, pulse)
     elif not (_weights_sound(shelf) and shelf.test_logits() is not None):
-        dataset = planned_data(task)
+        with pulse.at_work():
+            dataset = planned_data(task)
         if teacher.kind == "checkpoint":
-            _import(task, teacher, shelf, dataset)
+            _import(task, teacher, shelf, dataset, pulse)
         network = network_of(teacher, dataset.spec, kept_weights(shelf.weights), device, shelf.weights)
-        _measure(teacher, network, network.body, shelf, dataset, device)
+        _measure(teacher, network, network.body, shelf, dataset, device, pulse)
     facts = shelf.facts()
     if facts is None:
         raise CheckpointError(f"The teacher {teacher.name} could not be kept in {shelf.folder}; look at the disk.")
-    emit({"event": "teacher", "name": teacher.name, "top1": facts.top1, "warnings": facts.warnings(teacher)})
+    pulse({"event": "teacher", "name": teacher.name, "top1": facts.top1, "warnings": facts.warnings(teacher)})
 
 
 def _weights_sound(shelf: TeacherShelf) -> bool:
@@ -64,7 +66,7 @@ def _weights_sound(shelf: TeacherShelf) -> bool:
     return facts is None or found == facts.weights_sha256
 
 
-def _import(task: Task, teacher: Teacher, shelf: TeacherShelf, dataset: Dataset) -> None:
+def _import(task: Task, teacher: Teacher, shelf: TeacherShelf, dataset: Dataset, pulse: Pulse) -> None:
     path = find_checkpoint(teacher, task.data_root)
     state = read_weights(path)
     found = weights_digest(state)
@@ -74,10 +76,10 @@ def _import(task: Task, teacher: Teacher, shelf: TeacherShelf, dataset: Dataset)
             f"{teacher.weights_sha256[:16]}; fetch the file again, or pin the new weights under another teacher name."
         )
     network_of(teacher, dataset.spec, state, torch.device("cpu"), path)  # whether they fit, said before they are kept
-    write_weights(state, shelf.weights)
+    pulse.patiently(partial(write_weights, state, shelf.weights), f"the teacher {teacher.name}")
 
 
-def _train_unless_done(task: Task, teacher: Teacher, shelf: TeacherShelf, emit: Emit) -> None:
+def _train_unless_done(task: Task, teacher: Teacher, shelf: TeacherShelf, pulse: Pulse) -> None:
     """Train ``teacher`` unless its weights and its record are on the shelf, and copy the record to the results.
 
     The record is written after the weights, and the last checkpoint goes after the record: a kill in between costs the
@@ -92,11 +94,12 @@ def _train_unless_done(task: Task, teacher: Teacher, shelf: TeacherShelf, emit: 
     if not recorded and ended not in DONE - {"finished"}:
 
         def keep(member: Member) -> None:
-            write_weights(member.network.body.state_dict(), shelf.weights)
+            weights = member.network.body.state_dict()
+            pulse.patiently(partial(write_weights, weights, shelf.weights), f"the teacher {teacher.name}")
 
-        train_cohort(replace(task, results=shelf.store.root), (trial,), emit, keep)
+        train_cohort(replace(task, results=shelf.store.root), (trial,), pulse, keep)
     for path in shelf.store.paths([trial.key]).get(trial.key, ()):
-        results.adopt_quietly(path, shelf.store)
+        pulse.patiently(partial(results.adopt_quietly, path, shelf.store), f"the record of the teacher {teacher.name}")
     ended = shelf.store.status(trial.key)
     if not recorded and ended != "finished":
         raise UserError(
@@ -112,15 +115,16 @@ def _has_its_predictions(store: Store, record: Record) -> bool:
         return False
 
 
-def _compose(task: Task, teacher: Teacher, shelf: TeacherShelf, device: torch.device, emit: Emit) -> None:
+def _compose(task: Task, teacher: Teacher, shelf: TeacherShelf, device: torch.device, pulse: Pulse) -> None:
     """Make and measure ``teacher``, whose parts are ready, unless what was measured is of these parts."""
-    dataset, facts = planned_data(task), shelf.facts()
-    maker = maker_for(shelf, teacher, dataset, device)
-    maker.make(device, task.data_root, lambda text: emit({"event": "note", "text": text}))
+    with pulse.at_work():
+        dataset, facts = planned_data(task), shelf.facts()
+        maker = maker_for(shelf, teacher, dataset, device)
+    maker.make(device, task.data_root, pulse)
     network = maker.composed(device).to(device).eval()
     if facts is None or shelf.test_logits() is None or weights_digest(network.state_dict()) != facts.weights_sha256:
         network.study(dataset.test_labels, np.arange(len(dataset.test_labels)), "test")
-        _measure(teacher, InOrder(network), network, shelf, dataset, device)
+        _measure(teacher, InOrder(network), network, shelf, dataset, device, pulse)
 
 
 def _measure(
@@ -130,9 +134,10 @@ def _measure(
     shelf: TeacherShelf,
     dataset: Dataset,
     device: torch.device,
+    pulse: Pulse,
 ) -> None:
     """Put on the shelf what is to know of ``teacher``, a ``network`` that holds ``weights``."""
-    logits, _ = logits_of(network, dataset.test_images, device)
+    logits, _ = logits_of(network, dataset.test_images, device, pulse.beat)
     if not bool(torch.isfinite(logits).all()):
         raise UserError(
             f"The teacher {teacher.name} gives outputs that are not finite on the test images of {dataset.spec.name}, "
@@ -149,4 +154,4 @@ def _measure(
         ambiguity=ambiguity(top[:, :k], labels, classes),
         top_k=k,
     )
-    shelf.finish(facts, logits.numpy())
+    pulse.patiently(partial(shelf.finish, facts, logits.numpy()), f"the teacher {teacher.name}")

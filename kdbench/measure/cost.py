@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from kdbench.models.factory import create
 from kdbench.models.outputs import Shape
 
 
@@ -30,6 +31,18 @@ def flops(network: nn.Module, image_shape: Shape) -> int:
     return int(counter.get_total_flops())
 
 
+def counted(model: str, image_shape: Shape, classes: int) -> int | None:
+    """``flops`` of the network ``model``, built where nothing is computed; None where it cannot be for such images."""
+    norm = (0.5,) * image_shape[0]
+    start = torch.Generator("cpu").get_state()
+    try:
+        with torch.device("meta"):
+            network = create(model, classes=classes, image_shape=image_shape, mean=norm, std=norm, seed_state=start)
+            return flops(network, image_shape)
+    except Exception:  # other people's code, of which its trials will tell
+        return None
+
+
 def forget_peak(device: torch.device) -> None:
     """Let ``peak_memory`` speak of what comes from here on, as far as the system can: on cuda and on Linux."""
     if device.type == "cuda":
@@ -40,6 +53,11 @@ def forget_peak(device: torch.device) -> None:
             trim(0)
         with suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # "man 5 proc": resets the peak
+
+
+def held_memory(device: torch.device) -> int:
+    """Peak bytes that others could not have: what torch's allocator took on cuda, used or not; else ``peak_memory``."""
+    return int(torch.cuda.max_memory_reserved(device)) if device.type == "cuda" else peak_memory(device)
 
 
 def peak_memory(device: torch.device) -> int:

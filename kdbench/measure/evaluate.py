@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,11 +41,16 @@ class Predictions:
     kl_to_teacher: float | None
 
 
-def logits_of(network: nn.Module, images: Images | ImageFiles | Tensor, device: torch.device) -> tuple[Tensor, float]:
+def logits_of(
+    network: nn.Module,
+    images: Images | ImageFiles | Tensor,
+    device: torch.device,
+    beat: Callable[[], object] = lambda: None,
+) -> tuple[Tensor, float]:
     """Logits [N,K] float32 on the CPU of uint8 ``images`` [N,C,H,W], and the seconds they took.
 
     A tensor is shown as the one batch that it is. Waiting for files to be decoded is not counted. Leaves the mode as it
-    was.
+    was. ``beat`` is called before each batch.
     """
     training = network.training
     network.eval()
@@ -52,6 +58,7 @@ def logits_of(network: nn.Module, images: Images | ImageFiles | Tensor, device: 
     seconds = 0.0
     with torch.no_grad():
         for batch in [images] if isinstance(images, Tensor) else pieces_of(images, EVALUATION_BATCH, device):
+            beat()
             started = time.perf_counter()
             x = batch.float().div_(255).contiguous(memory_format=torch.channels_last)
             out.append(network(x).logits.float().cpu())

@@ -104,7 +104,7 @@ def _small() -> Iterator[ModelSpec]:
             widths=widths,
             blocks=blocks,
         )
-    for width in (800, 1200):
+    for width in (30, 100, 300, 800, 1200):
         yield _spec(
             f"mlp_{width}_{width}",
             "mlp",
@@ -113,6 +113,16 @@ def _small() -> Iterator[ModelSpec]:
             f"two hidden layers of {width} rectified linear units",
             hidden=(width, width),
         )
+    yield _spec(
+        "mlp_1200_1200_dropout",
+        "mlp",
+        "small:mlp",
+        28,
+        "two hidden layers of 1200 rectified linear units, with dropout and bounded weights",
+        hidden=(1200, 1200),
+        dropout=(0.2, 0.5),
+        max_norm=4.0,
+    )
 
 
 def _plain() -> Iterator[ModelSpec]:

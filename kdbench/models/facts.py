@@ -30,7 +30,11 @@ class Facts:
 
 
 FACTS: dict[str, Facts] = {
+    "mlp_100_100": Facts(89_610, 0.179, (100, 100), 1),
     "mlp_1200_1200": Facts(2_395_210, 4.79, (1200, 1200), 1),
+    "mlp_1200_1200_dropout": Facts(2_395_210, 4.79, (1200, 1200), 1),
+    "mlp_300_300": Facts(328_810, 0.657, (300, 300), 1),
+    "mlp_30_30": Facts(24_790, 0.0494, (30, 30), 1),
     "mlp_800_800": Facts(1_276_810, 2.55, (800, 800), 1),
     "mobilenetv1": Facts(4_231_976, 1140, (128, 256, 512, 1024), 7),
     "mobilenetv2_cifar": Facts(812_836, 13, (12, 16, 48, 160), 2),
@@ -65,5 +69,5 @@ FACTS: dict[str, Facts] = {
     "wrn_40_2": Facts(2_255_156, 655, (32, 64, 128), 8),
 }
 
-#: MFLOP taken for an architecture that is not in the table, timm's and torchvision's among them: about a ResNet-18.
+#: MFLOP taken for an architecture that is not in the table and cannot be counted (kdbench.plan.counted): a ResNet-18.
 UNKNOWN_MFLOPS = 3600.0

@@ -2,53 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 from kdbench.data import DATASETS
 from kdbench.methods import METHODS
 from kdbench.models import get_spec
-from kdbench.models.facts import FACTS, TRAINING, UNKNOWN_MFLOPS
+from kdbench.models.facts import FACTS, TRAINING
+from kdbench.paths import cache_dir
 from kdbench.plan.cohorts import Cohort
+from kdbench.plan.counted import Shape, counted_mflops
+from kdbench.plan.speeds import Rate, Recipe, Speed, Training, speed_of, step_gflop
 from kdbench.trials.teacher import Teacher
 from kdbench.trials.trial import Trial, teacher_trial
 
-#: GFLOP/s a slot reaches on these networks until the store knows better: thin float32 convolutions on one CPU core,
-#: or a GPU.
-RATES = {"cpu": 40.0, "cuda": 8000.0}
-
-#: Seconds of a training step that no arithmetic explains: launching its operations. It is what tiny networks cost.
-STEP_SECONDS = 0.004
+#: Images of a batch where a network is only looked at.
+EVALUATED = 250
 
 
-def forward_gflops(model: str, side: int) -> float:
-    """GFLOP of one image's forward pass at ``side`` pixels, scaled from the architecture's native size."""
+def forward_gflops(model: str, shape: Shape, classes: int) -> float:
+    """GFLOP of a forward pass on one image of ``shape``: scaled from the architecture's native size, or counted."""
     spec = get_spec(model)
-    mflops = FACTS[spec.name].mflops if spec.name in FACTS else UNKNOWN_MFLOPS
-    return mflops / 1000 * (side / spec.input) ** 2
+    if spec.name not in FACTS:
+        return counted_mflops(cache_dir() / "costs", model, shape, classes) / 1000
+    return FACTS[spec.name].mflops / 1000 * (shape[-1] / spec.input) ** 2
 
 
-def teacher_gflops(teacher: Teacher, side: int) -> float:
+def teacher_gflops(teacher: Teacher, shape: Shape, classes: int) -> float:
     """GFLOP of what ``teacher`` says of one image: its own forward pass, or that of each of its parts."""
     if teacher.composition is not None:
-        own = teacher.composition.networks() * teacher_gflops(teacher.parts[0], side)
-        return own + sum(teacher_gflops(part, side) for part in teacher.parts)
-    return forward_gflops(teacher.model, side)
+        own = teacher.composition.networks() * teacher_gflops(teacher.parts[0], shape, classes)
+        return own + sum(teacher_gflops(part, shape, classes) for part in teacher.parts)
+    return forward_gflops(teacher.model, shape, classes)
 
 
-def trial_seconds(trial: Trial, rate: float) -> float:
-    """Seconds of a trial's own training and its scoring after every epoch, at ``rate`` GFLOP/s."""
+def trial_seconds(trial: Trial, rate: Rate) -> float:
+    """Seconds of a trial's own training and its scoring after every epoch, at ``rate`` (GFLOP/s where it is one)."""
     data = DATASETS.get(trial.dataset)
     images = (data.train_size - trial.protocol.holdout) * trial.supervision.portion(data)
-    forward = forward_gflops(trial.student, data.image_shape[-1])
+    forward = forward_gflops(trial.student, data.image_shape, data.classes)
     budget = METHODS.get(trial.method).budget
     trained = budget.epochs * images
-    arithmetic = forward * (TRAINING * budget.views * trained + data.test_size + trial.protocol.holdout) / rate
-    return trial.protocol.epochs * (arithmetic + trained / trial.protocol.batch * STEP_SECONDS)
+    epoch = forward * (TRAINING * budget.views * trained + data.test_size + trial.protocol.holdout)
+    speed = _speed(rate, trial, trial.protocol.epochs * epoch, forward)
+    return trial.protocol.epochs * (epoch / speed.gflops + trained / trial.protocol.batch * speed.step)
 
 
-def cohort_seconds(cohort: Cohort, rate: float) -> float:
+def _speed(rate: Rate, trial: Trial, gflop: float, forward: float) -> Speed:
+    """Of work beside the steps of ``trial``, whose images take ``forward`` GFLOP, that comes to ``gflop`` in all."""
+    step = step_gflop(forward * 1e9, trial.protocol.batch)
+    return speed_of(rate, Training(trial.student, trial.dataset, Recipe.of(trial.protocol), gflop, step))
+
+
+def cohort_seconds(cohort: Cohort, rate: Rate) -> float:
     """Seconds of a cohort: its students' own, and one teacher forward a batch, and a view of it, for all of them."""
     total = sum(trial_seconds(trial, rate) for trial in cohort.trials)
     if cohort.teacher is not None:
@@ -57,14 +62,18 @@ def cohort_seconds(cohort: Cohort, rate: float) -> float:
         budgets = [METHODS.get(trial.method).budget for trial in cohort.trials if trial.teacher]
         passes = first.protocol.epochs * max(budget.epochs for budget in budgets) * max(b.views for b in budgets)
         images = passes * (data.train_size - first.protocol.holdout) * first.supervision.portion(data)
-        total += images * teacher_gflops(cohort.teacher, data.image_shape[-1]) / rate
+        work = images * teacher_gflops(cohort.teacher, data.image_shape, data.classes)
+        forward = forward_gflops(first.student, data.image_shape, data.classes)
+        total += work / _speed(rate, first, work, forward).gflops
     return total
 
 
-def teacher_seconds(teacher: Teacher, dataset: str, data_digest: str, rate: float) -> float:
+def teacher_seconds(teacher: Teacher, dataset: str, data_digest: str, rate: Rate) -> float:
     """Seconds of making a teacher ready once its parent is: its training, if any, and one look at the test images."""
     data = DATASETS.get(dataset)
-    look = data.test_size * teacher_gflops(teacher, data.image_shape[-1]) / rate
+    work = data.test_size * teacher_gflops(teacher, data.image_shape, data.classes)
+    step = TRAINING * EVALUATED * work / data.test_size
+    look = work / speed_of(rate, Training(teacher.model, dataset, Recipe.of(teacher.protocol), work, step)).gflops
     if teacher.composition is not None and teacher.protocol is not None:
         alike = replace(
             teacher.parts[0], kind="trained", protocol=teacher.protocol, method="ce", config={}, parent=None
@@ -74,22 +83,3 @@ def teacher_seconds(teacher: Teacher, dataset: str, data_digest: str, rate: floa
     if not teacher.trained:
         return look
     return look + cohort_seconds(Cohort((teacher_trial(teacher, dataset, data_digest),)), rate)
-
-
-def measured_rate(records: Iterable[Mapping[str, Any]], trials: Sequence[Trial], device: str) -> float | None:
-    """GFLOP/s a slot reached when records on this kind of device trained these students on these images.
-
-    None without any.
-    """
-    wanted = {(trial.dataset, trial.student) for trial in trials}
-    rates = []
-    for record in records:
-        cost, numerics = record["cost"], record["numerics"]
-        if (record["dataset"], record["student_model"]) not in wanted or not cost or not numerics:
-            continue
-        if numerics["device"] != device or cost["train_images_per_s"] is None:
-            continue
-        an_image = 1 / cost["train_images_per_s"]
-        arithmetic = an_image - STEP_SECONDS / record["identity"]["protocol"]["batch"]
-        rates.append(TRAINING * cost["flops"] / 1e9 / max(arithmetic, an_image / 10))
-    return sorted(rates)[len(rates) // 2] if rates else None

@@ -9,6 +9,7 @@ from itertools import pairwise
 from kdbench.plan.cohorts import COHORT_LIMIT, Cohort
 from kdbench.plan.cost import cohort_seconds
 from kdbench.plan.fleet import Fleet
+from kdbench.plan.speeds import Rate
 from kdbench.trials.trial import Trial
 
 #: Students of a cohort that are tried: each smaller number shares less of the work, and leaves fewer devices idle.
@@ -19,7 +20,7 @@ START_SECONDS = 5.0
 WORTH = 0.02
 
 
-def landing(cohorts: Iterable[Cohort], rate: float, within: float | None) -> list[Cohort]:
+def landing(cohorts: Iterable[Cohort], rate: Rate, within: float | None) -> list[Cohort]:
     """``cohorts`` cut so that each is estimated to leave its records ``within`` so many seconds; None cuts nothing.
 
     A trial that takes longer by itself stays alone.
@@ -38,7 +39,7 @@ def landing(cohorts: Iterable[Cohort], rate: float, within: float | None) -> lis
     return made
 
 
-def fitted(cohorts: Sequence[Cohort], rate: float, fleet: Fleet) -> list[Cohort]:
+def fitted(cohorts: Sequence[Cohort], rate: Rate, fleet: Fleet) -> list[Cohort]:
     """``cohorts`` cut so that the last one ends soonest: a large one that ends as one leaves the other devices idle."""
     best, least = list(cohorts), _makespan(cohorts, rate, fleet)
     for limit in LIMITS[1:] if fleet.slots > 1 else ():
@@ -58,7 +59,7 @@ def _even(cohort: Cohort, limit: int) -> list[Cohort]:
     return [Cohort(cohort.trials[start:end]) for start, end in pairwise(bounds)]
 
 
-def _makespan(cohorts: Sequence[Cohort], rate: float, fleet: Fleet) -> float:
+def _makespan(cohorts: Sequence[Cohort], rate: Rate, fleet: Fleet) -> float:
     """Seconds until the last of ``cohorts`` ends; where there are fewer than slots, each fills several."""
     spare = fleet.slots // max(len(cohorts), 1) if fleet.kind == "cpu" else 1
     spare = min(max(spare, 1), max(device.slots for device in fleet.devices))

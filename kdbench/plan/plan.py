@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from kdbench.data import DATASETS, identify
 from kdbench.errors import DataError, UserError
@@ -12,12 +13,12 @@ from kdbench.methods import METHODS, leaves, load_class
 from kdbench.models import MODELS
 from kdbench.paths import cache_dir
 from kdbench.plan.cohorts import Cohort, cohorts
-from kdbench.plan.cost import RATES, measured_rate
 from kdbench.plan.cut import fitted, landing
 from kdbench.plan.expand import Selection, chosen_pairs, chosen_rows, expand, inapplicable, matched, with_pairs
 from kdbench.plan.fleet import Fleet
 from kdbench.plan.memory import Needs
 from kdbench.plan.outdated import Outdated, outdated
+from kdbench.plan.speeds import Speeds
 from kdbench.plan.task import Task
 from kdbench.plan.tasks import make_tasks
 from kdbench.records import Store
@@ -30,6 +31,15 @@ from kdbench.trials.origins import foreign
 from kdbench.trials.trial import Trial, teacher_trial
 
 
+class Seat(NamedTuple):
+    """Where a trial is in its suite, whatever code it runs: an edited plugin gives it another key and no other seat."""
+
+    suite: str
+    label: str
+    pair: str
+    seed: int
+
+
 @dataclass(frozen=True)
 class Request:
     """What is asked for: a selection of ``suites`` on data under ``data_root``. ``dry``: nothing is fetched or written.
@@ -37,7 +47,7 @@ class Request:
     ``baselines``: stores whose records count as if they had been made here. ``within``: seconds in which each cohort is
     to land its records, so that a machine may go afterwards. ``again``: globs of labels whose rows are trained though
     they are recorded. ``looks``: the numbers of seeds at which it is decided whether to add some, where that is done at
-    all.
+    all. ``only``: the seats of the trials to which it is confined, where there are any.
     """
 
     suites: tuple[Suite, ...]
@@ -49,6 +59,7 @@ class Request:
     within: float | None = None
     again: tuple[str, ...] = ()
     looks: tuple[int, ...] = ()
+    only: frozenset[Seat] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -88,10 +99,14 @@ def make_plan(request: Request, store: Store, fleet: Fleet) -> Plan:
     data = {name: _identify(name, request) for suite in suites for name in suite.datasets}
     digests = {name: digest for name, (digest, _) in data.items()}
     trials = [trial for suite in suites for trial in expand(suite, selection, digests, _pins(suite, request, store))]
-    left_out = [found for suite in suites for found in inapplicable(suite, selection)]
+    left_out = [found for suite in suites for found in inapplicable(suite, selection)] if not request.only else []
+    names = " and ".join(suite.id for suite in suites)
+    if request.only:
+        trials = [trial for trial in trials if seat(trial) in request.only]
+        if not trials:
+            raise UserError(f"{names}: what is to be tried again is planned otherwise by now; use kdbench run.")
     if not trials:
         label, pair, reason = left_out[0]
-        names = " and ".join(suite.id for suite in suites)
         raise UserError(f"{names}: nothing of the selection can be trained; {label} on {pair}, say: {reason}.")
     missing = missing_trials(trials, store)
     adopted = _adopted(missing, store, request)
@@ -121,6 +136,11 @@ def make_plan(request: Request, store: Store, fleet: Fleet) -> Plan:
         outdated=older,
         again=again,
     )
+
+
+def seat(trial: Trial) -> Seat:
+    """Where ``trial`` is in its suite."""
+    return Seat(trial.suite, trial.label, trial.pair, trial.seed)
 
 
 def list_trials(trials: Sequence[Trial], store: Store, dry: bool = False) -> int:
@@ -251,7 +271,7 @@ def _tasks(
         looks=request.looks,
     )
     records = [record for record in store.read()[0] if record["evidence"] == "measured"]
-    rate = measured_rate(records, missing, fleet.kind) or RATES[fleet.kind]
+    rate = Speeds(fleet.kind, records, cache_dir() / "costs", template.threads)
     made = fitted(landing(cohorts(missing), rate, request.within), rate, fleet)
     tasks = make_tasks(made, template, rate, fleet, warnings)
     if fleet.kind == "cuda":

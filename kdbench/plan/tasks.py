@@ -11,6 +11,7 @@ from kdbench.plan.cohorts import Cohort
 from kdbench.plan.cost import cohort_seconds, teacher_seconds
 from kdbench.plan.cut import breadth
 from kdbench.plan.fleet import Fleet
+from kdbench.plan.speeds import Rate
 from kdbench.plan.task import Task
 from kdbench.plugins import planned
 from kdbench.teachers.facts import made_ready
@@ -25,7 +26,7 @@ SMALL_SECONDS = 60.0
 def make_tasks(
     cohorts: Sequence[Cohort],
     template: Task,
-    rate: float,
+    rate: Rate,
     fleet: Fleet,
     warnings: Mapping[str, tuple[str, ...]] | None = None,
 ) -> list[Task]:
@@ -33,7 +34,7 @@ def make_tasks(
 
     A generation is a teacher, and so is each part of one that is made of others.
 
-    Costs in seconds at ``rate`` GFLOP/s.
+    Costs in seconds at ``rate``.
 
     ``template`` carries what all tasks of a run share:
     folders, device. ``warnings``: those of each data set, by its name.
@@ -102,7 +103,7 @@ def _teacher_id(teacher: Teacher, student: Trial) -> str:
     return f"teacher-{teacher_key(teacher, student.dataset, student.data_digest)[:16]}"
 
 
-def _teacher_task(teacher: Teacher, student: Trial, template: Task, rate: float) -> Task:
+def _teacher_task(teacher: Teacher, student: Trial, template: Task, rate: Rate) -> Task:
     key = teacher_key(teacher, student.dataset, student.data_digest)
     ready = made_ready(template.cache, key, template.device)
     return replace(

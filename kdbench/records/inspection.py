@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdbench.errors import UserError, reason
+from kdbench.errors import UserError
 from kdbench.records.inventory import Inventory, take_inventory
 from kdbench.records.literature import load
 from kdbench.records.pins import read_pins
-from kdbench.records.reading import read_json
+from kdbench.records.runs import manifest_paths, read_manifest
 from kdbench.records.store import LISTINGS, METHODS_FOLDER, PLUGINS_FOLDER, PREDICTIONS, Store
 from kdbench.records.verify import Problem, official_labels, problem
 
@@ -66,12 +66,11 @@ def _unreadable(store: Store) -> Iterator[Problem]:
             read_pins(store.root, folder.name)
         except UserError as error:
             yield Problem(str(error), file=store.place(folder))
-    for path in sorted((store.root / "runs").glob("*.json")):
+    for path in manifest_paths(store.root):
         try:
-            read_json(path)
-        except ValueError as error:
-            place = store.place(path)
-            yield Problem(f"The run {place} cannot be read ({reason(error)}); restore it or delete it.", file=place)
+            read_manifest(path)
+        except UserError as error:
+            yield Problem(str(error), file=store.place(path))
     if (store.root / "reported").is_dir():
         try:
             load(store.root / "reported")

@@ -9,7 +9,8 @@ from typing import NamedTuple
 from kdbench.errors import UserError
 from kdbench.folders import write_atomically
 from kdbench.records.pins import read_pins
-from kdbench.records.reading import LARGEST_JSON, read_file
+from kdbench.records.reading import read_file
+from kdbench.records.runs import live_path, manifest_paths
 from kdbench.records.store import LISTINGS, METHODS_FOLDER, PLUGINS_FOLDER, Store
 
 
@@ -44,15 +45,20 @@ def merge(into: Store, sources: Sequence[Store]) -> Merged:
         for path in _others(source):
             target = into.root / path.relative_to(source.root)
             if not target.exists():
-                write_atomically(target, read_file(path, LARGEST_JSON))
+                write_atomically(target, read_file(path))
     return Merged(new, known, problems)
 
 
 def _others(source: Store) -> list[Path]:
-    """The files beside records and predictions: they are named by what they say, or by the run that wrote them."""
+    """The files beside records and predictions: they are named by what they say, or by the run that wrote them.
+
+    The manifest of a run that is under way is not there yet.
+    """
     folders = (f"{METHODS_FOLDER}/**/*", f"{PLUGINS_FOLDER}/**/*")
-    places = (f"v1/{LISTINGS}/*.json", "pins/*/*.json", "runs/*.json", *folders)
-    return sorted(path for place in places for path in source.root.glob(place) if path.is_file())
+    places = (f"v1/{LISTINGS}/*.json", "pins/*/*.json", *folders)
+    found = [path for place in places for path in source.root.glob(place)]
+    ended = [path for path in manifest_paths(source.root) if not live_path(path).exists()]
+    return sorted(path for path in (*found, *ended) if path.is_file())
 
 
 def _check_pins(stores: Sequence[Store]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,8 @@ from kdbench.composition import Composition
 from kdbench.data import Dataset
 from kdbench.errors import UserError, described
 from kdbench.models.composed import Composed
+from kdbench.train.pulse import Pulse
 from kdbench.trials.teacher import Teacher
-
-#: Says a sentence to whoever waits.
-Say = Callable[[str], None]
 
 
 class Maker:
@@ -30,8 +28,8 @@ class Maker:
         self.teacher, self.dataset, self.folder = teacher, dataset, folder
         self.parts: list[Any] = list(parts)
 
-    def make(self, device: torch.device, data_root: Path, say: Say) -> None:
-        """Train what is not in the folder yet; nothing where nothing is trained."""
+    def make(self, device: torch.device, data_root: Path, pulse: Pulse) -> None:
+        """Train what is not in the folder yet; nothing where nothing is trained. ``pulse`` is felt at every step."""
 
     def composed(self, device: torch.device) -> Composed:
         """The whole; CheckpointError where what was made is not there, or damaged."""

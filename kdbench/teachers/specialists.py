@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +19,12 @@ from kdbench.models.composed import Composed, Told
 from kdbench.models.factory import create
 from kdbench.models.network import Network
 from kdbench.models.precision import in_precision
-from kdbench.teachers.making import Maker, Say
+from kdbench.teachers.making import Maker
 from kdbench.teachers.weights import kept_weights, write_weights
 from kdbench.train.batches import Batches
 from kdbench.train.compiling import compiled
 from kdbench.train.file_batches import make_batches
+from kdbench.train.pulse import Pulse
 from kdbench.train.rate import learning_rate
 from kdbench.train.seeds import seeded
 
@@ -30,22 +32,22 @@ from kdbench.train.seeds import seeded
 class SpecialistsMaker(Maker):
     """Keeps ``sets.safetensors``, with the classes of each and what its dustbin's logit lacks, and a file for each."""
 
-    def make(self, device: torch.device, data_root: Path, say: Say) -> None:
+    def make(self, device: torch.device, data_root: Path, pulse: Pulse) -> None:
         if self.teacher.protocol is None:
             raise ValueError(f"teacher {self.teacher.name} has no protocol to train specialists under")
         try:
             sets = kept_weights(self.folder / "sets.safetensors")
         except CheckpointError:
-            sets = self._sets(self._batches(device, data_root, 0))
-            write_weights(sets, self.folder / "sets.safetensors")
+            sets = self._sets(self._batches(device, data_root, 0), pulse)
+            self._keep(sets, self.folder / "sets.safetensors", pulse)
         for number, members in enumerate(sets["members"]):
             path = self._path(number)
             try:
                 kept_weights(path)
             except CheckpointError:
-                say(f"training specialist {number + 1} of {len(sets['members'])}; classes: {int(members.sum())}")
-                trained = self._train(members.numpy(), self._batches(device, data_root, number), number, device)
-                write_weights(trained.body.state_dict(), path)
+                pulse.note(f"training specialist {number + 1} of {len(sets['members'])}; classes: {int(members.sum())}")
+                trained = self._train(members.numpy(), self._batches(device, data_root, number), number, device, pulse)
+                self._keep(trained.body.state_dict(), path, pulse)
 
     def composed(self, device: torch.device) -> Composed:
         sets = kept_weights(self.folder / "sets.safetensors")
@@ -63,6 +65,9 @@ class SpecialistsMaker(Maker):
 
         return Composed([*self.parts, *networks], rule, self.dataset.spec.classes)
 
+    def _keep(self, state: Mapping[str, Tensor], path: Path, pulse: Pulse) -> None:
+        pulse.patiently(partial(write_weights, state, path), f"the teacher {self.teacher.name}")
+
     def _path(self, number: int) -> Path:
         return self.folder / f"specialist-{number}.safetensors"
 
@@ -71,14 +76,15 @@ class SpecialistsMaker(Maker):
         assert protocol is not None, "make() has seen it"
         return make_batches(self.dataset, protocol, self.teacher.seed, stream, device, data_root=data_root)
 
-    def _sets(self, batches: Batches) -> dict[str, Tensor]:
+    def _sets(self, batches: Batches, pulse: Pulse) -> dict[str, Tensor]:
         """The classes that the generalist confuses on the training images, and what each dustbin lacks."""
         composition, labels = self.teacher.composition, batches.labels.cpu().numpy()
         assert isinstance(composition, Specialists), "the kind that names this maker"
         with torch.inference_mode():
-            said = [
-                self.parts[0](batch.x).logits.double().softmax(1).cpu() for batch in batches.plain(EVALUATION_BATCH)
-            ]
+            said = []
+            for batch in batches.plain(EVALUATION_BATCH):
+                pulse.beat()
+                said.append(self.parts[0](batch.x).logits.double().softmax(1).cpu())
         covariance = np.cov(torch.cat(said).numpy(), rowvar=False)
         members = clusters(covariance, composition.count, self.teacher.seed)
         special = [int(np.isin(labels, np.flatnonzero(own)).sum()) for own in members]
@@ -97,7 +103,9 @@ class SpecialistsMaker(Maker):
         with seeded("teacher"):
             return create(like.model, classes=classes, image_shape=spec.image_shape, mean=norm.mean, std=norm.std)
 
-    def _train(self, members: NDArray[np.bool_], batches: Batches, number: int, device: torch.device) -> Network:
+    def _train(
+        self, members: NDArray[np.bool_], batches: Batches, number: int, device: torch.device, pulse: Pulse
+    ) -> Network:
         protocol = batches.protocol
         known = np.flatnonzero(members)
         network = self._network(len(known) + 1)
@@ -119,6 +127,7 @@ class SpecialistsMaker(Maker):
             weight_decay=protocol.weight_decay,
         )
         for step in range(batches.total_steps):
+            pulse.beat()
             batch = batches.batch(step)
             optimiser.param_groups[0]["lr"] = learning_rate(protocol, step, batches.steps_per_epoch)
             optimiser.zero_grad(set_to_none=True)

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from kdbench.errors import CheckpointError, reason, shown
+from kdbench.folders import write_atomically
 
 #: Under one of these a published checkpoint keeps its state_dict beside epoch and accuracy.
 WRAPPERS = ("model", "state_dict", "net")
@@ -90,10 +91,8 @@ def _odd(name: object, value: Tensor) -> str:
 
 def write_weights(state: Mapping[str, Tensor], path: Path) -> None:
     """Keep ``state`` and its digest in the .safetensors file ``path``, which is whole at any time."""
-    temporary = path.with_suffix(".tmp")
     kept = {name: value.detach().cpu().contiguous() for name, value in state.items()}
-    save_file(kept, temporary, metadata={DIGEST: weights_digest(kept)})
-    temporary.replace(path)
+    write_atomically(path, save(kept, metadata={DIGEST: weights_digest(kept)}))
 
 
 def kept_weights(path: Path) -> dict[str, Tensor]:

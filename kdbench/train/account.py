@@ -17,6 +17,9 @@ from kdbench.models.precision import native
 from kdbench.train.lockstep import Lockstep
 from kdbench.train.member import Member
 
+#: Steps after which a training says how fast it is: the first ones are slow.
+ENOUGH = 20
+
 
 class Account:
     """The costs of a ``lockstep`` that has ended. What a kill threw away is not in them.
@@ -53,6 +56,19 @@ class Account:
             work = TRAINING * member.spec.budget.views * self._student_flops / 1e9
             section["train_fraction"] = None if own is None else work / own / speeds["ceiling_gflops_per_s"]
         return section
+
+    def plain_pace(self) -> tuple[float, int] | None:
+        """Seconds an image of a training as plain as any here, and its forward FLOPs; None after too few steps."""
+        members = self.lockstep.members
+        enough = [m for m in members if m.images >= ENOUGH * m.trial.protocol.batch and m.seconds_an_image is not None]
+        own = [m.seconds_an_image for m in enough if m.seconds_an_image is not None]
+        seconds = self._plain or (statistics.median(own) if own else None)
+        if seconds is None or not own:
+            return None
+        try:
+            return seconds, self._student_flops
+        except Exception:  # other people's network, whose records say what is wrong with it
+            return None
 
     @cached_property
     def _peak(self) -> int:

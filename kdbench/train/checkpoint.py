@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from kdbench.folders import leftovers, write_atomically
 
 #: What a file begins with; the sha256 of all that follows it comes next, in hex, and the end of the line.
 MAGIC = b"kdbench checkpoint 2 "
@@ -20,17 +22,7 @@ def save(path: Path, state: dict[str, Any]) -> None:
     stream = io.BytesIO()
     torch.save(state, stream)
     content = stream.getbuffer()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(MAGIC + hashlib.sha256(content).hexdigest().encode() + b"\n")
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_atomically(path, MAGIC + hashlib.sha256(content).hexdigest().encode() + b"\n", content)
 
 
 def load(path: Path, numerics: dict[str, Any]) -> dict[str, Any] | None:
@@ -50,17 +42,6 @@ def load(path: Path, numerics: dict[str, Any]) -> dict[str, Any] | None:
 
 def sweep(folder: Path) -> None:
     """Remove what processes that are gone have left unfinished in ``folder``."""
-    for path in folder.glob("*.tmp"):
-        writer = path.suffixes[-2].removeprefix(".") if len(path.suffixes) > 1 else ""
-        if writer.isdigit() and not _alive(int(writer)):
-            path.unlink(missing_ok=True)
-
-
-def _alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
+    for path in leftovers(folder, "tmp"):
+        with suppress(OSError):
+            path.unlink()

@@ -7,7 +7,7 @@ threads inside an operation would give other bits, and less speed. On a GPU stre
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
 import torch
@@ -30,8 +30,15 @@ class Crew:
         self._pool = None if cores < 2 else ThreadPoolExecutor(cores, "crew", lambda: torch.set_num_threads(threads))
 
     def each(self, work: Callable[[T], R], items: Sequence[T]) -> list[R]:
-        """``work`` done for each of ``items``, in any order; the results in theirs."""
-        return [work(item) for item in items] if self._pool is None else list(self._pool.map(work, items))
+        """``work`` done for each of ``items``, in any order; the results in theirs.
+
+        Whoever raises, it is heard of when nobody is at work any more.
+        """
+        if self._pool is None:
+            return [work(item) for item in items]
+        begun = [self._pool.submit(work, item) for item in items]
+        wait(begun)
+        return [one.result() for one in begun]
 
     def ahead(self, work: Callable[[], R]) -> Future[R] | None:
         """``work`` begun beside whatever the caller does next; None where there is no core to spare."""

@@ -10,14 +10,22 @@ from typing import Any
 
 import torch
 
-from kdbench.errors import DataError, UserError
-from kdbench.train.global_state import establish
-
-#: What is no fault of the trial that meets it: a file that is damaged, a GPU that fails from here on.
-NOBODYS = (DataError, torch.AcceleratorError)
+from kdbench.errors import DataError, UserError, out_of_memory
+from kdbench.train.global_state import PastMending, establish
 
 #: M_TRIM_THRESHOLD, M_TOP_PAD and M_MMAP_THRESHOLD of glibc's malloc.h, with what they are set to, in bytes.
 _KEPT = {-1: 2**31 - 1, -2: 64 * 2**20, -3: 2**30}
+
+
+def nobodys(error: BaseException) -> bool:
+    """Whether ``error`` is no fault of the trial that meets it.
+
+    A file that is damaged, a GPU that fails from here on, a process that is past mending or is to end, memory that is
+    shared with others and ran out.
+    """
+    return isinstance(error, (DataError, torch.AcceleratorError, PastMending, KeyboardInterrupt)) or out_of_memory(
+        error
+    )
 
 
 def set_up(name: str, threads: int) -> torch.device:

@@ -18,29 +18,32 @@ from torch import nn
 
 from kdbench.data.decoders import pieces_of
 from kdbench.data.files import ImageFiles
-from kdbench.errors import NotApplicable, described
+from kdbench.errors import NotApplicable, described, out_of_memory, reason
+from kdbench.measure.cost import held_memory
 from kdbench.measure.evaluate import EVALUATION_BATCH
 from kdbench.methods.base import Sweep
 from kdbench.models.outputs import Outputs
 from kdbench.train import checkpoint, global_state
 from kdbench.train.batches import Batch, Batches
 from kdbench.train.crew import Crew
-from kdbench.train.device import NOBODYS
-from kdbench.train.global_state import PastMending
+from kdbench.train.device import nobodys
 from kdbench.train.landing import Landing
 from kdbench.train.member import Member
 from kdbench.train.pace import Pace
+from kdbench.train.pulse import Pulse, Stopped
 from kdbench.train.remembered import Remembered
 from kdbench.train.scoring import SPLITS, Diverged
 from kdbench.train.stopwatch import Stopwatch
 from kdbench.train.taught import Taught, teach
 
-Emit = Callable[[dict[str, Any]], None]
 #: A batch, and what the teacher says of it.
 Shared = tuple[Batch, Taught | None]
 
 #: Seconds between two progress events.
 PROGRESS_EVERY = 1.0
+#: Steps after which a process holds about as much memory as ever, and the part of that by which more is told of.
+FIRST_STEPS = 3
+GROWN = 1.1
 
 
 @dataclass
@@ -61,6 +64,7 @@ class Saver:
     say: Callable[[str], None] = print
     _last: float = field(default_factory=time.monotonic)
     _failed: set[str] = field(default_factory=set)
+    _told: bool = False
 
     def __post_init__(self) -> None:
         checkpoint.sweep(self.folder)
@@ -83,9 +87,19 @@ class Saver:
                 continue
             try:
                 checkpoint.save(self.path(member), state)
-            except Exception as error:  # a full disk, or a state that cannot be written down
+            except OSError as error:
+                self._full(error)
+            except Exception as error:  # a state that cannot be written down
                 self._not_saved(member, error)
         self._last = time.monotonic()
+
+    def _full(self, error: OSError) -> None:
+        if not self._told:
+            self._told = True
+            self.say(
+                f"no checkpoint can be written ({reason(error)}), so an interruption costs all since the last one: "
+                "free some room; the training goes on, and tries again"
+            )
 
     def _not_saved(self, member: Member, error: BaseException) -> None:
         if member.trial.key not in self._failed:
@@ -105,7 +119,9 @@ class Saver:
             member.restore(state)
         except KeyboardInterrupt:
             raise
-        except BaseException:  # left by another version of the code, or other people's
+        except BaseException as error:  # left by another version of the code, or other people's
+            if out_of_memory(error):
+                raise
             traceback.print_exc()
             if fresh is not None:
                 member.restore(fresh)
@@ -125,7 +141,7 @@ class Lockstep:
     batches: Batches
     teacher: nn.Module | None
     saver: Saver
-    emit: Emit
+    pulse: Pulse
     on_end: Callable[[Member, Outcome], None]
     crew: Crew = field(default_factory=Crew)
     remembered: Remembered | None = None
@@ -142,28 +158,57 @@ class Lockstep:
         # that runs it computes.
         self._sharing = Lock()
         self._shown: set[Any] = set()
+        self._held = 0
         self._unrecorded: Exception | None = None
+        #: Members in the midst of whose work something was raised: their state is not whole.
+        self._torn: set[Member] = set()
+        for member in self.members:
+            member.scoring.beat = self.pulse.beat
 
     def run(self) -> None:
-        """Train to the end; then raise the first error that kept a member from being recorded, if there was one."""
-        live = [m for m in self.members if self.saver.restore(m) or self._began(m)]
+        """Train to the end; then raise the first error that kept a member from being recorded, if there was one.
+
+        Stopped where the worker is to end by then. As where memory runs out, each member is saved that is whole.
+        """
+        live: list[Member] = []
         try:
-            if live:
-                self._train(live)
+            with self.pulse.saving():
+                self._run(live)
         finally:
             self.crew.close()
         if self._unrecorded is not None:
             raise self._unrecorded
 
+    def _run(self, live: list[Member]) -> None:
+        try:
+            for member in self.members:
+                if self.saver.restore(member) or self._began(member):
+                    live.append(member)
+            self._close_owed(live)
+            if live:
+                self._train(live)
+        except BaseException as error:
+            if isinstance(error, Stopped) or out_of_memory(error):
+                self.saver.save([member for member in live if member not in self._torn])
+            raise
+
+    def _close_owed(self, live: list[Member]) -> None:
+        """Close the epochs at whose end a worker has stopped."""
+        owing = [member for member in live if member.owes_epoch]
+        for position in sorted({member.position for member in owing}):
+            self._close_epoch([member for member in owing if member.position == position], 0.0, position - 1, live)
+
     def _began(self, member: Member) -> bool:
         """Let its method look at the training set; False when that ended it."""
-        ended = _attempt(member, partial(member.prepare, self._sweep(member)))
+        ended = self._attempt(member, partial(member.prepare, self._sweep(member)))
         return ended is None or self._end(member, ended)
 
     def _train(self, live: list[Member]) -> None:
         epoch_began = progress_sent = time.monotonic()
+        first = min(member.position for member in live)
         ahead: Future[Shared] | None = None
-        for step in range(min(member.position for member in live), self.batches.total_steps):
+        for step in range(first, self.batches.total_steps):
+            self.pulse.beat()
             due = [member for member in live if member.position == step]
             if not due:  # whoever it was made for has left
                 ahead = None
@@ -184,6 +229,9 @@ class Lockstep:
             if now - progress_sent >= PROGRESS_EVERY and due:
                 self._progress(step, now - epoch_began, [member for member in due if member in live])
                 progress_sent = now
+                self._tell_memory()
+            if step + 1 - first == FIRST_STEPS:
+                self._tell_memory()
             if not live:
                 return
         self._finish(live)
@@ -200,10 +248,10 @@ class Lockstep:
         company = [*due, *(() if self.pace is None else self.pace.on(step, due))]
         beside = self._beside(company)
         self._leave(
-            live, beside, self.crew.each(lambda member: _attempt(member, partial(_step, member, *shared)), beside)
+            live, beside, self.crew.each(lambda member: self._attempt(member, partial(_step, member, *shared)), beside)
         )
         for member in [member for member in company if member not in beside]:
-            ended = _attempt(member, partial(_step, member, *shared))
+            ended = self._attempt(member, partial(_step, member, *shared))
             if ended is not None:
                 self._leave(live, [member], [ended])
                 shared = self._share(step, due)  # whatever it did to this one, nobody else sees
@@ -230,17 +278,40 @@ class Lockstep:
         """End all that run other people's code where some of it has replaced a function, say: none can be trusted."""
         foreign = [member for member in live if not member.ours]
         if foreign:
-            ended = _attempt(foreign[0], partial(global_state.left_alone, thorough=True))
+            ended = self._attempt(foreign[0], partial(global_state.left_alone, thorough=True))
             self._leave(live, foreign, [ended] * len(foreign))
 
     def _all(self, members: Sequence[Member], work: Callable[[Member], object], live: list[Member]) -> None:
         """``work`` done for those of ``members`` that are ``live``, side by side where that can be."""
         now = [member for member in members if member in live]
         beside = self._beside(now)
-        self._leave(live, beside, self.crew.each(lambda member: _attempt(member, partial(work, member)), beside))
+        self._leave(live, beside, self.crew.each(lambda member: self._attempt(member, partial(work, member)), beside))
         for member in now:
             if member not in beside:
-                self._leave(live, [member], [_attempt(member, partial(work, member))])
+                self._leave(live, [member], [self._attempt(member, partial(work, member))])
+
+    def _attempt(self, member: Member, work: Callable[[], object]) -> Outcome | None:
+        """Do ``work`` for ``member``; how it ended, None when it goes on."""
+        self.pulse.beat()
+        try:
+            work()
+        except Diverged as ended:
+            return Outcome("diverged", f"{ended}.")
+        except NotApplicable as error:
+            return Outcome("inapplicable", str(error))
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # other people's code: whatever it raises costs its own trial only
+            self._torn.add(member)
+            if nobodys(error):
+                raise
+            traceback.print_exc()
+            if self.pulse.stopping:  # a compiler that was ended along with this process, say
+                raise Stopped from error
+            if member.device.type == "cuda":
+                torch.cuda.synchronize(member.device)  # which raises where it was the GPU that failed
+            return Outcome("crashed", described(error))
+        return None
 
     def _beside(self, members: Sequence[Member]) -> list[Member]:
         """Those of ``members`` that threads may work on at once."""
@@ -250,8 +321,8 @@ class Lockstep:
         """Record those of ``members`` that ended, and go on without them."""
         for member, outcome in zip(members, outcomes, strict=True):
             if outcome is not None and member in live:
+                live.remove(member)  # first, as it is not saved any more
                 self._end(member, outcome)
-                live.remove(member)
             elif outcome is not None:  # the student that sets the pace, which has no record
                 self.pace = None
 
@@ -262,6 +333,7 @@ class Lockstep:
             if self.teacher is None:
                 return
             for batch in self.batches.plain(EVALUATION_BATCH):
+                self.pulse.beat()
                 yield teach(self.teacher, batch, member.parts).outputs, batch.y, batch.index
 
         return sweep
@@ -270,6 +342,7 @@ class Lockstep:
         """Record each finished member."""
         self.saver.save(members)
         for member in members:
+            self.pulse.beat()
             self._end(member, Outcome("finished"))
 
     def _share(self, step: int, due: Sequence[Member]) -> Shared:
@@ -310,14 +383,21 @@ class Lockstep:
 
     def _tell(self, member: Member) -> None:
         """Emit the epoch just closed. Not a part of what is guarded: a parent that is gone is no fault of a method."""
-        self.emit({"event": "epoch", "key": member.trial.key, "title": member.trial.title, **member.scoring.curve[-1]})
+        self.pulse({"event": "epoch", "key": member.trial.key, "title": member.trial.title, **member.scoring.curve[-1]})
+
+    def _tell_memory(self) -> None:
+        """Emit the memory that the process holds, at first and where it has grown."""
+        held = held_memory(self.batches.device)
+        if held > GROWN * self._held:
+            self._held = held
+            self.pulse({"event": "memory", "peak": held})
 
     def _progress(self, step: int, epoch_seconds: float, members: Sequence[Member]) -> None:
         done = step % self.batches.steps_per_epoch + 1
         first = min(member.first for member in self.members)
         sums = next((m.scoring.sums for m in members if m.scoring.sums.samples), None)
         loss = None if sums is None else sum(sums.means().values())
-        self.emit(
+        self.pulse(
             {
                 "event": "progress",
                 "epoch": max(step // self.batches.steps_per_epoch + 1, 0),  # 0 in a phase before the main training
@@ -328,24 +408,6 @@ class Lockstep:
                 "members": len(members),
             }
         )
-
-
-def _attempt(member: Member, work: Callable[[], object]) -> Outcome | None:
-    """Do ``work`` for ``member``; how it ended, None when it goes on."""
-    try:
-        work()
-    except Diverged as ended:
-        return Outcome("diverged", f"{ended}.")
-    except NotApplicable as error:
-        return Outcome("inapplicable", str(error))
-    except (*NOBODYS, PastMending, KeyboardInterrupt):
-        raise
-    except BaseException as error:  # other people's code: whatever it raises costs its own trial only
-        traceback.print_exc()
-        if member.device.type == "cuda":
-            torch.cuda.synchronize(member.device)  # which raises where it was the GPU that failed
-        return Outcome("crashed", described(error))
-    return None
 
 
 def _views(members: Sequence[Member]) -> tuple[str, ...]:

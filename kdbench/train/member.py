@@ -325,6 +325,14 @@ class Member:
         """Whether the epoch that it is at the end of is one of the main training."""
         return self.position > 0
 
+    @property
+    def owes_epoch(self) -> bool:
+        """Whether it is at the end of an epoch that was not closed, as it was stopped while it was scored."""
+        epochs, inside = divmod(self.position, self.batches.steps_per_epoch)
+        if inside:
+            return False
+        return len(self.scoring.curve) < epochs if self.scored else self.scoring.sums.samples > 0
+
     def check_epoch(self) -> None:
         """Diverged where the loss of the epoch just trained was not finite."""
         self.scoring.check(self._epoch_of(self.position - 1))

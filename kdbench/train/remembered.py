@@ -60,12 +60,17 @@ def recalled_by(methods: Iterable[MethodSpec]) -> bool:
 
 
 def remember(
-    folder: Path, teacher: nn.Module, batches: Batches, identity: Sequence[Any], say: Callable[[str], None]
+    folder: Path,
+    teacher: nn.Module,
+    batches: Batches,
+    identity: Sequence[Any],
+    say: Callable[[str], None],
+    beat: Callable[[], object] = lambda: None,
 ) -> Remembered | None:
     """Open or make the memory of ``teacher``; None where the views change, or where it would not pay or not fit.
 
     ``identity`` says what the outputs depend on beside what the split and the batch size say. ``say`` is told in a
-    sentence what is about to be written, and how large it is.
+    sentence what is about to be written, and how large it is; ``beat`` is called before each batch of it.
     """
     protocol = batches.protocol
     if protocol.augmentation != "none" or protocol.epochs < 2 or len(batches.train) < protocol.batch:
@@ -73,7 +78,7 @@ def remember(
     named = ("batch", "holdout", "split_seed", "precision", "threads", "fold", "compile")
     place = folder / digest([identity, {name: getattr(protocol, name) for name in named}])[:20]
     try:
-        arrays = _open(place) or (_open(place) if _write(place, teacher, batches, say) else {})
+        arrays = _open(place) or (_open(place) if _write(place, teacher, batches, say, beat) else {})
     except OSError as error:  # a full or read-only disk costs time, not the training
         say(f"the teacher's outputs cannot be kept: {reason(error)}")
         return None
@@ -97,7 +102,9 @@ def _open(place: Path) -> dict[str, NDArray[np.float32]]:
         return {}
 
 
-def _write(place: Path, teacher: nn.Module, batches: Batches, say: Callable[[str], None]) -> bool:
+def _write(
+    place: Path, teacher: nn.Module, batches: Batches, say: Callable[[str], None], beat: Callable[[], object]
+) -> bool:
     """Whether all was written; False where it would take more than SHARE of the disk."""
     images, size = len(batches.train), batches.protocol.batch
     first = _kept(_show(teacher, batches, range(size)))
@@ -111,6 +118,7 @@ def _write(place: Path, teacher: nn.Module, batches: Batches, say: Callable[[str
         arrays = {name: _room_for(unfinished / f"{name}.npy", images, part.shape[1]) for name, part in first.items()}
         # The last ones again, rather than a short batch with bits of its own.
         for start in [*range(0, images - size, size), images - size]:
+            beat()
             for name, part in _kept(_show(teacher, batches, range(start, start + size))).items():
                 arrays[name][start : start + size] = part.cpu().numpy()
         for array in arrays.values():

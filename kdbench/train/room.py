@@ -11,12 +11,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from kdbench.errors import described
+from kdbench.errors import described, out_of_memory
 from kdbench.methods import METHODS
 from kdbench.models.outputs import PARTS
 from kdbench.models.precision import in_precision
 from kdbench.train.batches import Batches
-from kdbench.train.device import NOBODYS
+from kdbench.train.device import nobodys
 from kdbench.train.member import Member
 from kdbench.train.taught import teach
 from kdbench.trials.trial import Trial
@@ -49,9 +49,11 @@ class Room:
             return
         try:
             self._activations = max(self._activations, probe.activation_bytes(member))
-        except (*NOBODYS, KeyboardInterrupt):
-            raise
         except BaseException as error:  # other people's code; if it is at fault, its first step will say so
+            if out_of_memory(error):
+                self.free = 0
+            elif nobodys(error):
+                raise
             print(f"{member.trial.title}: a step on a copy failed: {described(error)}", file=sys.stderr)
         if not self._state:  # and the student that sets the pace, who is no member
             self.free -= state_bytes(member)

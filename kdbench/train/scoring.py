@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -86,6 +86,8 @@ class Scoring:
         self.curve: list[dict[str, Any]] = []
         self.kept: dict[str, tuple[int, float, Predictions]] = {}
         self.seconds = 0.0
+        #: What is called between two batches of images: a Pulse's beat.
+        self.beat: Callable[[], object] = lambda: None
         self._seen: defaultdict[str, list[tuple[Tensor, float]]] = defaultdict(list)
 
     def images(self, split: str) -> Images | ImageFiles:
@@ -105,7 +107,7 @@ class Scoring:
         """Of all images of ``split``, those of this epoch if it has looked; and the seconds they took."""
         seen = self._seen.pop(split, [])
         if not seen:
-            return logits_of(network, self.images(split), self.device)
+            return logits_of(network, self.images(split), self.device, self.beat)
         return torch.cat([logits for logits, _ in seen]), sum(seconds for _, seconds in seen)
 
     def close_epoch(

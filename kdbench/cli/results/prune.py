@@ -10,7 +10,7 @@ from pathlib import Path
 from kdbench.cli.results import results_folder
 from kdbench.cli.say import many, say
 from kdbench.errors import EXIT_OK, UserError
-from kdbench.folders import any_held
+from kdbench.jobs.claims import any_held
 from kdbench.paths import cache_dir
 from kdbench.records import Store, memory
 
@@ -19,7 +19,7 @@ PLACES: dict[str, tuple[str, ...]] = {
     "attempts": (),
     "runs": ("runs",),
     "checkpoints": ("checkpoints",),
-    "cache": ("identity", "images", "outputs", "teachers"),
+    "cache": ("costs", "identity", "images", "outputs", "teachers"),
 }
 
 
@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(options: argparse.Namespace) -> int:
     asked = dict.fromkeys(options.what)
-    if set(asked) - {"attempts"} and any_held(cache_dir() / "locks"):
+    if set(asked) - {"attempts"} and any_held(cache_dir() / "claims"):
         raise UserError(f"A run is at work in the cache folder {cache_dir()}; prune it when that has ended.")
     for what in asked:
         paths = _attempts(options.results) if what == "attempts" else _kept(what)

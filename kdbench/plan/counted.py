@@ -1,0 +1,50 @@
+"""The arithmetic of networks that no table has, counted once and remembered. Imports no torch until it has to count."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+
+from kdbench.canonical import digest, plain
+from kdbench.distributions import find
+from kdbench.folders import write_atomically
+from kdbench.models import get_spec
+from kdbench.models.catalogue import LIBRARIES
+from kdbench.models.facts import UNKNOWN_MFLOPS
+from kdbench.models.spec import ModelSpec
+from kdbench.plugins import planned
+from kdbench.trials.origins import foreign_model
+
+Shape = tuple[int, int, int]
+
+
+def counted_mflops(folder: Path, model: str, shape: Shape, classes: int) -> float:
+    """MFLOP of a forward pass of ``model`` on one image of ``shape``; ``folder``: where counts are remembered.
+
+    UNKNOWN_MFLOPS where it cannot be built: its trials will say why.
+    """
+    spec = get_spec(model)
+    return _counted(folder, model, digest([plain(spec), _code(model, spec), shape, classes])[:20], shape, classes)
+
+
+@cache
+def _counted(folder: Path, model: str, name: str, shape: Shape, classes: int) -> float:
+    place = folder / f"flops-{name}.json"
+    with suppress(OSError, ValueError, TypeError, KeyError):
+        return float(json.loads(place.read_text(encoding="utf-8"))["mflops"])
+    from kdbench.measure.cost import counted
+
+    flops = counted(model, shape, classes)
+    if flops is None:
+        return UNKNOWN_MFLOPS
+    with suppress(OSError):  # it is counted again
+        write_atomically(place, json.dumps({"model": model, "mflops": flops / 1e6}).encode())
+    return flops / 1e6
+
+
+def _code(model: str, spec: ModelSpec) -> list[str]:
+    """What a count depends on beside the spec: whose code it is, and which."""
+    library = find(spec.family) if spec.family in LIBRARIES else None
+    return [*(plugin.sha256 for plugin in planned(foreign_model(model))), "" if library is None else library.version]
