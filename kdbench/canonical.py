@@ -16,7 +16,12 @@ def canonical(value: Any) -> bytes:
 
 
 def plain(value: Any) -> Any:
-    """A dataclass, and those that are its fields, as dicts; anything else as it is, and not copied."""
+    """A dataclass, and those that are its fields, or stand in a tuple there, as dicts.
+
+    Anything else is as it is, and not copied.
+    """
+    if isinstance(value, tuple) and value and is_dataclass(value[0]):
+        return [plain(each) for each in value]
     if not is_dataclass(value):
         return value
     return {field.name: plain(getattr(value, field.name)) for field in fields(value)}

@@ -42,7 +42,7 @@ RESULT = (
     Column("stream", "", COUNT),
     Column("protocol"),
     Column("epochs", "epochs", COUNT),
-    *map(Column, ("precision", "status", "detail", "evidence")),
+    *map(Column, ("precision", "supervision", "status", "detail", "evidence")),
     Column("recomputed", "", TRUTH),
     Column("measurements", "records", COUNT),
     *map(Column, ("torch", "device", "device_name", "driver", "isa", "kdbench", "git_sha")),
@@ -163,6 +163,7 @@ def _result(row: Record, protocols: Mapping[int, str]) -> Record:
         "stream": _count(row["stream"]),
         "protocol": protocols[id(protocol)],
         "epochs": _count(protocol["epochs"]),
+        "supervision": _text(planned.get("supervision")),
         "recomputed": row["predictions"] is not None,
         "measurements": len(row.get("costs", (row,))),
         "attempts": _count(made["attempts"]),
@@ -170,6 +171,11 @@ def _result(row: Record, protocols: Mapping[int, str]) -> Record:
         "warnings": "\n".join(row["warnings"]),
         "predictions_sha256": row["predictions"] and row["predictions"]["sha256"],
     }
+
+
+def _text(value: object) -> str | None:
+    """A text as it is, and what is more than one as JSON."""
+    return value if isinstance(value, str) or value is None else canonical(value).decode()
 
 
 def _count(value: object) -> int | None:

@@ -10,24 +10,30 @@ import importlib
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from kdbench.composition import Composition
 from kdbench.data import DatasetSpec
 from kdbench.data.spec import Part, Source, labels_digest
 from kdbench.errors import DataError, UserError
 from kdbench.methods import MethodSpec, load_card, parse_card
 from kdbench.models import ModelSpec
+from kdbench.supervision import NO_LABEL, Lesson, Supervision, Truth
 
 if TYPE_CHECKING:
     from kdbench.methods.base import ApartOptimiser, Method, ParameterGroup, Phase, Step, Sweep, View, full
     from kdbench.methods.compose import Wrapper
+    from kdbench.models.composed import Told
     from kdbench.models.outputs import DataSpec, NetworkSpec, Outputs
     from kdbench.protocol import Protocol
     from kdbench.train.conformance import Check
 
 __all__ = [
+    "NO_LABEL",
     "ApartOptimiser",
+    "Composition",
     "DataError",
     "DataSpec",
     "DatasetSpec",
+    "Lesson",
     "Method",
     "MethodSpec",
     "ModelSpec",
@@ -39,7 +45,10 @@ __all__ = [
     "Protocol",
     "Source",
     "Step",
+    "Supervision",
     "Sweep",
+    "Told",
+    "Truth",
     "UserError",
     "View",
     "Wrapper",
@@ -58,6 +67,7 @@ _LATER = {
     "Wrapper": "kdbench.methods.compose",
     **dict.fromkeys(("DataSpec", "NetworkSpec", "Outputs"), "kdbench.models.outputs"),
     "Protocol": "kdbench.protocol",
+    "Told": "kdbench.models.composed",
 }
 
 

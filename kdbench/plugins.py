@@ -15,13 +15,16 @@ from typing import Any, Protocol, TypeVar
 
 from kdbench import distributions
 from kdbench.canonical import canonical
+from kdbench.composition import COMPOSITIONS, NETWORKS, Composition
 from kdbench.data import DATASETS, DatasetSpec
 from kdbench.errors import UserError, described, reason, shown
+from kdbench.kinds import Kind, check_kind
 from kdbench.methods import METHODS, MethodSpec
 from kdbench.models import MODELS, ModelSpec
 from kdbench.registry import OURS, Registry
 from kdbench.studies import STUDIES
 from kdbench.suites import PAIRS, SUITES, TEACHERS
+from kdbench.supervision import SUPERVISIONS, Supervision
 from kdbench.trials.origins import Plugin
 
 #: The groups of entry points that a package may offer something in; and what is offered in each.
@@ -29,6 +32,8 @@ GROUPS = (
     "kdbench.methods",
     "kdbench.models",
     "kdbench.datasets",
+    "kdbench.compositions",
+    "kdbench.supervisions",
     "kdbench.teachers",
     "kdbench.pairs",
     "kdbench.suites",
@@ -52,6 +57,7 @@ class _Named(Protocol):
 
 
 T = TypeVar("T", bound=_Named)
+K = TypeVar("K", bound=Kind)
 
 
 def load_plugins(files: Iterable[str] = ()) -> None:
@@ -132,7 +138,10 @@ def _implementations(origin: str) -> Iterator[str]:
     methods = (METHODS.get(name).implementation for name in METHODS if METHODS.origin(name) == origin)
     models = (MODELS.get(name).implementation for name in MODELS if MODELS.origin(name) == origin)
     loaders = (DATASETS.get(name).loader for name in DATASETS if DATASETS.origin(name) == origin)
-    return (reference.partition(":")[0] for reference in (*methods, *models, *loaders))
+    makers = (COMPOSITIONS.get(name).MAKER for name in COMPOSITIONS if COMPOSITIONS.origin(name) == origin)
+    kinds = [COMPOSITIONS.get(name).__module__ for name in COMPOSITIONS if COMPOSITIONS.origin(name) == origin]
+    kinds += [SUPERVISIONS.get(name).__module__ for name in SUPERVISIONS if SUPERVISIONS.origin(name) == origin]
+    return (reference.partition(":")[0] for reference in (*methods, *models, *loaders, *filter(None, makers), *kinds))
 
 
 def _version(package: str) -> str:
@@ -150,10 +159,12 @@ def _offered(packages: Collection[str] | None = None) -> Offered:
 
 
 def _load_specs(offered: Offered) -> None:
-    """Register the methods, models and data sets that installed packages name."""
+    """Register the methods, models, data sets and kinds that installed packages name."""
     _load_entry_points(offered, "kdbench.methods", METHODS, MethodSpec)
     _load_entry_points(offered, "kdbench.models", MODELS, ModelSpec)
     _load_entry_points(offered, "kdbench.datasets", DATASETS, DatasetSpec)
+    _load_kinds(offered, "kdbench.compositions", COMPOSITIONS, Composition)
+    _load_kinds(offered, "kdbench.supervisions", SUPERVISIONS, Supervision)
 
 
 def methods_of(file: str) -> list[str]:
@@ -169,6 +180,22 @@ def _load_entry_points(offered: Offered, group: str, registry: Registry[T], kind
         if isinstance(spec, ModelSpec):
             _check_options(spec, origin)
         registry.add(spec.name, _signed(spec, origin), origin)
+
+
+def _load_kinds(offered: Offered, group: str, registry: Registry[type[K]], base: type[K]) -> None:
+    """An entry point of a kind names its class."""
+    for point in offered[group]:
+        origin, found = _load(point, group)
+        if not (isinstance(found, type) and issubclass(found, base)):
+            raise UserError(
+                f"{origin}: the entry point {point.name!r} in {group} must name a class that derives from "
+                f"kdbench.plugin.{base.__name__}."
+            )
+        if found.kind in NETWORKS:
+            raise UserError(
+                f"{origin}: the {registry.noun} {found.kind!r} is one of kdbench's own; choose another name."
+            )
+        registry.add(found.kind, check_kind(found, origin), origin)
 
 
 def _check_options(spec: ModelSpec, origin: str) -> None:

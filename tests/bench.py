@@ -16,6 +16,7 @@ from typing import Any
 
 from kdbench import plugins
 from kdbench.canonical import digest
+from kdbench.composition import COMPOSITIONS
 from kdbench.data import DATASETS, identify
 from kdbench.jobs.worker import run
 from kdbench.methods import METHODS
@@ -29,6 +30,7 @@ from kdbench.records.results import fold
 from kdbench.registry import Registry
 from kdbench.schedule import Report, Watch
 from kdbench.suites import PAIRS, SUITES, TEACHERS, Suite, get_suite
+from kdbench.supervision import SUPERVISIONS
 from kdbench.trials.origins import Plugin
 from kdbench.trials.trial import Trial
 
@@ -159,7 +161,7 @@ PHASED: dict[str, Any] = {
 @contextmanager
 def registries_kept() -> Iterator[None]:
     """Whatever a block registers is forgotten at its end."""
-    registries = (METHODS, MODELS, DATASETS, SUITES, TEACHERS, PAIRS)
+    registries = (METHODS, MODELS, DATASETS, SUITES, TEACHERS, PAIRS, SUPERVISIONS, COMPOSITIONS)
     tables = [table for registry in registries for table in (registry._items, registry._origins)]
     tables += [plugins._files, plugins._packages]
     before = [dict(table) for table in tables]

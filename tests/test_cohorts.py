@@ -14,6 +14,7 @@ from test_trial import IMPORTED, PROTOCOL, TRAINED, TRIAL
 from kdbench.plan.cohorts import cohorts
 from kdbench.plan.expand import Selection, expand
 from kdbench.suites import Suite
+from kdbench.supervision.few_labels import FewLabels
 from kdbench.trials.trial import teacher_identity
 
 ALONE = replace(TRIAL, teacher=None, method="ce", config={}, label="ce")
@@ -32,7 +33,7 @@ def test_same_batches_and_same_teacher_train_together() -> None:
         {"stream": 1},
         {"protocol": replace(PROTOCOL, lr=0.1)},
         {"data_digest": "9" * 64},
-        {"supervision": "few"},
+        {"supervision": FewLabels(images=1)},
         {"student": "tiny_cnn_l"},
         {"teacher": TRAINED},
         {"teacher": replace(IMPORTED, weights_sha256="9" * 64)},

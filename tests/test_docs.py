@@ -14,12 +14,14 @@ import pytest
 
 from kdbench import cli, errors, plugin, plugins, protocol
 from kdbench.cli import live, results
+from kdbench.composition import COMPOSITIONS, NETWORKS
 from kdbench.data.builtin import BUILTIN
 from kdbench.data.spec import DatasetSpec
 from kdbench.methods import METHODS, HyperParameter, MethodSpec, Paper, card
 from kdbench.models import ModelSpec
 from kdbench.records.validate import schema
 from kdbench.suites import SUITES, suite, teacher
+from kdbench.supervision import SUPERVISIONS
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/*.md")])
@@ -202,13 +204,33 @@ def test_each_default_of_a_protocol_is_documented() -> None:
 def test_each_field_that_a_suite_is_read_from_is_documented() -> None:
     sources = inspect.getsource(suite) + inspect.getsource(teacher)
     wanted = set(re.findall(r'\.(?:take|count)\("(\w+)"', sources))
-    documented = {re.sub(r"[\[\]]|\.NAME", "", term) for term in terms(read("docs/suites.md"))}
+    pages = read("docs/suites.md") + section("docs/teachers.md", "Teachers made of others")
+    documented = {re.sub(r"[\[\]]|\.NAME", "", term) for term in terms(pages)}
     assert wanted <= documented
+
+
+def test_each_kind_of_teacher_and_of_supervision_is_documented_with_its_fields_and_no_others() -> None:
+    for kinds in (COMPOSITIONS, SUPERVISIONS):
+        for name in kinds:
+            known = {field.name: field.default for field in dataclasses.fields(kinds.get(name)) if field.init}
+            text = section("docs/teachers.md", name)
+            own = {"seed", "protocol"} if getattr(kinds.get(name), "MAKER", "") else set()
+            assert terms(text) == {*known, *own}, name
+            rows = dict(re.findall(r"^\| `(\w+)` \| `?([^|`]+)`? \|", text, re.MULTILINE))
+            for field, default in known.items():
+                if isinstance(default, str) and default:
+                    assert rows[field] == default
+                elif rows[field] not in ("required", "none", "all"):
+                    assert float(rows[field]) == default, f"{name}: {field}"
+                else:
+                    assert not default, f"{name}: {field}"
+    assert {*NETWORKS, *COMPOSITIONS} <= codes(section("docs/suites.md", "Teachers"))
 
 
 def test_each_field_of_a_card_is_documented() -> None:
     text = section("docs/plugins.md", "The card")
     written = [field.name for kind in (MethodSpec, HyperParameter) for field in dataclasses.fields(kind)]
+    assert {field.name for field in dataclasses.fields(card.Applicability)} <= codes(text)
     # What a composition is made of is nothing a card says; one says of a paper that there is none.
     wanted = set(written) - {"parts"} | {"unpublished"}
     assert terms(text) == wanted

@@ -103,7 +103,7 @@ def pools() -> Iterator[dict[int, Decoders]]:
 
 def batches(dataset: Dataset, pool: Decoders | None = None, seed: int = 0, **fields: Any) -> FileBatches:
     given = {"epochs": EPOCHS, "batch": BATCH, "lr": 0.1, "augmentation": "resized_crop_flip", **fields}
-    return FileBatches(dataset, Protocol(**given), seed, 0, CPU, pool)
+    return FileBatches(dataset, Protocol(**given), seed, 0, CPU, pool=pool)
 
 
 def same(one: Batch, other: Batch) -> bool:

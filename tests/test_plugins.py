@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from bench import ROOT, Bench, made_foreign, plugin_text, suite_text
+from bench import ROOT, TRAINED, Bench, made_foreign, plugin_text, suite_text
 from test_cli import BUILD_AND_SAY, RUN, Cli, cli  # noqa: F401
 
 from kdbench import plugins
@@ -18,8 +18,8 @@ from kdbench.cli import site
 from kdbench.errors import UserError
 from kdbench.methods import METHODS, load_class
 from kdbench.plugins import load_plugins, source_of
-from kdbench.suites import SUITES, get_suite
-from kdbench.trials.origins import Plugin
+from kdbench.suites import SUITES, Suite, get_suite
+from kdbench.trials.origins import Plugin, foreign
 
 
 @pytest.fixture
@@ -35,6 +35,33 @@ def offer(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
         return folder
 
     return make
+
+
+#: A composition and a supervision of one's own.
+KINDS = """
+from __future__ import annotations
+from dataclasses import dataclass, field
+from kdbench.plugin import Composition, Lesson, Supervision
+
+@dataclass(frozen=True)
+class Loudest(Composition):
+    kind: str = field(init=False, default="loudest")
+    scale: float = 1.0
+
+    def speak(self, said, told):
+        return self.scale * max(said, key=lambda logits: float(logits.max()))
+
+@dataclass(frozen=True)
+class First(Supervision):
+    images: int = 100
+    kind: str = field(init=False, default="first")
+
+    def lesson(self, truth):
+        places = truth.places[: self.images]
+        return Lesson(places, truth.labels[places])
+
+SPEC = First
+"""
 
 
 def test_a_file_adds_its_method(bench: Bench) -> None:
@@ -125,6 +152,17 @@ def test_an_installed_package_adds_methods_and_suites(offer: Callable[..., Path]
         ("SPEC = 3", "datasets", "must name a DatasetSpec"),
         ("SPEC = 3", "suites", "must name a string of TOML"),
         ("SPEC = 3", "teachers", "kdbench.teachers must name a string of TOML"),
+        ("SPEC = 3", "compositions", "must name a class that derives from kdbench.plugin.Composition"),
+        ("class SPEC: pass", "supervisions", "must name a class that derives from kdbench.plugin.Supervision"),
+        ("from kdbench.plugin import Supervision as SPEC", "supervisions", "must be a frozen dataclass with a 'kind'"),
+        (KINDS.replace("int = 100", "set = 100"), "supervisions", "the field 'images' of First must have a default"),
+        (KINDS.replace("int = 100", "int"), "supervisions", "the field 'images' of First must have a default"),
+        (KINDS.replace('"first"', '"few-labels"'), "supervisions", "'few-labels' is already taken by kdbench"),
+        (
+            KINDS.replace("SPEC", "X").replace("Loudest", "SPEC").replace('"loudest"', '"self"'),
+            "compositions",
+            "'self' is",
+        ),
         ("raise ValueError('no luck')", "methods", "cannot be loaded: ValueError: no luck; mend the package"),
         ("raise ValueError('no luck')", "suites", "cannot be loaded: ValueError: no luck"),
         ("import sys; sys.exit(3)", "models", "cannot be loaded: SystemExit: 3"),
@@ -135,6 +173,30 @@ def test_a_bad_package_is_one_sentence(offer: Callable[..., Path], source: str, 
     offer({"own_plugin": source}, **{group: {"own": "own_plugin:SPEC"}})
     with pytest.raises(UserError, match=f"^plugin kdbench-test: .*{words}"):
         load_plugins()
+
+
+def test_a_package_adds_kinds_of_teacher_and_of_supervision(
+    offer: Callable[..., Path], bench: Bench, make_suite: Callable[[str], Suite]
+) -> None:
+    offer({"own_plugin": KINDS}, compositions={"a": "own_plugin:Loudest"}, supervisions={"b": "own_plugin:First"})
+    load_plugins()
+    text = suite_text(
+        ["kd", {"name": "kd", "label": "first", "supervision": {"kind": "first", "images": 50}}],
+        epochs=1,
+        teacher='kind = "loudest"\nof = ["one"]\nseeds = [1, 2]\nscale = 2',
+        extra=f"[teachers.one]\n{TRAINED}",
+    )
+    suite = make_suite(text)
+    trials = {trial.label: trial for trial in bench.trials(suite)}
+    source = source_of("plugin kdbench-test").sha256
+    assert trials["kd"].identity()["supervision"] == "full"
+    assert trials["first"].identity()["supervision"]["source"] == source
+    assert trials["kd"].identity()["teacher"]["source"] == source
+    assert all(foreign(trial) == {"plugin kdbench-test"} for trial in trials.values())
+    records = bench.train(list(trials.values()))
+    assert {record["status"] for record in records.values()} == {"finished"}
+    assert records["first"]["teacher"]["kind"] == "loudest"
+    assert [plugin["name"] for plugin in records["first"]["provenance"]["plugins"]] == ["kdbench-test"]
 
 
 def test_a_suite_of_a_package_names_it_in_its_errors(offer: Callable[..., Path]) -> None:

@@ -72,6 +72,7 @@ def test_a_table_becomes_a_line_of_generations() -> None:
         ('generations = 2\nmethod = "ft"\nmodel = "vgg13"', "'ft' cannot train a generation: it needs feature maps"),
         ("generations = 2\nconfig = {temprature = 3}", "no hyper-parameter 'temprature'"),
         ("generations = 2\nsed = 1", "unknown field 'sed'"),
+        ('generations = 2\nmethod = "dkd"\nsupervision = {kind = "few-labels", images = 5}', "'dkd' reads one label"),
         ("seed = 0", "tutor' and a student would both have the seed 0"),
         ("generations = 3\nseed = 4", "tutor' and a student would both have the seed 6"),
         ('model = "tiny_cnn_l"', "earlier generation of tiny_cnn_l and cannot teach tiny_cnn_s"),

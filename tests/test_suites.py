@@ -119,7 +119,11 @@ GOOD = suite_text()
         ("epochs = 2", "epochs = 0", r"\[protocol\]: epochs must be at least 1"),
         ("lr = 0.1", "lr = nan", r"\[protocol\]: lr must be a finite number"),
         ("epochs = 2", "epoch = 2", r"\[protocol\]: there is no protocol field 'epoch'"),
-        ('kind = "trained"', 'kind = "bought"', r"\[teachers.tutor\]: kind must be trained, checkpoint or self"),
+        (
+            'kind = "trained"',
+            'kind = "bought"',
+            r"\[teachers.tutor\]: kind must be trained, checkpoint, self, biased, ensemble or specialists",
+        ),
         ('kind = "trained"', 'kind = "checkpoint"', r"\[teachers.tutor\]"),
         ('model = "tiny_cnn_s"', 'model = "tiny_cnn"', "no model named 'tiny_cnn'; the nearest are tiny_cnn_"),
         ("seed = 100", 'seed = "x"', r"\[teachers.tutor\]: seed must be a int"),

@@ -10,6 +10,7 @@ import pytest
 
 from kdbench.canonical import canonical
 from kdbench.protocol import Protocol
+from kdbench.supervision.few_labels import FewLabels
 from kdbench.trials import trial as trial_module
 from kdbench.trials.teacher import Normalisation, Teacher
 from kdbench.trials.trial import Trial, teacher_trial
@@ -51,7 +52,8 @@ OTHER_FIELDS: dict[str, Any] = {
     "stream": 1,
     "plugin_sha256": "d" * 64,
     "student_code": {"source": "d" * 64},
-    "supervision": "few labels",
+    "supervision": FewLabels(images=1),
+    "supervision_sha256": "d" * 64,
 }
 NAMES = {"suite": "other@2", "label": "renamed", "pair": "x:y"}
 

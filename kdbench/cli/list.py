@@ -6,12 +6,16 @@ import argparse
 from collections.abc import Iterator
 
 from kdbench.cli.say import many, say
+from kdbench.composition import COMPOSITIONS, NETWORKS
 from kdbench.data import DATASETS
 from kdbench.errors import EXIT_OK, UserError, plain
+from kdbench.kinds import Kind
 from kdbench.methods import METHODS
 from kdbench.models import MODELS
+from kdbench.registry import OURS
 from kdbench.studies import STUDIES, get_study
 from kdbench.suites import PAIRS, SUITES, Suite, get_suite
+from kdbench.supervision import SUPERVISIONS
 
 Rows = Iterator[tuple[str, ...]]
 
@@ -101,6 +105,23 @@ def _studies() -> Rows:
         yield study.name, many(len(study.claims), "claim"), f"{study.summary} ({study.paper.venue} {study.paper.year})"
 
 
+def _teachers() -> Rows:
+    for name, summary in NETWORKS.items():
+        yield name, "a network", summary, OURS
+    for name in COMPOSITIONS:
+        yield name, "made of others", _summary(COMPOSITIONS.get(name)), COMPOSITIONS.origin(name)
+
+
+def _supervisions() -> Rows:
+    for name in SUPERVISIONS:
+        yield name, _summary(SUPERVISIONS.get(name)), SUPERVISIONS.origin(name)
+
+
+def _summary(kind: type[Kind]) -> str:
+    said = [kind.SUMMARY, f"({kind.SOURCE})" if kind.SOURCE else "", "reconstruction" if kind.RECONSTRUCTION else ""]
+    return " ".join(filter(None, said))
+
+
 _LISTS = {
     "suites": _suites,
     "studies": _studies,
@@ -108,4 +129,6 @@ _LISTS = {
     "models": _models,
     "datasets": _datasets,
     "pairs": _pairs,
+    "teachers": _teachers,
+    "supervisions": _supervisions,
 }

@@ -10,6 +10,7 @@ from kdbench.data import data_root
 from kdbench.plan.expand import Selection, expand, inapplicable
 from kdbench.protocol import Protocol
 from kdbench.suites import Row, Suite, get_suite
+from kdbench.supervision import FULL
 from kdbench.trials.teacher import Teacher
 
 
@@ -18,7 +19,7 @@ def lines(name: str) -> Iterator[str]:
     suite = get_suite(name)
     students = expand(suite, Selection(), "")
     lineages = [trial.teacher.lineage for trial in students if trial.teacher]
-    teachers = {made.name for lineage in lineages for made in lineage if made.kind != "checkpoint"}
+    teachers = {made.name for lineage in lineages for made in lineage if made.trained}
     yield f"suite {suite.id}: {suite.title}"
     yield suite.summary
     if suite.short:
@@ -26,6 +27,8 @@ def lines(name: str) -> Iterator[str]:
     yield ""
     yield field("data set", suite.dataset)
     yield field("protocol", f"{values(_unusual(suite.protocol))}; the rest by default")
+    if suite.supervision != FULL:
+        yield field("supervision", str(suite.supervision))
     yield field("seeds", ", ".join(map(str, suite.seeds)))
     yield field("trials", f"{len(students)} of students" + (f", {len(teachers)} of teachers" if teachers else ""))
     if any(teacher.files for teacher in suite.teachers.values()):
@@ -46,20 +49,25 @@ def _unusual(protocol: Protocol) -> dict[str, object]:
 
 def _changes(protocol: Protocol | None, base: Protocol) -> Mapping[str, object]:
     """What ``protocol`` changes of ``base``."""
-    own = vars(base if protocol is None else protocol)
-    return {name: value for name, value in own.items() if value != getattr(base, name)}
+    every = {each.name: getattr(base if protocol is None else protocol, each.name) for each in fields(base)}
+    return {name: value for name, value in every.items() if value != getattr(base, name)}
 
 
 def _teacher(teacher: Teacher, suite: Suite) -> str:
-    """Where the weights of ``teacher`` come from."""
-    if teacher.kind == "checkpoint":
+    """Where the weights of ``teacher`` come from, or what it is made of."""
+    if teacher.composition is not None:
+        said = [f"{teacher.composition} of {', '.join(part.name for part in teacher.parts)}"]
+        said += [f"seed {teacher.seed}" if teacher.protocol else "", values(_changes(teacher.protocol, suite.protocol))]
+    elif teacher.kind == "checkpoint":
         said = [f"imported from {' or '.join(teacher.files)}", teacher.url]
         said += [f"digest {teacher.weights_sha256}" if teacher.weights_sha256 else ""]
     else:
         said = ["trained here" if teacher.kind == "trained" else "an earlier generation, trained here"]
         said += [f"seed {teacher.seed}", values(_changes(teacher.protocol, suite.protocol))]
+        said += ["" if teacher.supervision == FULL else str(teacher.supervision)]
+    source = "" if teacher.composition is not None else teacher.source
     claimed = "" if teacher.claimed_top1 is None else f"claimed to reach {teacher.claimed_top1:g} %"
-    return f"{teacher.name}: {teacher.model}, " + "; ".join(filter(None, [*said, claimed, teacher.source]))
+    return f"{teacher.name}: {teacher.model}, " + "; ".join(filter(None, [*said, claimed, source]))
 
 
 def _pairs(suite: Suite) -> Iterator[str]:
@@ -71,6 +79,6 @@ def _pairs(suite: Suite) -> Iterator[str]:
 def _row(row: Row) -> str:
     """A row's label, and all in which it differs from its method as it is."""
     parts = ["" if row.label == row.method else row.method, values(row.config), values(row.protocol)]
-    parts += [f"stream {row.stream}" if row.stream else ""]
+    parts += [f"stream {row.stream}" if row.stream else "", str(row.supervision or "")]
     text = ", ".join(filter(None, parts))
     return f"{row.label}: {text}" if text else row.label

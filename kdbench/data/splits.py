@@ -26,14 +26,20 @@ def split(labels: Labels, holdout: int, seed: int, purpose: str = "validation") 
     if not 0 <= holdout < max(n, 1):
         raise UserError(f"A validation split must hold out 0 to {n - 1} of the {n} training images, not {holdout}.")
     classes, counts = np.unique(labels, return_counts=True)
-    quota, remainder = np.divmod(counts * holdout, max(n, 1))
-    quota[np.argsort(-remainder, kind="stable")[: holdout - int(quota.sum())]] += 1
+    quota = quotas(counts, holdout)
     words = philox(purpose, seed).random_raw(n)
     held = np.zeros(n, dtype=bool)
     for label, take in zip(classes, quota, strict=True):
         members = np.flatnonzero(labels == label)
         held[members[np.argsort(words[members], kind="stable")[:take]]] = True
     return np.flatnonzero(~held).astype(np.int64), np.flatnonzero(held).astype(np.int64)
+
+
+def quotas(counts: Labels, wanted: int) -> Labels:
+    """How many of each class to take for ``wanted`` in all, in proportion to ``counts``, by largest remainder."""
+    quota, remainder = np.divmod(counts * wanted, max(int(counts.sum()), 1))
+    quota[np.argsort(-remainder, kind="stable")[: wanted - int(quota.sum())]] += 1
+    return quota
 
 
 def split_digest(train: Labels, held_out: Labels) -> str:

@@ -17,12 +17,16 @@ from kdbench.errors import UserError
 from kdbench.jobs.clerk import Clerk
 from kdbench.measure.cost import forget_peak
 from kdbench.methods import METHODS
+from kdbench.models.composed import Composed, changed
 from kdbench.models.folding import folded
-from kdbench.models.outputs import NetworkSpec
+from kdbench.models.network import Network
+from kdbench.models.outputs import NetworkSpec, Shape
 from kdbench.models.precision import check_computes, in_precision
 from kdbench.plan.speeds import Measured, Recipe, keep, reached, step_gflop
 from kdbench.plan.task import Task
+from kdbench.protocol import Protocol
 from kdbench.records.store import Store
+from kdbench.supervision import FULL
 from kdbench.teachers.facts import TeacherShelf
 from kdbench.teachers.ready import ReadyTeacher, ready_teacher
 from kdbench.train.account import Account
@@ -100,21 +104,26 @@ def train_cohort(
             taught = ready_teacher(shelf, wanted, dataset, device)
         teacher = taught.network
         spec = frozen_spec(teacher, wanted.model, dataset.spec.image_shape)
-    batches = make_batches(dataset, protocol, trials[0].seed, trials[0].stream, device)
+    first = trials[0]
+    batches = make_batches(dataset, protocol, first.seed, first.stream, device, first.supervision, task.data_root)
     clerk = Clerk(task, store, dataset, facts_of_machine, taught, pulse, on_finish)
     cores = task.cores if device.type == "cpu" and not protocol.compiled_by_torch else 1
     if task.graphs and device.type == "cuda":
         cores = len(trials)  # each on a stream of its own
-    if teacher is not None and wanted is not None and protocol.fold:
-        teacher = folded(teacher, wanted.model, dataset.spec.image_shape)
-    eager = teacher and in_precision(teacher, protocol.precision)
-    teacher = eager and compiled(eager, protocol.compile)
-    if teacher is not None and task.graphs:
-        teacher = ReplayedNetwork(teacher)
+    eager: nn.Module | None = None
+    if taught is not None:
+        eager = changed(taught.network, partial(_under, protocol, taught.teacher.model, dataset.spec.image_shape))
+        teacher = changed(eager, lambda network: compiled(network, protocol.compile))
+        if task.graphs:
+            teacher = changed(teacher, ReplayedNetwork)
+        for each in (eager, teacher):
+            if isinstance(each, Composed):
+                each.study(dataset.train_labels[batches.train], batches.train, "train")
     remembered = None
     if teacher is not None and taught is not None and recalled_by(METHODS.get(trial.method) for trial in trials):
         recipe = teacher_identity(taught.teacher, task.dataset, task.data_digest)
         identity = [recipe, taught.facts.weights_sha256, task.data_digest, facts_of_machine]
+        identity += [] if first.supervision == FULL else [first.supervision.identity(), first.supervision_sha256]
         remembered = remember(task.cache / "outputs", teacher, batches, identity, pulse.note, pulse.beat)
     logits_of_teacher = None if taught is None else taught.logits
     common = _Common(dataset, batches, device, cores, teacher, eager, spec, logits_of_teacher, remembered)
@@ -123,6 +132,13 @@ def train_cohort(
         waiting = _train_some(task, waiting, common, clerk)
         gc.collect()  # students refer to themselves in circles, and the next ones need their memory
         forget_peak(device)
+
+
+def _under(protocol: Protocol, model: str, shape: Shape, network: Network) -> nn.Module:
+    """The ``network`` of a teacher as ``protocol`` runs it, before it is compiled."""
+    if protocol.fold:
+        network = folded(network, model, shape)
+    return in_precision(network, protocol.precision)
 
 
 def planned_data(task: Task) -> Dataset:

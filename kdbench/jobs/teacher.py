@@ -5,18 +5,21 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
+import numpy as np
 import torch
+from torch import nn
 
 from kdbench.data import Dataset
 from kdbench.errors import CheckpointError, UserError
 from kdbench.jobs.cohort import planned_data, train_cohort
 from kdbench.measure.evaluate import TOP_K, ambiguity, logits_of, summarise, top1_of, unreliability
+from kdbench.models.composed import InOrder
 from kdbench.plan.task import Task
 from kdbench.records.store import DONE, Record, Store
 from kdbench.stats.scores import top_k_accuracy
 from kdbench.teachers.facts import TeacherFacts, TeacherShelf
 from kdbench.teachers.find import find_checkpoint
-from kdbench.teachers.ready import network_of
+from kdbench.teachers.ready import maker_for, network_of
 from kdbench.teachers.weights import kept_weights, read_weights, weights_digest, write_weights
 from kdbench.train.device import numerics, set_up
 from kdbench.train.member import Member
@@ -36,14 +39,17 @@ def prepare(task: Task, pulse: Pulse) -> None:
     device = set_up(task.device, task.threads)
     shelf = TeacherShelf(task.cache, teacher, task.dataset, task.data_digest, numerics(device))
     pulse.patiently(partial(shelf.folder.mkdir, parents=True, exist_ok=True), f"the teacher {teacher.name}")
-    if teacher.kind != "checkpoint":
+    if teacher.trained:
         _train_unless_done(task, teacher, shelf, pulse)
-    if not (_weights_sound(shelf) and shelf.test_logits() is not None):
+    if teacher.composition is not None:
+        _compose(task, teacher, shelf, device, pulse)
+    elif not (_weights_sound(shelf) and shelf.test_logits() is not None):
         with pulse.at_work():
             dataset = planned_data(task)
         if teacher.kind == "checkpoint":
             _import(task, teacher, shelf, dataset, pulse)
-        _measure(teacher, shelf, dataset, device, pulse)
+        network = network_of(teacher, dataset.spec, kept_weights(shelf.weights), device, shelf.weights)
+        _measure(teacher, network, network.body, shelf, dataset, device, pulse)
     facts = shelf.facts()
     if facts is None:
         raise CheckpointError(f"The teacher {teacher.name} could not be kept in {shelf.folder}; look at the disk.")
@@ -109,9 +115,28 @@ def _has_its_predictions(store: Store, record: Record) -> bool:
         return False
 
 
-def _measure(teacher: Teacher, shelf: TeacherShelf, dataset: Dataset, device: torch.device, pulse: Pulse) -> None:
-    state = kept_weights(shelf.weights)
-    network = network_of(teacher, dataset.spec, state, device, shelf.weights)
+def _compose(task: Task, teacher: Teacher, shelf: TeacherShelf, device: torch.device, pulse: Pulse) -> None:
+    """Make and measure ``teacher``, whose parts are ready, unless what was measured is of these parts."""
+    with pulse.at_work():
+        dataset, facts = planned_data(task), shelf.facts()
+        maker = maker_for(shelf, teacher, dataset, device)
+    maker.make(device, task.data_root, pulse)
+    network = maker.composed(device).to(device).eval()
+    if facts is None or shelf.test_logits() is None or weights_digest(network.state_dict()) != facts.weights_sha256:
+        network.study(dataset.test_labels, np.arange(len(dataset.test_labels)), "test")
+        _measure(teacher, InOrder(network), network, shelf, dataset, device, pulse)
+
+
+def _measure(
+    teacher: Teacher,
+    network: nn.Module,
+    weights: nn.Module,
+    shelf: TeacherShelf,
+    dataset: Dataset,
+    device: torch.device,
+    pulse: Pulse,
+) -> None:
+    """Put on the shelf what is to know of ``teacher``, a ``network`` that holds ``weights``."""
     logits, _ = logits_of(network, dataset.test_images, device, pulse.beat)
     if not bool(torch.isfinite(logits).all()):
         raise UserError(
@@ -122,7 +147,7 @@ def _measure(teacher: Teacher, shelf: TeacherShelf, dataset: Dataset, device: to
     top = summarise(logits, labels, None).top
     k = min(TOP_K, max(classes // 4, 1))
     facts = TeacherFacts(
-        weights_sha256=weights_digest(state),
+        weights_sha256=weights_digest(weights.state_dict()),
         top1=top1_of(logits, labels),
         top5=top_k_accuracy(top, labels, 5),
         unreliability=unreliability(top[:, :k], labels),

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from kdbench.errors import NotApplicable, UserError
 from kdbench.methods.card import MethodSpec
@@ -43,6 +44,9 @@ class Step:
     teacher: Outputs of this batch (teacher ``None`` for a method without one); epoch counts from 1; progress in [0,1]
     is the share of the training done before this batch; ``generator(purpose)`` is a torch.Generator of this trial,
     purpose and batch alone; ``views`` are the same images augmented otherwise, under the names of the card's ``views``.
+
+    Where the supervision is ``weak``, y is -100 of an image without a label or with several, and ``candidates`` [N,K]
+    are the classes of each where they were given; a loss that goes by ``cross_entropy`` alone need not know.
     """
 
     x: Tensor
@@ -56,6 +60,22 @@ class Step:
     progress: float
     generator: Callable[[str], torch.Generator]
     views: Mapping[str, View] = field(default_factory=dict)
+    weak: bool = False
+    candidates: Tensor | None = None
+
+    def cross_entropy(self, logits: Tensor) -> Tensor:
+        """The mean cross-entropy of ``logits`` [N,K] and the labels, in full precision.
+
+        An image without a label counts 0, and one with several -log of their probability together.
+        """
+        z = full(logits)
+        if self.candidates is not None:
+            log_p = F.log_softmax(z, dim=1)
+            each = -log_p.masked_fill(~self.candidates, -torch.inf).logsumexp(1)
+            return torch.where(self.candidates.all(1), 0.0, each).mean()
+        if self.weak:
+            return F.cross_entropy(z, self.y, reduction="sum") / len(self.y)
+        return F.cross_entropy(z, self.y)
 
     @property
     def taught(self) -> Outputs:

@@ -93,7 +93,8 @@ class Applicability:
 
     ``min_batch``: images a batch must have; ``full_batch``: a short last batch is skipped; ``stages``: stages that
     student and teacher need; ``equal_stages``: they need equally many; ``equal_channels``: their stages need equal
-    channel counts; ``maps``: stages must be feature maps of more than one pixel.
+    channel counts; ``maps``: stages must be feature maps of more than one pixel; ``weak_labels``: it is defined where
+    images have no label, or several, as it reads labels through ``Step.cross_entropy`` alone.
     """
 
     min_batch: int = 1
@@ -102,6 +103,7 @@ class Applicability:
     equal_stages: bool = False
     equal_channels: bool = False
     maps: bool = False
+    weak_labels: bool = False
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from kdbench.methods.base import Method, Step, full
+from kdbench.methods.base import Method, Step
 from kdbench.methods.heads import check_pooled_map, on_map, pooled_map, teacher_head
 from kdbench.methods.stages import shrink
 from kdbench.models.outputs import DataSpec, NetworkSpec
@@ -62,6 +61,6 @@ class ScaleDecoupled(Method):
         z = cell_logits(self.heads[0], pooled_map(step.student), levels)
         losses = self.cell_loss(z.flatten(0, 1), v.flatten(0, 1), step.y.repeat_interleave(v.shape[1]))
         return {
-            "ce": self.ce_weight * F.cross_entropy(full(step.student.logits), step.y),
+            "ce": self.ce_weight * step.cross_entropy(step.student.logits),
             "cells": self.scale(step) * (omega * losses).mean(),
         }

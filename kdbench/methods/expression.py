@@ -237,4 +237,5 @@ def _applies(specs: Sequence[MethodSpec]) -> Applicability:
         equal_stages=any(spec.applies.equal_stages for spec in specs),
         equal_channels=any(spec.applies.equal_channels for spec in specs),
         maps=any(spec.applies.maps for spec in specs),
+        weak_labels=all(spec.applies.weak_labels for spec in specs),
     )

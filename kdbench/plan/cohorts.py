@@ -50,6 +50,7 @@ def _company(trial: Trial) -> Hashable:
         trial.seed,
         trial.stream,
         trial.supervision,
+        trial.supervision_sha256,
         trial.student,
         foreign(trial),
     )

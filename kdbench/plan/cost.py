@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from kdbench.data import DATASETS
 from kdbench.methods import METHODS
 from kdbench.models import get_spec
@@ -25,10 +27,18 @@ def forward_gflops(model: str, shape: Shape, classes: int) -> float:
     return FACTS[spec.name].mflops / 1000 * (shape[-1] / spec.input) ** 2
 
 
+def teacher_gflops(teacher: Teacher, shape: Shape, classes: int) -> float:
+    """GFLOP of what ``teacher`` says of one image: its own forward pass, or that of each of its parts."""
+    if teacher.composition is not None:
+        own = teacher.composition.networks() * teacher_gflops(teacher.parts[0], shape, classes)
+        return own + sum(teacher_gflops(part, shape, classes) for part in teacher.parts)
+    return forward_gflops(teacher.model, shape, classes)
+
+
 def trial_seconds(trial: Trial, rate: Rate) -> float:
     """Seconds of a trial's own training and its scoring after every epoch, at ``rate`` (GFLOP/s where it is one)."""
     data = DATASETS.get(trial.dataset)
-    images = data.train_size - trial.protocol.holdout
+    images = (data.train_size - trial.protocol.holdout) * trial.supervision.portion(data)
     forward = forward_gflops(trial.student, data.image_shape, data.classes)
     budget = METHODS.get(trial.method).budget
     trained = budget.epochs * images
@@ -51,8 +61,8 @@ def cohort_seconds(cohort: Cohort, rate: Rate) -> float:
         data = DATASETS.get(first.dataset)
         budgets = [METHODS.get(trial.method).budget for trial in cohort.trials if trial.teacher]
         passes = first.protocol.epochs * max(budget.epochs for budget in budgets) * max(b.views for b in budgets)
-        images = passes * (data.train_size - first.protocol.holdout)
-        work = images * forward_gflops(cohort.teacher.model, data.image_shape, data.classes)
+        images = passes * (data.train_size - first.protocol.holdout) * first.supervision.portion(data)
+        work = images * teacher_gflops(cohort.teacher, data.image_shape, data.classes)
         forward = forward_gflops(first.student, data.image_shape, data.classes)
         total += work / _speed(rate, first, work, forward).gflops
     return total
@@ -61,9 +71,15 @@ def cohort_seconds(cohort: Cohort, rate: Rate) -> float:
 def teacher_seconds(teacher: Teacher, dataset: str, data_digest: str, rate: Rate) -> float:
     """Seconds of making a teacher ready once its parent is: its training, if any, and one look at the test images."""
     data = DATASETS.get(dataset)
-    work = data.test_size * forward_gflops(teacher.model, data.image_shape, data.classes)
+    work = data.test_size * teacher_gflops(teacher, data.image_shape, data.classes)
     step = TRAINING * EVALUATED * work / data.test_size
     look = work / speed_of(rate, Training(teacher.model, dataset, Recipe.of(teacher.protocol), work, step)).gflops
-    if teacher.kind == "checkpoint":
+    if teacher.composition is not None and teacher.protocol is not None:
+        alike = replace(
+            teacher.parts[0], kind="trained", protocol=teacher.protocol, method="ce", config={}, parent=None
+        )
+        one = cohort_seconds(Cohort((teacher_trial(alike, dataset, data_digest),)), rate)
+        return look + teacher.composition.networks() * one
+    if not teacher.trained:
         return look
     return look + cohort_seconds(Cohort((teacher_trial(teacher, dataset, data_digest),)), rate)

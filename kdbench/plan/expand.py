@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from kdbench.canonical import canonical, digest
+from kdbench.composition import COMPOSITIONS
 from kdbench.data import DATASETS, DatasetSpec
 from kdbench.errors import UnknownName, UserError, shown
 from kdbench.methods import METHODS, MethodSpec
@@ -17,8 +18,9 @@ from kdbench.methods.expression import is_expression
 from kdbench.models import MODELS
 from kdbench.names import check_name
 from kdbench.plugins import source_of
-from kdbench.registry import OURS
+from kdbench.registry import OURS, Registry
 from kdbench.suites import PAIRS, Pair, Row, Suite, added_pair, check_seeds
+from kdbench.supervision import SUPERVISIONS
 from kdbench.trials.teacher import Normalisation, Teacher
 from kdbench.trials.trial import Trial
 
@@ -120,8 +122,16 @@ def inapplicable(suite: Suite, selection: Selection) -> list[tuple[str, str, str
 
 def _reason(suite: Suite, pair: Pair, row: Row) -> str:
     method = METHODS.get(row.method)
-    teacher = suite.teacher_of(pair).model if method.needs_teacher else None
-    return not_applicable(method, pair.student, teacher, pair.dataset, row.protocol_for(pair))
+    teacher = suite.teacher_of(pair) if method.needs_teacher else None
+    if teacher is not None and teacher.composition is not None:
+        if features := sorted(method.needs - {"teacher"}):
+            return f"it needs {', '.join(features)}, and a teacher of kind {teacher.kind} has logits alone"
+        teacher = None
+    supervision = row.supervision or suite.supervision
+    if supervision.WEAK and not method.applies.weak_labels:
+        return f"it reads one label of each image, and under {supervision.kind} some have none, or several"
+    model = None if teacher is None else teacher.model
+    return not_applicable(method, pair.student, model, pair.dataset, row.protocol_for(pair))
 
 
 def expand(
@@ -154,7 +164,7 @@ def expand(
         teacher = suite.teacher_of(pair)
         teacher = trained_instead(teacher, suite, spec) if selection.train_teachers else pinned(teacher, pins or {})
         teacher = _with_code(teacher)
-        check_seeds(teacher, seeds, suite.id)
+        check_seeds(teacher, pair.student, seeds, suite.id)
         student = pair.name.partition(":")[2]
         for row in rows:
             if _reason(suite, pair, row):
@@ -177,6 +187,8 @@ def expand(
                 stream=row.stream,
                 plugin_sha256=_method_source(method),
                 student_code=_model_code(pair.student),
+                supervision=(supervision := row.supervision or suite.supervision),
+                supervision_sha256=_source(SUPERVISIONS, supervision.kind),
             )
             for seed in seeds:
                 trial = replace(first, seed=seed)
@@ -185,7 +197,9 @@ def expand(
 
 
 def pinned(teacher: Teacher, pins: Mapping[str, str]) -> Teacher:
-    """``teacher`` with the digest its suite pins or, failing that, the one recorded at its first use."""
+    """``teacher``, and each of its parts, with the digest its suite pins or else the one recorded at its first use."""
+    if teacher.parts:
+        return replace(teacher, parts=tuple(pinned(part, pins) for part in teacher.parts))
     if teacher.kind != "checkpoint" or teacher.weights_sha256 or teacher.name not in pins:
         return teacher
     return replace(teacher, weights_sha256=pins[teacher.name])
@@ -196,6 +210,9 @@ def trained_instead(teacher: Teacher, suite: Suite, data: DatasetSpec) -> Teache
 
     Another teacher, by another name.
     """
+    if teacher.parts:
+        parts = tuple(trained_instead(part, suite, data) for part in teacher.parts)
+        return teacher if parts == teacher.parts else replace(teacher, parts=parts)
     if teacher.kind != "checkpoint":
         return teacher
     return Teacher(
@@ -208,12 +225,16 @@ def trained_instead(teacher: Teacher, suite: Suite, data: DatasetSpec) -> Teache
 
 
 def _with_code(teacher: Teacher) -> Teacher:
-    """``teacher`` with what tells the code of plugins that it and the generations before it are made of."""
+    """``teacher`` with what tells the code of plugins that it and those before it are made of."""
+    if teacher.composition is not None:
+        parts = tuple(map(_with_code, teacher.parts))
+        return replace(teacher, parts=parts, plugin_sha256=_source(COMPOSITIONS, teacher.composition.kind))
     found = replace(
         teacher,
         parent=None if teacher.parent is None else _with_code(teacher.parent),
         plugin_sha256=_method_source(METHODS.get(teacher.method)),
         model_code=_model_code(teacher.model),
+        supervision_sha256=_source(SUPERVISIONS, teacher.supervision.kind),
     )
     return teacher if found == teacher else found  # the one that knows its recipes
 
@@ -223,7 +244,12 @@ def _method_source(method: MethodSpec) -> str | None:
     if method.parts:
         found = [_method_source(part) for part in method.parts]
         return digest(found) if any(found) else None
-    origin = METHODS.origin(method.name)
+    return _source(METHODS, method.name)
+
+
+def _source(registry: Registry[Any], name: str) -> str | None:
+    """The digest of the plugin that the item ``name`` of ``registry`` comes from; None of kdbench's own."""
+    origin = registry.origin(name)
     return None if origin == OURS else source_of(origin).sha256 or None
 
 

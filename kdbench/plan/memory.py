@@ -51,5 +51,5 @@ class Needs:
 
 
 def _kind(trial: Trial) -> Hashable:
-    teacher = trial.teacher.model if trial.teacher else ""
+    teacher = (trial.teacher.model, len(trial.teacher.parts)) if trial.teacher else ()
     return trial.dataset, trial.student, teacher, trial.protocol.batch, trial.protocol.precision

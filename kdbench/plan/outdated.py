@@ -13,6 +13,8 @@ from kdbench.trials.origins import Plugin, foreign
 from kdbench.trials.trial import Trial, teacher_trial
 
 Identity = Mapping[str, Any]
+#: The parts of an identity that may name the digest of a plugin.
+CODED = ("student", "teacher", "supervision", "method")
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ def outdated(missing: Sequence[Trial], records: Iterable[Mapping[str, Any]]) -> 
     trainings = {record["key"]: record["identity"] for record in done}
     for trial, _ in theirs:
         for teacher in trial.teacher.lineage if trial.teacher else ():
-            if teacher.protocol is not None:
+            if teacher.trained:
                 training = teacher_trial(teacher, trial.dataset, trial.data_digest)
                 trainings[training.key] = training.identity()
     earlier: dict[str, list[dict[str, Any]]] = {}
@@ -69,7 +71,7 @@ def _without_code(identity: Identity, trainings: Mapping[str, Identity]) -> str:
         line.append(before)
     found = ""
     for each in reversed(line):
-        parts = {name: _bare(part) if name in ("student", "teacher", "method") else part for name, part in each.items()}
+        parts = {name: _bare(part) if name in CODED else part for name, part in each.items()}
         found = digest({**parts, "teacher": found} if found else parts)
     return found
 

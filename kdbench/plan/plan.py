@@ -155,7 +155,7 @@ def _check_code(trials: Sequence[Trial]) -> None:
         if METHODS.origin(name) != OURS:
             load_class(METHODS.get(name))
     generations = (each for trial in trials if trial.teacher for each in trial.teacher.lineage)
-    names = {trial.student for trial in trials} | {teacher.model for teacher in generations}
+    names = {trial.student for trial in trials} | {each.model for each in generations if each.composition is None}
     for name in sorted(name for name in names if name not in MODELS or MODELS.origin(name) != OURS):
         from kdbench.models.factory import check_available  # torch, which built-in networks do not need to plan
 
@@ -202,9 +202,9 @@ def _adopted(missing: Sequence[Trial], store: Store, request: Request) -> set[st
 
 
 def _trainings(trial: Trial) -> list[str]:
-    """The keys of the trainings of the teacher of ``trial``, its earlier generations' included."""
+    """The keys of the trainings of the teacher of ``trial``, and of those that stand behind it."""
     lineage = trial.teacher.lineage if trial.teacher else ()
-    trained = [teacher for teacher in lineage if teacher.protocol is not None]
+    trained = [teacher for teacher in lineage if teacher.trained]
     return [teacher_trial(teacher, trial.dataset, trial.data_digest).key for teacher in trained]
 
 
@@ -234,8 +234,8 @@ def _pins(suite: Suite, request: Request, store: Store) -> dict[str, str]:
     if not request.dry:
         bring_over_pins(store.root)
     pins = store.pins(suite.name)
-    for pair in chosen_pairs(suite, selection.pairs):
-        teacher = suite.teacher_of(pair)
+    pairs = chosen_pairs(suite, selection.pairs)
+    for teacher in (each for pair in pairs for each in suite.teacher_of(pair).lineage):
         if teacher.kind != "checkpoint" or teacher.weights_sha256 or teacher.name in pins:
             continue
         if request.dry:

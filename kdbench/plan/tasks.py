@@ -30,7 +30,9 @@ def make_tasks(
     fleet: Fleet,
     warnings: Mapping[str, tuple[str, ...]] | None = None,
 ) -> list[Task]:
-    """One task a teacher, one a cohort or a bundle of small ones, each after its teacher; a generation is a teacher.
+    """One task a teacher, one a cohort or a bundle of small ones, each after its teacher.
+
+    A generation is a teacher, and so is each part of one that is made of others.
 
     Costs in seconds at ``rate``.
 
@@ -44,9 +46,9 @@ def make_tasks(
         name, first = "", cohort.trials[0]
         template = templates.setdefault(first.dataset, _on(first, template, warnings or {}))
         for teacher in cohort.teacher.lineage if cohort.teacher else ():
-            before, name = name, _teacher_id(teacher, cohort.trials[0])
+            name = _teacher_id(teacher, first)
             if name not in teachers:
-                teachers[name] = _teacher_task(teacher, first, template, rate, after=before)
+                teachers[name] = _teacher_task(teacher, first, template, rate)
         groups.setdefault((name, first.dataset, foreign(first)), []).append((cohort, cohort_seconds(cohort, rate)))
     bundles = [(*which, bundle) for which, members in groups.items() for bundle in _bundles(members, fleet.slots)]
     # Fewer tasks than slots: the students of a cohort, and its teacher one batch ahead, share what is left over.
@@ -93,7 +95,7 @@ def longest_chain(tasks: Sequence[Task]) -> float:
 
 
 def _generation(task: Task) -> int:
-    """How many teachers stand behind the one that ``task`` makes ready, itself included."""
+    """How many teachers stand behind the one that ``task`` makes ready, itself included: more than behind those."""
     return len(task.teacher.lineage) if task.teacher else 0
 
 
@@ -101,7 +103,7 @@ def _teacher_id(teacher: Teacher, student: Trial) -> str:
     return f"teacher-{teacher_key(teacher, student.dataset, student.data_digest)[:16]}"
 
 
-def _teacher_task(teacher: Teacher, student: Trial, template: Task, rate: Rate, after: str) -> Task:
+def _teacher_task(teacher: Teacher, student: Trial, template: Task, rate: Rate) -> Task:
     key = teacher_key(teacher, student.dataset, student.data_digest)
     ready = made_ready(template.cache, key, template.device)
     return replace(
@@ -109,7 +111,7 @@ def _teacher_task(teacher: Teacher, student: Trial, template: Task, rate: Rate, 
         id=_teacher_id(teacher, student),
         title=f"teacher {teacher.name}",
         teacher=teacher,
-        after=(after,) if after else (),
+        after=tuple(dict.fromkeys(_teacher_id(before, student) for before in teacher.before)),
         cost=0.0 if ready else teacher_seconds(teacher, student.dataset, student.data_digest, rate),
         plugins=planned(foreign_teacher(teacher, student.dataset)),
         looks=(),

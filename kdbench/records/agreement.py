@@ -70,7 +70,7 @@ def _code(record: Record) -> Iterator[str]:
     """A composition's digest is of several plugins, and older records do not name them."""
     plugins = record["provenance"].get("plugins")
     named = [None, *(plugin["sha256"] for plugin in plugins or ())]
-    parts = ("student", "teacher") if OPERATORS & set(record["method"]) else ("student", "teacher", "method")
+    parts = ["student", "teacher", "supervision", *([] if OPERATORS & set(record["method"]) else ["method"])]
     for part in parts if plugins is not None else ():
         if (source := _at(record, f"identity/{part}/source")) not in named:
             yield _text("provenance/plugins", plugins, f"identity/{part}/source", source)
@@ -88,7 +88,9 @@ def _teacher(record: Record) -> Iterator[str]:
         if planned is None:
             yield _text("teacher", measured, "identity/teacher", planned)
         yield from _same("teacher/model", measured["model"], "teacher_model", record["teacher_model"])
-        if (measured["kind"] == "checkpoint") != (kind == "checkpoint"):  # an earlier generation was trained, too
+        if {"self": "trained"}.get(
+            measured["kind"], measured["kind"]
+        ) != kind:  # an earlier generation was trained, too
             yield _text("teacher/kind", measured["kind"], "identity/teacher/kind", kind)
         if kind == "checkpoint" and weights:  # a plan pins them; what was planned by hand may not
             yield from _same("teacher/weights_sha256", measured["weights_sha256"], "that of identity/teacher", weights)

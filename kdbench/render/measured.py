@@ -103,6 +103,8 @@ def _badges(cell: Cell, cells: Sequence[Cell], reconstructions: frozenset[str]) 
         yield "warn", "reconstruction"
     if own := _own_protocol(cell, cells):
         yield "warn", f"own protocol: {own}"
+    if own := _own_supervision(cell, cells):
+        yield "warn", f"supervision: {own}"
     for status, n in cell.statuses.items():
         if status != "finished":
             yield "bad", f"{n} {status.replace('_', ' ')}"
@@ -127,6 +129,23 @@ def _own_protocol(cell: Cell, cells: Sequence[Cell]) -> str:
     common = json.loads(texts.most_common(1)[0][0])
     mine = flatten(dict(protocol(cell)))
     return ", ".join(f"{name} {value}" for name, value in mine.items() if flatten(common).get(name) != value)
+
+
+def _own_supervision(cell: Cell, cells: Sequence[Cell]) -> str:
+    """What ``cell`` was shown, in words, where most of ``cells`` were shown something else; else empty."""
+    texts = Counter(json.dumps(_supervision(other), sort_keys=True) for other in leading(cells))
+    mine = _supervision(cell)
+    if mine == json.loads(texts.most_common(1)[0][0]):
+        return ""
+    if not isinstance(mine, dict):
+        return str(mine)
+    fields = {name: value for name, value in flatten(mine).items() if value not in ("", "[]")}
+    said = (f"{name} {value}" for name, value in fields.items() if name not in ("kind", "version", "source"))
+    return f"{mine.get('kind')}: {', '.join(said)}"
+
+
+def _supervision(cell: Cell) -> Any:
+    return cell.records[0]["identity"].get("supervision")
 
 
 def _notes(cell: Cell) -> Iterable[str]:

@@ -15,10 +15,15 @@ from kdbench.models import get_spec
 from kdbench.names import check_name
 from kdbench.protocol import Protocol, parse_protocol
 from kdbench.registry import Registry
+from kdbench.suites.supervised import parse_supervision
 from kdbench.suites.table import Table
 from kdbench.suites.teacher import TEACHERS, check_seeds, parse_teacher, registered_teacher, resolved
+from kdbench.supervision import FULL, Supervision
 from kdbench.toml import parse_toml
 from kdbench.trials.teacher import Teacher
+
+#: How many teachers a teacher may be a part of, each a part of the next.
+DEEPEST = 8
 
 #: Name -> (TOML text, where it lies) of the pairs that plugins offer: what a suite has under [[pairs]].
 PAIRS: Registry[tuple[str, str]] = Registry("pair")
@@ -49,6 +54,8 @@ class Row:
     config: Mapping[str, Any]
     stream: int = 0
     protocol: Mapping[str, Any] = field(default_factory=dict)
+    #: None stands for the suite's.
+    supervision: Supervision | None = None
 
     def protocol_for(self, pair: Pair) -> Protocol:
         """The pair's protocol with what this row changes."""
@@ -73,6 +80,8 @@ class Suite:
     notes: tuple[str, ...] = field(default=())
     #: The teachers of pairs on another data set than the suite's, by name and data set.
     elsewhere: Mapping[tuple[str, str], Teacher] = field(default_factory=dict)
+    #: What its students are shown; its teachers see every label unless their tables say otherwise.
+    supervision: Supervision = FULL
 
     @property
     def id(self) -> str:
@@ -111,10 +120,7 @@ def _suite(table: Table, where: str) -> Suite:
     spec = check_spec(DATASETS.get(dataset))
     protocol = parse_protocol(table.take("protocol", dict), f"{where} [protocol]")
     tables = table.take("teachers", dict, {})
-    teachers = {
-        key: parse_teacher(check_name("teacher", key, where), value, spec, protocol, f"{where} [teachers.{key}]")
-        for key, value in tables.items()
-    }
+    teachers = {key: _teacher(check_name("teacher", key, where), tables, spec, protocol, where) for key in tables}
     elsewhere: dict[tuple[str, str], Teacher] = {}
     pairs = []
     for number, entry in enumerate(table.take("pairs", list), 1):
@@ -135,11 +141,12 @@ def _suite(table: Table, where: str) -> Suite:
         dataset=dataset,
         short=table.take("short", bool, False),
         protocol=protocol,
+        supervision=parse_supervision(table.take("supervision", dict, {}), f"{where} supervision", spec),
         seeds=_seeds(table.take("seeds", list), where),
         pairs=tuple(pairs),
         teachers=teachers,
         rows=tuple(
-            _row(entry, protocol, f"{where} [[methods]] {number}")
+            _row(entry, protocol, spec, f"{where} [[methods]] {number}")
             for number, entry in enumerate(table.take("methods", list), 1)
         ),
         notes=tuple(table.take("notes", list, [])),
@@ -159,12 +166,16 @@ def _check(suite: Suite, where: str) -> None:
     protocols = {
         suite.protocol,
         *(row.protocol_for(pair) for pair in suite.pairs for row in suite.rows),
-        *(teacher.protocol for teacher in teachers if teacher.protocol),
+        *(each.protocol for teacher in teachers for each in teacher.lineage if each.protocol),
     }
     if max(protocol.holdout for protocol in protocols) >= images:
         raise UserError(f"{where} [protocol]: holdout must be less than the {images} training images.")
     for pair in suite.pairs:
-        check_seeds(suite.teacher_of(pair), suite.seeds, where)
+        check_seeds(suite.teacher_of(pair), pair.student, suite.seeds, where)
+    for supervision in (suite.supervision, *(row.supervision for row in suite.rows if row.supervision)):
+        for name in suite.datasets:
+            if misfit := supervision.misfit(DATASETS.get(name)):
+                raise UserError(f"{where}: supervision {supervision.kind}: {misfit}.")
     if any(type(note) is not str for note in suite.notes):
         raise UserError(f"{where}: notes must be a list of sentences.")
     pairs = [pair.name if pair.dataset == suite.dataset else f"{pair.name} on {pair.dataset}" for pair in suite.pairs]
@@ -186,7 +197,7 @@ def _resolved(row: Row, pairs: Sequence[Pair]) -> Hashable:
     method = METHODS.get(row.method)
     configs = (method.config(pair.name, row.config, row.label) for pair in pairs)
     protocols = tuple(row.protocol_for(pair) for pair in pairs)
-    return row.method, row.stream, protocols, tuple(frozenset(config.items()) for config in configs)
+    return row.method, row.stream, row.supervision, protocols, tuple(frozenset(config.items()) for config in configs)
 
 
 def _seeds(raw: list[Any], where: str) -> tuple[int, ...]:
@@ -207,12 +218,25 @@ def added_pair(suite: Suite, name: str) -> Suite:
     return made
 
 
-def _teacher(key: str, tables: Mapping[str, Any], data: DatasetSpec, base: Protocol, where: str) -> Teacher:
-    """The teacher ``key`` for images of ``data``: the suite's own, from its ``tables``, or a registered one."""
+def _teacher(
+    key: str, tables: Mapping[str, Any], data: DatasetSpec, base: Protocol, where: str, within: tuple[str, ...] = ()
+) -> Teacher:
+    """The teacher ``key`` for images of ``data``: the suite's own, from its ``tables``, or a registered one.
+
+    ``within``: those that it is a part of.
+    """
+    if len(within) > DEEPEST:
+        raise UserError(f"{where}: teacher {shown(key)} is a part of parts more than {DEEPEST} deep.")
+    if key in within:
+        raise UserError(f"{where}: teacher {shown(key)} is made of itself; name other teachers in 'of'.")
+
+    def other(name: str) -> Teacher:
+        return _teacher(name, tables, data, base, where, (*within, key))
+
     if key in tables:
-        return parse_teacher(key, tables[key], data, base, f"{where} [teachers.{key}]")
+        return parse_teacher(key, tables[key], data, base, f"{where} [teachers.{key}]", other)
     if key in TEACHERS:
-        return registered_teacher(key, data, base)
+        return registered_teacher(key, data, base, other)
     raise UserError(
         f"{where}: teacher {shown(key)} is not under [teachers]; "
         f"there are {listed(sorted({*tables, *TEACHERS})) or 'none'}."
@@ -227,7 +251,8 @@ def _pair(table: Table, teacher_name: str, teacher: Teacher, dataset: str, base:
             f"{student.name}; make {teacher.model} the student, or the teacher's kind 'trained'."
         )
     protocol = parse_protocol(table.take("protocol", dict, {}), f"{where} protocol", base)
-    name = table.take("name", str, f"{get_spec(teacher.model).literature}:{student.literature}")
+    literature = teacher.name if teacher.composition else get_spec(teacher.model).literature
+    name = table.take("name", str, f"{literature}:{student.literature}")
     table.finish()
     if name.count(":") != 1:
         raise UserError(f"{where}: a pair's name reads teacher:student, not {shown(name)}.")
@@ -236,9 +261,10 @@ def _pair(table: Table, teacher_name: str, teacher: Teacher, dataset: str, base:
     return Pair(name, teacher_name, student.name, protocol, dataset)
 
 
-def _row(raw: Any, base: Protocol, where: str) -> Row:
+def _row(raw: Any, base: Protocol, data: DatasetSpec, where: str) -> Row:
     table = Table(raw, where)
     name = table.take("name", str)
+    supervision = table.take("supervision", dict, {})
     method, fixed = resolved(name, where)
     row = Row(
         label=check_name("label", table.take("label", str, name), where),
@@ -246,6 +272,7 @@ def _row(raw: Any, base: Protocol, where: str) -> Row:
         config={**fixed, **table.take("config", dict, {})},
         stream=table.count("stream", 0, 0),
         protocol=table.take("protocol", dict, {}),
+        supervision=parse_supervision(supervision, f"{where} supervision", data) if supervision else None,
     )
     table.finish()
     parse_protocol(row.protocol, f"{where} protocol", base)

@@ -1,41 +1,56 @@
-"""The teachers of a suite: imported weights, networks trained here, and earlier generations of the student."""
+"""The teachers of a suite: imported weights, networks trained here, earlier generations, and what is made of others."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from math import isfinite
 from pathlib import PurePosixPath
 from typing import Any
 
+from kdbench.composition import COMPOSITIONS, NETWORKS
 from kdbench.data import DatasetSpec
 from kdbench.errors import UnknownName, UserError, shown
+from kdbench.kinds import read_kind
 from kdbench.methods import METHODS, MethodSpec
 from kdbench.methods.applicability import not_applicable
 from kdbench.models import get_spec
 from kdbench.names import LONGEST_TEXT, check_name
 from kdbench.protocol import Protocol, parse_protocol
 from kdbench.registry import Registry
+from kdbench.suites.supervised import parse_supervision
 from kdbench.suites.table import Table
 from kdbench.toml import parse_toml
 from kdbench.trials.teacher import Normalisation, Teacher
 
 #: Each is a training of its own, and a key in the key of the next.
 MOST_GENERATIONS = 32
+#: Teachers that may stand behind one that is made of others, each counted as often as it is named.
+MOST_BEHIND = 256
 _DIGEST = re.compile("[0-9a-f]{64}")
-KINDS = ("trained", "checkpoint", "self")
+
+#: From the name of a teacher to what it is, for those that are made of others.
+Lookup = Callable[[str], Teacher]
 
 #: Name -> (TOML text, where it lies) of the teachers that plugins offer: what a suite has under [teachers.NAME].
 TEACHERS: Registry[tuple[str, str]] = Registry("teacher")
 
 
-def parse_teacher(name: str, raw: object, data: DatasetSpec, base: Protocol, where: str) -> Teacher:
-    """The teacher that the table ``raw`` describes; one that is trained is so under ``base`` and what it changes."""
+def parse_teacher(
+    name: str, raw: object, data: DatasetSpec, base: Protocol, where: str, others: Lookup | None = None
+) -> Teacher:
+    """The teacher that the table ``raw`` describes; one that is trained is so under ``base`` and what it changes.
+
+    ``others`` finds those that it is made of.
+    """
     table = Table(raw, where)
     kind = table.take("kind", str)
-    if kind not in KINDS:
-        raise UserError(f"{where}: kind must be {', '.join(KINDS[:-1])} or {KINDS[-1]}, not {shown(kind)}.")
+    if kind in COMPOSITIONS and others is not None:
+        return _composed(name, kind, table, base, others)
+    if kind not in NETWORKS:
+        known = [*NETWORKS, *COMPOSITIONS]
+        raise UserError(f"{where}: kind must be {', '.join(known[:-1])} or {known[-1]}, not {shown(kind)}.")
     foreign = [field for field in ("mean", "std", "files", "url", "weights_sha256") if field in table.raw]
     if kind == "self" and foreign:
         raise UserError(
@@ -56,6 +71,9 @@ def parse_teacher(name: str, raw: object, data: DatasetSpec, base: Protocol, whe
         claimed_top1=table.take("claimed_top1", (float, int), None),
         source=table.take("source", str, ""),
     )
+    if kind != "checkpoint":
+        supervision = parse_supervision(table.take("supervision", dict, {}), f"{where} supervision", data)
+        teacher = replace(teacher, supervision=supervision)
     if kind == "self":
         teacher = _generations(table, teacher, data)
     table.finish()
@@ -63,10 +81,10 @@ def parse_teacher(name: str, raw: object, data: DatasetSpec, base: Protocol, whe
     return teacher
 
 
-def registered_teacher(name: str, data: DatasetSpec, base: Protocol) -> Teacher:
+def registered_teacher(name: str, data: DatasetSpec, base: Protocol, others: Lookup | None = None) -> Teacher:
     """The teacher that a plugin offers as ``name``, read as if the suite had its table."""
     text, where = TEACHERS.get(name)
-    return parse_teacher(name, parse_toml(text, where), data, base, where)
+    return parse_teacher(name, parse_toml(text, where), data, base, where, others)
 
 
 def resolved(name: str, where: str) -> tuple[MethodSpec, dict[str, Any]]:
@@ -79,16 +97,70 @@ def resolved(name: str, where: str) -> tuple[MethodSpec, dict[str, Any]]:
         raise UserError(f"{where}: {error}") from None
 
 
-def check_seeds(teacher: Teacher, seeds: Sequence[int], where: str) -> None:
-    """UserError where a student would start from the weights that a generation before it started from."""
-    if teacher.kind != "self":
+def check_seeds(teacher: Teacher, student: str, seeds: Sequence[int], where: str) -> None:
+    """UserError where a ``student`` would start from the weights that a generation, or a part, started from."""
+    if teacher.kind in ("trained", "checkpoint"):
         return
-    shared = sorted({generation.seed for generation in teacher.lineage} & set(seeds))
+    shared = sorted({each.seed for each in teacher.lineage if each.trained and each.model == student} & set(seeds))
     if shared:
+        which = "generation" if teacher.kind == "self" else "part"
         raise UserError(
-            f"{where}: a generation of teacher {teacher.name!r} and a student would both have the seed {shared[0]}, "
+            f"{where}: a {which} of teacher {teacher.name!r} and a student would both have the seed {shared[0]}, "
             "and with it the same initial weights; give the teacher a seed away from the students'."
         )
+
+
+def _composed(name: str, kind: str, table: Table, base: Protocol, others: Lookup) -> Teacher:
+    """The teacher that is made of those in ``of``, each as it is or trained with each of the ``seeds``."""
+    where = table.where
+    names, seeds = table.take("of", list), table.take("seeds", list, [])
+    source, claimed = table.take("source", str, ""), table.take("claimed_top1", (float, int), None)
+    makes = bool(COMPOSITIONS.get(kind).MAKER)
+    own, seed = (table.take("protocol", dict, {}), table.count("seed", 0, 0)) if makes else ({}, 0)
+    composition = read_kind(COMPOSITIONS, {"kind": kind, **table.raw}, where)
+    if any(type(each) is not str for each in names) or len(set(names)) != len(names):
+        raise UserError(f"{where}: of must be a list of different names of teachers, not {shown(names)}.")
+    if any(type(seed) is not int or seed < 0 for seed in seeds) or len(set(seeds)) != len(seeds):
+        raise UserError(f"{where}: seeds must be a list of different whole numbers from 0, not {shown(seeds)}.")
+    parts = tuple(map(others, names))
+    if seeds:
+        if other := next((part for part in parts if part.kind != "trained"), None):
+            raise UserError(
+                f"{where}: seeds are those that teachers are trained with, and {other.name!r} is of kind {other.kind}; "
+                "leave them out, and name each teacher in 'of'."
+            )
+        parts = tuple(_with_seed(part, each, where) for part in parts for each in seeds)
+    least, most = composition.PARTS
+    if not least <= len(parts) <= most:
+        wanted = str(least) if least == most else f"{least} to {most}"
+        raise UserError(f"{where}: a teacher of kind {kind} is made of {wanted} teachers, not {len(parts)}.")
+    if makes and (other := next((part for part in parts if part.composition), None)):
+        raise UserError(
+            f"{where}: a teacher of kind {kind} is made of networks, and {other.name!r} is of kind {other.kind}."
+        )
+    if (behind := sum(len(part.lineage) for part in parts)) > MOST_BEHIND:
+        raise UserError(f"{where}: it is made of {behind} teachers in all, and {MOST_BEHIND} is the most.")
+    teacher = Teacher(
+        name=name,
+        kind=kind,
+        seed=seed,
+        protocol=parse_protocol(own, f"{where} [protocol]", parts[0].protocol or base) if makes else None,
+        model="+".join(dict.fromkeys(part.model for part in parts)),
+        normalisation=parts[0].normalisation,
+        claimed_top1=claimed,
+        source=source or f"{kind} of {', '.join(part.name for part in parts)}"[:LONGEST_TEXT],
+        composition=composition,
+        parts=parts,
+    )
+    _check(teacher, where)
+    return teacher
+
+
+def _with_seed(teacher: Teacher, seed: int, where: str) -> Teacher:
+    """``teacher`` trained with another ``seed``, under a name of its own."""
+    if seed == teacher.seed:
+        return teacher
+    return replace(teacher, name=check_name("teacher", f"{teacher.name}-{seed}", where), seed=seed)
 
 
 def _normalisation(table: Table, data: DatasetSpec) -> Normalisation:
@@ -135,6 +207,11 @@ def _lesson(table: Table, last: Teacher, data: DatasetSpec) -> tuple[str, dict[s
         raise UserError(
             f"{where}: method {method.name!r} ends with more than the student ({method.budget.deployed}), "
             "and a generation has the student's architecture."
+        )
+    if last.supervision.WEAK and not method.applies.weak_labels:
+        raise UserError(
+            f"{where}: method {method.name!r} reads one label of each image, and under {last.supervision.kind} some "
+            "have none, or several."
         )
     if last.protocol and (reason := not_applicable(method, spec.name, spec.name, data.name, last.protocol)):
         raise UserError(f"{where}: method {method.name!r} cannot train a generation: {reason}.")

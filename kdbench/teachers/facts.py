@@ -9,6 +9,7 @@ import hashlib
 import io
 import json
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,11 @@ class TeacherShelf:
         shelves, name = cache / "teachers", digest(identity)[:20]
         self.folder = min(shelves.glob(f"*-{name}"), default=shelves / f"{teacher.name}-{name}")
         self._whose = [teacher_key(teacher, dataset, data_digest), numerics["device"]]
+        self._of = partial(TeacherShelf, cache, dataset=dataset, data_digest=data_digest, numerics=numerics)
+
+    def of(self, part: Teacher) -> TeacherShelf:
+        """That of another teacher on the same data under the same numerics."""
+        return self._of(part)
 
     @property
     def weights(self) -> Path:

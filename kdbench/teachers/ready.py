@@ -11,9 +11,11 @@ from torch import Tensor
 
 from kdbench.data import Dataset, DatasetSpec
 from kdbench.errors import CheckpointError, UserError
+from kdbench.models.composed import Composed
 from kdbench.models.factory import create
 from kdbench.models.network import Network
 from kdbench.teachers.facts import TeacherFacts, TeacherShelf
+from kdbench.teachers.making import Maker, maker_of
 from kdbench.teachers.weights import kept_weights, weights_digest
 from kdbench.train.seeds import seeded
 from kdbench.trials.teacher import Teacher
@@ -24,7 +26,7 @@ class ReadyTeacher:
     """A teacher that can teach; ``logits`` [N,K] are those of the test images."""
 
     teacher: Teacher
-    network: Network
+    network: Network | Composed
     facts: TeacherFacts
     logits: Tensor
 
@@ -36,6 +38,17 @@ def ready_teacher(shelf: TeacherShelf, teacher: Teacher, dataset: Dataset, devic
         raise UserError(
             f"The teacher {teacher.name} is not ready in {shelf.folder.parent}; start the run again to make it so."
         )
+    if teacher.composition is not None:
+        try:
+            composed = maker_for(shelf, teacher, dataset, device).composed(device).to(device).eval()
+        except CheckpointError:
+            composed = None
+        if composed is None or weights_digest(composed.state_dict()) != facts.weights_sha256:
+            raise UserError(
+                f"The teacher {teacher.name} in {shelf.folder} is not made of the weights that were measured; start "
+                "the run again to make it anew."
+            )
+        return ReadyTeacher(teacher, composed, facts, torch.from_numpy(logits))
     try:
         state = kept_weights(shelf.weights)
     except CheckpointError:
@@ -47,6 +60,14 @@ def ready_teacher(shelf: TeacherShelf, teacher: Teacher, dataset: Dataset, devic
         )
     network = network_of(teacher, dataset.spec, state, device, shelf.weights)
     return ReadyTeacher(teacher, network, facts, torch.from_numpy(logits))
+
+
+def maker_for(shelf: TeacherShelf, teacher: Teacher, dataset: Dataset, device: torch.device) -> Maker:
+    """What puts ``teacher`` together, of parts that are ready on shelves of their own; UserError where one is not."""
+    if teacher.composition is None:
+        raise ValueError(f"teacher {teacher.name} is of kind {teacher.kind}: it is not made of others")
+    parts = [ready_teacher(shelf.of(part), part, dataset, device).network for part in teacher.parts]
+    return maker_of(teacher.composition)(teacher, parts, dataset, shelf.folder)
 
 
 def network_of(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -16,6 +17,7 @@ from kdbench.data.augment import crop_flip_draws, pad_crop_flip, to_float
 from kdbench.data.randaugment import StrongDraws, strong_draws, strongly_augmented
 from kdbench.errors import UserError
 from kdbench.protocol import Protocol
+from kdbench.supervision import FULL, Supervision, Truth
 from kdbench.train.seeds import philox
 
 T = TypeVar("T")
@@ -27,28 +29,50 @@ Crops = tuple[Tensor, Tensor]
 class Batch:
     """x [N,C,H,W] float32 in [0,1], channels last; y [N] int64; index [N] int64, places in the training split.
 
-    ``views`` are the same images under other augmentations, as ``x`` is.
+    ``views`` are the same images under other augmentations, as ``x`` is. ``weak``: an image may have no label, and y
+    then says NO_LABEL, or ``candidates`` [N,K] in its place (kdbench.supervision).
     """
 
     x: Tensor
     y: Tensor
     index: Tensor
     views: Mapping[str, Tensor] = field(default_factory=dict)
+    weak: bool = False
+    candidates: Tensor | None = None
+
+    def tensors(self) -> list[Tensor]:
+        """All that is there."""
+        candidates = () if self.candidates is None else (self.candidates,)
+        return [self.x, self.y, self.index, *self.views.values(), *candidates]
 
     def first(self, size: int) -> Batch:
         """A copy of its first ``size`` images, or of all where it has fewer."""
         views = {name: view[:size].clone() for name, view in self.views.items()}
-        return Batch(self.x[:size].clone(), self.y[:size].clone(), self.index[:size].clone(), views)
+        candidates = None if self.candidates is None else self.candidates[:size].clone()
+        x, y, index = (tensor[:size].clone() for tensor in (self.x, self.y, self.index))
+        return Batch(x, y, index, views, self.weak, candidates)
 
 
 class Batches:
-    """All batches of one (seed, stream): batch ``step`` is the same whoever asks, whenever, in whatever order."""
+    """All batches of one (seed, stream): batch ``step`` is the same whoever asks, whenever, in whatever order.
+
+    They are of what the ``supervision`` shows of the training split; labels in files lie below ``data_root``.
+    """
 
     #: Where the images are, and what can be done to them there.
     KIND = "images held in memory"
     AUGMENTATIONS: tuple[str, ...] = ("none", "crop", "crop_flip")
 
-    def __init__(self, dataset: Dataset, protocol: Protocol, seed: int, stream: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        protocol: Protocol,
+        seed: int,
+        stream: int,
+        device: torch.device,
+        supervision: Supervision = FULL,
+        data_root: Path = Path(),
+    ) -> None:
         if protocol.augmentation not in self.AUGMENTATIONS:
             offered = ", ".join(self.AUGMENTATIONS)
             raise UserError(
@@ -56,9 +80,18 @@ class Batches:
             )
         self.protocol, self.device = protocol, device
         self.root = (seed, stream)
-        self.train, self.val = split(dataset.train_labels, protocol.holdout, protocol.split_seed)
-        self.labels = torch.from_numpy(np.ascontiguousarray(dataset.train_labels[self.train])).to(device)
+        train, self.val = split(dataset.train_labels, protocol.holdout, protocol.split_seed)
+        lesson = supervision.lesson(Truth(train, dataset.train_labels, dataset.spec.classes, data_root))
+        #: Places in the whole training set of the images that are shown.
+        self.train = lesson.places
+        if not len(self.train):
+            raise UserError(f"The supervision {supervision.kind} leaves no image to train on; change its fields.")
+        self.labels = torch.from_numpy(np.ascontiguousarray(lesson.labels)).to(device)
+        self.weak = supervision.WEAK
+        self.candidates = None if lesson.candidates is None else torch.from_numpy(lesson.candidates).to(device)
         self.steps_per_epoch = -(-len(self.train) // protocol.batch)
+        #: What orders the images of an epoch, of random words of its own; another one may show some more than once.
+        self.draw_order: Callable[[np.random.Generator], NDArray[np.int64]] = self._shuffled
         self._kept: dict[tuple[str, int], Any] = {}
         self._hold(dataset)
 
@@ -82,7 +115,7 @@ class Batches:
         x = _network_input(plain)
         seen = zip(names, others, strict=True)
         made = {name: _network_input(VIEWS[name](self, picture, index, epoch)) for name, picture in seen}
-        return Batch(x, self.labels[index], index, made)
+        return self._labelled(x, index, made)
 
     def _drawn(self, purpose: str, epoch: int, draw: Callable[[np.random.Generator], T]) -> T:
         """What ``draw`` makes of the random numbers for ``purpose`` in 0-based ``epoch``; kept for a while."""
@@ -112,9 +145,9 @@ class Batches:
         return order[number * self.protocol.batch : (number + 1) * self.protocol.batch]
 
     def _order(self, epoch: int) -> NDArray[np.int64]:
-        return self._drawn("order", epoch, self._draw_order)
+        return self._drawn("order", epoch, self.draw_order)
 
-    def _draw_order(self, rng: np.random.Generator) -> NDArray[np.int64]:
+    def _shuffled(self, rng: np.random.Generator) -> NDArray[np.int64]:
         """A sort of raw generator words: numpy promises those for ever, its shuffling algorithms not (NEP 19)."""
         return np.argsort(rng.bit_generator.random_raw(len(self.train)), kind="stable")
 
@@ -154,7 +187,11 @@ class Batches:
 
     def _as_they_are(self, images: Tensor, index: Tensor) -> Batch:
         index = index.to(self.device)
-        return Batch(_network_input(images), self.labels[index], index)
+        return self._labelled(_network_input(images), index, {})
+
+    def _labelled(self, x: Tensor, index: Tensor, views: Mapping[str, Tensor]) -> Batch:
+        candidates = None if self.candidates is None else self.candidates[index]
+        return Batch(x, self.labels[index], index, views, self.weak, candidates)
 
     def _gather(self, index: Tensor) -> Tensor:
         if self.on_device is not None:

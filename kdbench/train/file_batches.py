@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,13 +14,22 @@ from kdbench.data import Dataset
 from kdbench.data.decoders import Decoders, Pending, decoders, pieces_of
 from kdbench.data.files import ImageFiles
 from kdbench.protocol import Protocol
+from kdbench.supervision import FULL, Supervision
 from kdbench.train.batches import Batch, Batches
 
 
-def make_batches(dataset: Dataset, protocol: Protocol, seed: int, stream: int, device: torch.device) -> Batches:
+def make_batches(
+    dataset: Dataset,
+    protocol: Protocol,
+    seed: int,
+    stream: int,
+    device: torch.device,
+    supervision: Supervision = FULL,
+    data_root: Path = Path(),
+) -> Batches:
     """The batches of ``dataset``, wherever its images are."""
     kind = FileBatches if isinstance(dataset.train_images, ImageFiles) else Batches
-    return kind(dataset, protocol, seed, stream, device)
+    return kind(dataset, protocol, seed, stream, device, supervision, data_root)
 
 
 class FileBatches(Batches):
@@ -38,10 +48,12 @@ class FileBatches(Batches):
         seed: int,
         stream: int,
         device: torch.device,
+        supervision: Supervision = FULL,
+        data_root: Path = Path(),
         pool: Decoders | None = None,
     ) -> None:
         self.pool = pool or decoders()
-        super().__init__(dataset, protocol, seed, stream, device)
+        super().__init__(dataset, protocol, seed, stream, device, supervision, data_root)
 
     def _hold(self, dataset: Dataset) -> None:
         self.files: ImageFiles = dataset.train_images[self.train]  # type: ignore[assignment]

@@ -203,7 +203,7 @@ def _held(method: nn.Module) -> list[Any]:
 
 
 def _tensors(batch: Batch, taught: Taught | None) -> list[Tensor]:
-    return [batch.x, batch.y, batch.index, *batch.views.values(), *([] if taught is None else taught.tensors())]
+    return [*batch.tensors(), *([] if taught is None else taught.tensors())]
 
 
 def _copied(outputs: Outputs) -> Outputs:

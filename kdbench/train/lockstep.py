@@ -437,5 +437,5 @@ def _copied(outputs: Outputs) -> Outputs:
 
 def _versions(batch: Batch, taught: Taught | None) -> list[int]:
     """How often each shared tensor was written to."""
-    tensors = [batch.x, batch.y, batch.index, *batch.views.values(), *([] if taught is None else taught.tensors())]
+    tensors = [*batch.tensors(), *([] if taught is None else taught.tensors())]
     return [tensor._version for tensor in tensors]

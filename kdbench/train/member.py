@@ -13,6 +13,7 @@ from kdbench.data import Dataset
 from kdbench.errors import NotApplicable
 from kdbench.methods import METHODS, load_class
 from kdbench.methods.base import ApartOptimiser, Method, Phase, Step, Sweep, View
+from kdbench.models.composed import Composed
 from kdbench.models.factory import create
 from kdbench.models.network import Network
 from kdbench.models.outputs import PARTS, DataSpec, NetworkSpec, Outputs
@@ -304,6 +305,8 @@ class Member:
                 name: View(batch.views[name], student, None if seen is None else seen.views[name])
                 for name, student in views.items()
             },
+            weak=batch.weak,
+            candidates=batch.candidates,
         )
 
     def check_terms(self, terms: object) -> None:
@@ -374,7 +377,7 @@ class Member:
         self.scoring.restore(state)
 
 
-def frozen_spec(network: Network, name: str, shape: tuple[int, int, int]) -> NetworkSpec:
+def frozen_spec(network: Network | Composed, name: str, shape: tuple[int, int, int]) -> NetworkSpec:
     """A teacher as methods see it: eval mode, no gradients, in no optimiser."""
     for parameter in network.parameters():
         parameter.requires_grad_(False)

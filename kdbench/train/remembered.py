@@ -25,6 +25,7 @@ from kdbench.canonical import digest
 from kdbench.data.whole import whole_folder
 from kdbench.errors import reason
 from kdbench.methods.card import MethodSpec
+from kdbench.models.composed import Composed
 from kdbench.models.outputs import PARTS, Outputs
 from kdbench.train.batches import Batch, Batches
 from kdbench.train.taught import Taught, teach
@@ -142,7 +143,12 @@ def _sha256(path: Path) -> str:
 
 
 def _show(teacher: nn.Module, batches: Batches, places: range) -> Taught:
-    return teach(teacher, batches.of(torch.tensor(places)), KEPT, ())
+    return teach(teacher, batches.of(torch.tensor(places)), _had(teacher), ())
+
+
+def _had(teacher: nn.Module) -> frozenset[str]:
+    """Of the parts that are kept, those that ``teacher`` has."""
+    return frozenset() if isinstance(teacher, Composed) else KEPT
 
 
 def _kept(taught: Taught) -> dict[str, Tensor]:
@@ -153,8 +159,8 @@ def _kept(taught: Taught) -> dict[str, Tensor]:
 def _same(kept: Remembered, teacher: nn.Module, batches: Batches) -> bool:
     """Whether a batch in training order has the bits that are kept of its images, on this machine."""
     batch = batches.batch(0)
-    recalled = kept.recall(batch, KEPT)
-    now = teach(teacher, batch, KEPT, ())
+    recalled = kept.recall(batch, _had(teacher))
+    now = teach(teacher, batch, _had(teacher), ())
     return recalled is not None and all(
         torch.equal(one, other) for one, other in zip(recalled.tensors(), now.tensors(), strict=True)
     )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from kdbench.models.composed import outputs_of
 from kdbench.models.outputs import Outputs
 from kdbench.train.batches import Batch
 
@@ -30,12 +31,12 @@ class Taught:
 def teach(teacher: nn.Module, batch: Batch, parts: frozenset[str], views: Collection[str] = ()) -> Taught:
     """Show ``batch`` and these views of it to the teacher, in eval mode whatever a method has left it in."""
     teacher.eval()
-    outputs = _shown(teacher, batch.x, parts)
-    return Taught(outputs, {name: _shown(teacher, batch.views[name], parts) for name in views})
+    outputs = _shown(teacher, batch.x, parts, batch.index)
+    return Taught(outputs, {name: _shown(teacher, batch.views[name], parts, batch.index) for name in views})
 
 
-def _shown(teacher: nn.Module, images: Tensor, parts: frozenset[str]) -> Outputs:
+def _shown(teacher: nn.Module, images: Tensor, parts: frozenset[str], index: Tensor) -> Outputs:
     """Copies of the outputs: autograd may not save what was made in inference mode, and CUDA graphs use it again."""
     with torch.inference_mode():
-        outputs: Outputs = teacher(images, parts)
+        outputs = outputs_of(teacher, images, parts, index=index)
     return outputs.map(torch.clone)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from kdbench.composition import COMPOSITIONS
 from kdbench.data import DATASETS
 from kdbench.methods import METHODS, leaves
 from kdbench.models import MODELS
 from kdbench.registry import OURS, Registry
+from kdbench.supervision import SUPERVISIONS, Supervision
 from kdbench.trials.teacher import Teacher
 from kdbench.trials.trial import Trial
 
@@ -38,13 +40,25 @@ def foreign_model(name: str) -> frozenset[str]:
 def foreign(trial: Trial) -> frozenset[str]:
     """The plugins whose code runs while ``trial`` trains, or that its identity names."""
     teacher = frozenset[str]() if trial.teacher is None else foreign_teacher(trial.teacher, trial.dataset)
-    return foreign_method(trial.method) | foreign_model(trial.student) | teacher | foreign_data(trial.dataset)
+    own = foreign_method(trial.method) | foreign_model(trial.student) | foreign_supervision(trial.supervision)
+    return own | teacher | foreign_data(trial.dataset)
 
 
 def foreign_teacher(teacher: Teacher, dataset: str) -> frozenset[str]:
-    """The plugins whose code runs while ``teacher`` and the generations before it are made ready."""
-    parts = (foreign_method(each.method) | foreign_model(each.model) for each in teacher.lineage)
-    return foreign_data(dataset).union(*parts)
+    """The plugins whose code runs while ``teacher`` and those that stand behind it are made ready."""
+    return foreign_data(dataset).union(*(_foreign_network(each) for each in teacher.lineage))
+
+
+def _foreign_network(teacher: Teacher) -> frozenset[str]:
+    """The plugins that make ``teacher`` itself, and not those before it."""
+    if teacher.composition is not None:
+        return _foreign({_origin(COMPOSITIONS, teacher.composition.kind)})
+    return foreign_method(teacher.method) | foreign_model(teacher.model) | foreign_supervision(teacher.supervision)
+
+
+def foreign_supervision(supervision: Supervision) -> frozenset[str]:
+    """The plugin that the kind of ``supervision`` comes from."""
+    return _foreign({_origin(SUPERVISIONS, supervision.kind)})
 
 
 def foreign_data(name: str) -> frozenset[str]:

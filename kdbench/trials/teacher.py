@@ -7,7 +7,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from kdbench.composition import COMPOSITIONS, Composition
+from kdbench.kinds import kind_from_json
 from kdbench.protocol import Protocol, protocol_from_json
+from kdbench.supervision import FULL, SUPERVISIONS, Supervision
 
 
 @dataclass(frozen=True)
@@ -20,12 +23,15 @@ class Normalisation:
 
 @dataclass(frozen=True)
 class Teacher:
-    """A teacher as the plan knows it: imported weights, or a network with a training of its own.
+    """A teacher as the plan knows it: imported weights, a network trained here, or what is made of other teachers.
 
     Kinds: ``checkpoint``; ``trained``, by cross-entropy; ``self``, an earlier generation of the student, of which the
-    first is trained by cross-entropy and each later one by ``method`` under ``parent``, the generation before it.
+    first is trained by cross-entropy and each later one by ``method`` under ``parent``, the generation before it; and
+    those of ``composition``, made of ``parts``, whose ``model`` names the architectures of these, and which have seed
+    and protocol where they train networks of their own.
 
-    ``plugin_sha256`` and ``model_code`` are of the method that trains it and of its architecture, as a Trial has them.
+    ``plugin_sha256`` and ``model_code`` are of the method that trains it, or of its composition, and of its
+    architecture, as a Trial has them; ``supervision`` and its ``supervision_sha256`` are those of its training.
     """
 
     name: str
@@ -44,14 +50,25 @@ class Teacher:
     plugin_sha256: str | None = None
     model_code: Mapping[str, Any] = field(default_factory=dict)
     parent: Teacher | None = None
+    supervision: Supervision = FULL
+    supervision_sha256: str | None = None
+    composition: Composition | None = None
+    parts: tuple[Teacher, ...] = ()
+
+    @property
+    def trained(self) -> bool:
+        """Whether it has a training of its own, which leaves a record."""
+        return self.composition is None and self.protocol is not None
+
+    @property
+    def before(self) -> tuple[Teacher, ...]:
+        """The teachers that must be ready before this one is made: the generation before it, or its parts."""
+        return self.parts if self.parent is None else (self.parent,)
 
     @property
     def lineage(self) -> tuple[Teacher, ...]:
-        """The generations up to this teacher, the first one first; a teacher without a parent stands alone."""
-        line = [self]
-        while line[-1].parent is not None:
-            line.append(line[-1].parent)
-        return tuple(reversed(line))
+        """This teacher, last, and all that stand behind it, each after those before it."""
+        return (*(each for before in self.before for each in before.lineage), self)
 
     @cached_property
     def recipes(self) -> dict[tuple[str, str], str]:
@@ -69,4 +86,8 @@ def teacher_from_json(raw: Mapping[str, Any]) -> Teacher:
     values["protocol"] = None if values["protocol"] is None else protocol_from_json(values["protocol"])
     values["files"] = tuple(values["files"])
     values["parent"] = None if values["parent"] is None else teacher_from_json(values["parent"])
+    values["supervision"] = kind_from_json(SUPERVISIONS, values["supervision"])
+    made_by = values["composition"]
+    values["composition"] = None if made_by is None else kind_from_json(COMPOSITIONS, made_by)
+    values["parts"] = tuple(map(teacher_from_json, values["parts"]))
     return Teacher(**values)

@@ -8,8 +8,10 @@ from functools import cached_property
 from typing import Any
 
 from kdbench.canonical import digest, plain
+from kdbench.kinds import kind_from_json
 from kdbench.methods import METHODS
 from kdbench.protocol import Protocol, protocol_from_json
+from kdbench.supervision import FULL, SUPERVISIONS, Supervision
 from kdbench.trials.teacher import Normalisation, Teacher, normalisation_from_json, teacher_from_json
 
 #: Raised whenever a change of the engine moves a number. It is in every key, so older records stop counting as done.
@@ -21,7 +23,8 @@ class Trial:
     """Everything the plan decides about one training. ``label`` and ``suite`` name its row and are not in the key.
 
     Where the code is not kdbench's, ``plugin_sha256`` is the digest of the method's plugin, or of those of a
-    composition, and ``student_code`` has that of the architecture's as ``source``, beside its ``options``.
+    composition, ``supervision_sha256`` that of the supervision's, and ``student_code`` has that of the architecture's
+    as ``source``, beside its ``options``.
     """
 
     suite: str
@@ -40,7 +43,8 @@ class Trial:
     stream: int = 0
     plugin_sha256: str | None = None
     student_code: Mapping[str, Any] = field(default_factory=dict)
-    supervision: str = "full"
+    supervision: Supervision = FULL
+    supervision_sha256: str | None = None
 
     def identity(self) -> dict[str, Any]:
         """Everything the key hashes. Two trials that agree here are one trial."""
@@ -50,7 +54,7 @@ class Trial:
             "protocol": self.protocol.identity(),
             "student": {"model": self.student, **self.student_code, **_normalisation(self.normalisation)},
             "teacher": None if self.teacher is None else teacher_identity(self.teacher, self.dataset, self.data_digest),
-            "supervision": self.supervision,
+            "supervision": _with_source(self.supervision.identity(), self.supervision_sha256),
             "method": {
                 "name": self.method,
                 "version": self.method_version,
@@ -85,6 +89,7 @@ class Trial:
         values["protocol"] = protocol_from_json(values["protocol"])
         values["normalisation"] = normalisation_from_json(values["normalisation"])
         values["teacher"] = None if values["teacher"] is None else teacher_from_json(values["teacher"])
+        values["supervision"] = kind_from_json(SUPERVISIONS, values["supervision"])
         return cls(**values)
 
 
@@ -92,9 +97,16 @@ def _normalisation(n: Normalisation) -> dict[str, list[float]]:
     return {"mean": list(n.mean), "std": list(n.std)}
 
 
+def _with_source(identity: Any, sha256: str | None) -> Any:
+    """The ``identity`` of a kind, with the digest of the plugin that it comes from, if it comes from one."""
+    if not sha256:
+        return identity
+    return {**(identity if isinstance(identity, Mapping) else {"kind": identity}), "source": sha256}
+
+
 def teacher_trial(teacher: Teacher, dataset: str, data_digest: str, suite: str = "") -> Trial:
     """The training that makes a teacher: by cross-entropy, or under its parent. Its key is the teacher's recipe."""
-    if teacher.protocol is None:
+    if teacher.protocol is None or not teacher.trained:
         raise ValueError(f"teacher {teacher.name} is of kind {teacher.kind}: it has no training")
     method = METHODS.get(teacher.method)
     return Trial(
@@ -113,11 +125,20 @@ def teacher_trial(teacher: Teacher, dataset: str, data_digest: str, suite: str =
         label="teacher",
         plugin_sha256=teacher.plugin_sha256,
         student_code=teacher.model_code,
+        supervision=teacher.supervision,
+        supervision_sha256=teacher.supervision_sha256,
     )
 
 
 def teacher_identity(teacher: Teacher, dataset: str, data_digest: str) -> dict[str, Any]:
-    """What a student's key says of its teacher: the recipe's key, or the imported weights and their normalisation."""
+    """What a student's key says of its teacher.
+
+    The recipe's key, the imported weights and their normalisation, or what it is made of and how.
+    """
+    if teacher.composition is not None:
+        made_by = _with_source(teacher.composition.identity(), teacher.plugin_sha256)
+        own = {} if teacher.protocol is None else {"seed": teacher.seed, "protocol": teacher.protocol.identity()}
+        return {**made_by, **own, "parts": [teacher_identity(part, dataset, data_digest) for part in teacher.parts]}
     if teacher.kind != "checkpoint":
         recipe = teacher.recipes.get((dataset, data_digest)) or teacher_trial(teacher, dataset, data_digest).key
         teacher.recipes[dataset, data_digest] = recipe

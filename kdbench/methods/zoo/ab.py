@@ -16,7 +16,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from kdbench.errors import UserError
 from kdbench.methods.base import Method, Phase, Step, full
@@ -68,4 +67,4 @@ class AB(Method):
         return {"boundaries": self.weight * 3 / 1000 * torch.stack(losses).sum()}
 
     def loss(self, step: Step) -> dict[str, Tensor]:
-        return {"ce": self.ce_weight * F.cross_entropy(full(step.student.logits), step.y)}
+        return {"ce": self.ce_weight * step.cross_entropy(step.student.logits)}

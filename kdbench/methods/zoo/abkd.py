@@ -63,6 +63,6 @@ class ABKD(Method):
             log_p = F.log_softmax(full(step.taught.logits) / self.temperature, dim=1)
         log_q = F.log_softmax(z / self.temperature, dim=1)
         return {
-            "ce": self.ce_weight * F.cross_entropy(z, step.y),
+            "ce": self.ce_weight * step.cross_entropy(z),
             "divergence": self.weight * divergence(log_p, log_q, self.alpha, self.beta, self.variant).mean(),
         }

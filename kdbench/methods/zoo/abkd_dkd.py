@@ -38,7 +38,7 @@ class ABKDDKD(Method):
         others = divergence(log_p_others, log_q_others, self.alpha, self.beta)
         scale = step.warm_up(self.warm_up) * self.temperature**2
         return {
-            "ce": self.ce_weight * F.cross_entropy(z, step.y),
+            "ce": self.ce_weight * step.cross_entropy(z),
             "tckd": scale * self.tckd_weight * F.kl_div(log_q, log_p, reduction="batchmean", log_target=True),
             "nckd": scale * self.nckd_weight * others.mean(),
         }

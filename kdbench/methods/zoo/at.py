@@ -55,6 +55,6 @@ class AT(Method):
         stages = zip(step.student.stages, step.taught.stages, strict=True)
         distances = [attention_loss(s, t, self.p, self.variant) for s, t in stages]
         return {
-            "ce": self.ce_weight * F.cross_entropy(full(step.student.logits), step.y),
+            "ce": self.ce_weight * step.cross_entropy(step.student.logits),
             "at": self.weight * torch.stack(distances).sum(),
         }

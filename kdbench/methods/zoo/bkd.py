@@ -23,6 +23,6 @@ class BKD(Method):
         z = full(step.student.logits)
         p = F.softmax(full(step.taught.logits).detach(), dim=1)
         return {
-            "ce": self.ce_weight * F.cross_entropy(z, step.y),
+            "ce": self.ce_weight * step.cross_entropy(z),
             "binary": self.kd_weight * F.binary_cross_entropy_with_logits(z, p),
         }

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdbench.methods.base import Method, Step, full
+from kdbench.methods.base import Method, Step
 from kdbench.methods.heads import check_pooled_map, on_map, pooled_map, teacher_head
 from kdbench.methods.stages import shrink
 from kdbench.models.outputs import DataSpec, NetworkSpec
@@ -55,6 +55,6 @@ class CATKD(Method):
             target = self._maps(teacher_head(step), pooled_map(step.taught))
         found = self._maps(self.heads[0], pooled_map(step.student))
         return {
-            "ce": self.ce_weight * F.cross_entropy(full(step.student.logits), step.y),
+            "ce": self.ce_weight * step.cross_entropy(step.student.logits),
             "cat": self.weight * F.mse_loss(found, target),
         }

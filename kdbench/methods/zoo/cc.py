@@ -60,6 +60,6 @@ class CC(Method):
         else:
             distance = F.mse_loss(gaussian_kernel(student), gaussian_kernel(teacher))
         return {
-            "ce": self.ce_weight * F.cross_entropy(full(step.student.logits), step.y),
+            "ce": self.ce_weight * step.cross_entropy(step.student.logits),
             "correlation": self.weight * distance,
         }

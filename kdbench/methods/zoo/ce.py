@@ -7,11 +7,10 @@ Distillation", ICLR 2020, https://arxiv.org/abs/1910.10699.
 from __future__ import annotations
 
 from torch import Tensor
-from torch.nn import functional as F
 
-from kdbench.methods.base import Method, Step, full
+from kdbench.methods.base import Method, Step
 
 
 class CE(Method):
     def loss(self, step: Step) -> dict[str, Tensor]:
-        return {"ce": F.cross_entropy(full(step.student.logits), step.y)}
+        return {"ce": step.cross_entropy(step.student.logits)}

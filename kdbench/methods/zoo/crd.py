@@ -114,6 +114,6 @@ class CRD(Method):
         student, teacher = self.compare(s, t, self.chosen(step))
         self.update(step.index, s, t)
         return {
-            "ce": self.ce_weight * F.cross_entropy(full(step.student.logits), step.y),
+            "ce": self.ce_weight * step.cross_entropy(step.student.logits),
             "contrast": self.weight * (student + teacher),
         }

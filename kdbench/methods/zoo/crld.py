@@ -42,7 +42,7 @@ class CRLD(Method):
         within = self.divergence(v_weak, z_weak) + self.divergence(v_strong, z_strong)
         across = self.divergence(v_weak, z_strong) + self.divergence(v_strong, z_weak)
         return {
-            "ce": self.ce_weight * (F.cross_entropy(z_weak, step.y) + F.cross_entropy(z_strong, step.y)),
+            "ce": self.ce_weight * (step.cross_entropy(z_weak) + step.cross_entropy(z_strong)),
             "within": self.within_weight * (within * confident(v_weak, self.weak_threshold)).mean(),
             "across": self.across_weight * (across * confident(v_strong, self.strong_threshold)).mean(),
         }

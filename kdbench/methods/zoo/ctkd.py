@@ -48,6 +48,6 @@ class CTKD(Method):
         log_p = F.log_softmax(full(step.taught.logits).detach() / t, dim=1)
         kd = t**2 * F.kl_div(F.log_softmax(z / t, dim=1), log_p, reduction="batchmean", log_target=True)
         return {
-            "ce": self.ce_weight * F.cross_entropy(z, step.y),
+            "ce": self.ce_weight * step.cross_entropy(z),
             "kd": self.kd_weight * kd,
         }

@@ -50,7 +50,7 @@ class DCD(Method):
         assert step.taught.pooled is not None, "the card's needs list pooled"
         a = self.affinities(full(step.student.pooled), full(step.taught.pooled))
         return {
-            "ce": self.ce_weight * F.cross_entropy(full(step.student.logits), step.y),
+            "ce": self.ce_weight * step.cross_entropy(step.student.logits),
             "contrast": self.weight * F.cross_entropy(a, torch.arange(len(a), device=a.device)),
             "consistency": self.weight * self.alpha * consistency(a),
         }

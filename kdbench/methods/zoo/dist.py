@@ -55,7 +55,7 @@ class DIST(Method):
         z = step.student.logits
         inter, intra = correlation_gaps(z, step.taught.logits, self.tau)
         return {
-            "ce": self.ce_weight * F.cross_entropy(full(z), step.y),
+            "ce": self.ce_weight * step.cross_entropy(z),
             "inter": self.kd_weight * self.beta * inter,
             "intra": self.kd_weight * self.gamma * intra,
         }

@@ -51,7 +51,7 @@ class DKD(Method):
         tckd, nckd = decoupled_kl(z, step.taught.logits, step.y, self.temperature)
         scale = step.warm_up(self.warm_up) * self.temperature**2
         return {
-            "ce": self.ce_weight * F.cross_entropy(full(z), step.y),
+            "ce": self.ce_weight * step.cross_entropy(z),
             "tckd": scale * self.alpha * tckd.mean(),
             "nckd": scale * self.beta * nckd.mean(),
         }

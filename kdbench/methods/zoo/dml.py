@@ -14,7 +14,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from kdbench.methods.base import Method, Step, full
 from kdbench.methods.zoo.kd import kd_loss
@@ -47,8 +46,8 @@ class DML(Method):
         outputs = [full(step.student.logits), *peers]
         lessons = [lesson(number, outputs) for number in range(len(outputs))]
         return {
-            "ce": self.ce_weight * F.cross_entropy(outputs[0], step.y),
+            "ce": self.ce_weight * step.cross_entropy(outputs[0]),
             "mutual": self.weight * lessons[0],
-            "peer_ce": self.ce_weight * torch.stack([F.cross_entropy(logits, step.y) for logits in peers]).sum(),
+            "peer_ce": self.ce_weight * torch.stack([step.cross_entropy(logits) for logits in peers]).sum(),
             "peer_mutual": self.weight * torch.stack(lessons[1:]).sum(),
         }

@@ -58,6 +58,6 @@ class FitNet(Method):
         layer = self.hint_layer - 1
         imitation = self.regressor(full(step.student.stages[layer]))
         return {
-            "ce": self.ce_weight * F.cross_entropy(full(step.student.logits), step.y),
+            "ce": self.ce_weight * step.cross_entropy(step.student.logits),
             "hint": self.weight * F.mse_loss(imitation, full(step.taught.stages[layer]).detach()),
         }

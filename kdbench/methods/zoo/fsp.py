@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kdbench.errors import UserError
-from kdbench.methods.base import Method, Phase, Step, full
+from kdbench.methods.base import Method, Phase, Step
 from kdbench.methods.stages import match_size
 from kdbench.models.outputs import DataSpec, NetworkSpec, Outputs
 
@@ -66,4 +66,4 @@ class FSP(Method):
         return {"flow": self.weight * flow_loss(_maps(step.student), _maps(step.taught))}
 
     def loss(self, step: Step) -> dict[str, Tensor]:
-        return {"ce": self.ce_weight * F.cross_entropy(full(step.student.logits), step.y)}
+        return {"ce": self.ce_weight * step.cross_entropy(step.student.logits)}

@@ -77,6 +77,6 @@ class FT(Method):
             target = self.encoder(full(step.taught.stages[-1]))
         factor = self.translator(full(step.student.stages[-1]))
         return {
-            "ce": self.ce_weight * F.cross_entropy(full(step.student.logits), step.y),
+            "ce": self.ce_weight * step.cross_entropy(step.student.logits),
             "factor": self.weight * factor_loss(factor, target),
         }

@@ -52,7 +52,7 @@ class IPWD(Method):
         kl = F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(dim=1)
         weights = inverse_propensity(z, h, step.y, self.max_ratio)
         return {
-            "ce": self.ce_weight * F.cross_entropy(z, step.y),
-            "cls": self.cls_weight * F.cross_entropy(h, step.y),
+            "ce": self.ce_weight * step.cross_entropy(z),
+            "cls": self.cls_weight * step.cross_entropy(h),
             "kd": self.kd_weight * self.temperature**2 * (weights * kl).mean(),
         }

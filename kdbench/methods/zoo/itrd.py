@@ -64,7 +64,7 @@ class ITRD(Method):
         embedded = self.embed(student)
         same = student.shape[1] == teacher.shape[1]
         return {
-            "ce": self.ce_weight * F.cross_entropy(full(step.student.logits), step.y),
+            "ce": self.ce_weight * step.cross_entropy(step.student.logits),
             "correlation": self.correlation_weight * correlation_loss(embedded, teacher, self.alpha),
             "mutual": self.mutual_weight * mutual_loss(student if same else embedded, teacher),
         }

@@ -31,6 +31,6 @@ class KD(Method):
     def loss(self, step: Step) -> dict[str, Tensor]:
         z = step.student.logits
         return {
-            "ce": self.ce_weight * F.cross_entropy(full(z), step.y),
+            "ce": self.ce_weight * step.cross_entropy(z),
             "kd": self.kd_weight * kd_loss(z, step.taught.logits, self.temperature),
         }

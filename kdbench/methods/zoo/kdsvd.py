@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdbench.methods.base import Method, Step, full
+from kdbench.methods.base import Method, Step
 from kdbench.methods.stages import check_paired, match_size
 from kdbench.models.outputs import DataSpec, NetworkSpec
 
@@ -85,6 +85,6 @@ class KDSVD(Method):
 
     def loss(self, step: Step) -> dict[str, Tensor]:
         return {
-            "ce": self.ce_weight * F.cross_entropy(full(step.student.logits), step.y),
+            "ce": self.ce_weight * step.cross_entropy(step.student.logits),
             "singular": self.weight * singular_loss(step.student.stages, step.taught.stages, self.k),
         }

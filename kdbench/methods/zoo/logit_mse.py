@@ -22,6 +22,6 @@ class LogitMSE(Method):
     def loss(self, step: Step) -> dict[str, Tensor]:
         z = full(step.student.logits)
         return {
-            "ce": self.ce_weight * F.cross_entropy(z, step.y),
+            "ce": self.ce_weight * step.cross_entropy(z),
             "mse": self.weight * F.mse_loss(z, full(step.taught.logits).detach()),
         }

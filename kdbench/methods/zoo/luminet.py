@@ -12,7 +12,6 @@ via Statistical Logit Calibration", TMLR 2025, https://arxiv.org/abs/2310.03669.
 from __future__ import annotations
 
 from torch import Tensor
-from torch.nn import functional as F
 
 from kdbench.methods.base import Method, Step, full
 from kdbench.methods.zoo.kd import kd_loss
@@ -41,6 +40,6 @@ class LumiNet(Method):
         z = step.student.logits
         perceived = luminet_loss(z, step.taught.logits, self.temperature)
         return {
-            "ce": self.ce_weight * F.cross_entropy(full(z), step.y),
+            "ce": self.ce_weight * step.cross_entropy(z),
             "perception": step.warm_up(self.warm_up) * self.alpha**2 * perceived,
         }

@@ -66,7 +66,7 @@ class MLKD(Method):
             batch = batch + samples * correlation(p, q)
             klass = klass + classes * correlation(p.T, q.T)
         return {
-            "ce": self.ce_weight * (F.cross_entropy(z, step.y) + F.cross_entropy(z_strong, step.y)),
+            "ce": self.ce_weight * (step.cross_entropy(z) + step.cross_entropy(z_strong)),
             "kd": self.weight * kd,
             "batch": self.weight * batch,
             "class": self.weight * klass,

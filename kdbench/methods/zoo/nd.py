@@ -67,7 +67,7 @@ class ND(Method):
         nd = norm_and_direction(self.embed(_pooled(step.student)), _pooled(step.taught).detach(), self.centres[step.y])
         kd_weight = step.warm_up(self.warm_up) * self.kd_weight
         return {
-            "ce": self.ce_weight * F.cross_entropy(full(z), step.y),
+            "ce": self.ce_weight * step.cross_entropy(z),
             "kd": kd_weight * kd_loss(z, step.taught.logits, self.temperature),
             "nd": self.nd_weight * nd,
         }

@@ -49,7 +49,7 @@ class NKD(Method):
         z, v = step.student.logits, step.taught.logits
         others = others_cross_entropy(z, v, step.y, self.temperature)
         return {
-            "ce": self.ce_weight * F.cross_entropy(full(z), step.y),
+            "ce": self.ce_weight * step.cross_entropy(z),
             "target": target_cross_entropy(z, v, step.y),
             "others": self.gamma * self.temperature**2 * others,
         }

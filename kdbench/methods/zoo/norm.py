@@ -101,7 +101,7 @@ class NORM(Method):
         expanded, target = _max_pool(expanded, size), _max_pool(target, size)
         distance = F.mse_loss(expanded, target.repeat(1, self.copies, 1, 1))
         return {
-            "ce": self.ce_weight * F.cross_entropy(logits, step.y),
+            "ce": self.ce_weight * step.cross_entropy(logits),
             "norm": self._scale(step) * self.weight * self.copies * distance,
         }
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdbench.methods.base import Method, Step, full
+from kdbench.methods.base import Method, Step
 from kdbench.methods.stages import check_paired, match_size
 from kdbench.models.outputs import DataSpec, NetworkSpec
 
@@ -45,6 +45,6 @@ class NST(Method):
     def loss(self, step: Step) -> dict[str, Tensor]:
         stages = zip(step.student.stages, step.taught.stages, strict=True)
         return {
-            "ce": self.ce_weight * F.cross_entropy(full(step.student.logits), step.y),
+            "ce": self.ce_weight * step.cross_entropy(step.student.logits),
             "selectivity": self.weight * torch.stack([mean_discrepancy(s, t) for s, t in stages]).sum(),
         }

@@ -77,7 +77,7 @@ class OFA(Method):
         outputs = [head(full(stage)) for head, stage in zip(self.heads, step.student.stages, strict=True)]
         heads = [ofa_loss(logits, v, step.y, self.epsilon, self.temperature) for logits in outputs]
         return {
-            "ce": self.ce_weight * F.cross_entropy(z, step.y),
+            "ce": self.ce_weight * step.cross_entropy(z),
             "kd": self.kd_weight * ofa_loss(z, v, step.y, self.epsilon, self.temperature),
             "heads": self.heads_weight * torch.stack(heads).sum(),
         }

@@ -20,7 +20,6 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from kdbench.errors import UserError
 from kdbench.methods.base import Method, Step, full
@@ -81,6 +80,6 @@ class OFD(Method):
             distance = partial_distance(connected, target, self.get_buffer(f"margin{level}"))
             distances.append(distance / 2 ** (self.levels - 1 - level))
         return {
-            "ce": self.ce_weight * F.cross_entropy(full(step.student.logits), step.y),
+            "ce": self.ce_weight * step.cross_entropy(step.student.logits),
             "feature": self.weight * torch.stack(distances).sum(),
         }

@@ -13,7 +13,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 from torch.linalg import vector_norm
-from torch.nn import functional as F
 
 from kdbench.methods.base import Method, Step, full
 
@@ -44,6 +43,6 @@ class PKT(Method):
         assert student is not None, "the card's needs list pooled"
         assert teacher is not None, "the card's needs list pooled"
         return {
-            "ce": self.ce_weight * F.cross_entropy(full(step.student.logits), step.y),
+            "ce": self.ce_weight * step.cross_entropy(step.student.logits),
             "transfer": self.weight * transfer_loss(student, teacher),
         }

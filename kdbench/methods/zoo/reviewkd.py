@@ -91,6 +91,6 @@ class ReviewKD(Method):
             output, residual = fusion(x, residual)
             losses.append(context_loss(output, target))
         return {
-            "ce": self.ce_weight * F.cross_entropy(full(step.student.logits), step.y),
+            "ce": self.ce_weight * step.cross_entropy(step.student.logits),
             "review": step.warm_up(self.warm_up) * self.weight * torch.stack(losses).sum(),
         }

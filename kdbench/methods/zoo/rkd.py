@@ -80,7 +80,7 @@ class RKD(Method):
         assert student is not None, "the card's needs list pooled"
         assert teacher is not None, "the card's needs list pooled"
         return {
-            "ce": self.ce_weight * F.cross_entropy(full(step.student.logits), step.y),
+            "ce": self.ce_weight * step.cross_entropy(step.student.logits),
             "distance": self.distance_weight * distance_loss(student, teacher),
             "angle": self.angle_weight * angle_loss(student, teacher),
         }

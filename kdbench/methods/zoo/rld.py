@@ -61,7 +61,7 @@ class RLD(Method):
         z, v = step.student.logits, step.taught.logits
         scale = step.warm_up(self.warm_up)
         return {
-            "ce": self.ce_weight * F.cross_entropy(full(z), step.y),
+            "ce": self.ce_weight * step.cross_entropy(z),
             "scd": scale * self.alpha * sample_confidence(z, v, step.y, self.confidence_temperature),
             "mcd": scale * self.beta * masked_correlation(z, v, step.y, self.temperature),
         }

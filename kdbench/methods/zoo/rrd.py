@@ -53,6 +53,6 @@ class RRD(Method):
         s = F.normalize(self.embed_s(full(step.student.pooled)))
         relation = F.cross_entropy(s @ self.queue.mT / self.student_temperature, target)
         return {
-            "ce": self.ce_weight * F.cross_entropy(full(step.student.logits), step.y),
+            "ce": self.ce_weight * step.cross_entropy(step.student.logits),
             "relation": self.weight * relation,
         }

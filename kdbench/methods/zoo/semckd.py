@@ -87,7 +87,7 @@ class SemCKD(Method):
         energy = _embed(self.queries, student) @ _embed(self.keys, teacher).mT
         attended = (energy / self.soft).softmax(dim=2) * distances(self.projectors, student, teacher)
         return {
-            "ce": self.ce_weight * F.cross_entropy(full(z), step.y),
+            "ce": self.ce_weight * step.cross_entropy(z),
             "kd": self.kd_weight * kd_loss(z, step.taught.logits, self.temperature),
             "feature": self.weight * attended.sum(dim=2).mean(),
         }

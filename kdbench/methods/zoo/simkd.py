@@ -69,7 +69,7 @@ class SimKD(Method):
         logits = teacher_head(step)(average(projected))
         target = self.shrink(pooled_map(step.taught)).detach()
         terms = {
-            "ce": self.ce_weight * F.cross_entropy(logits, step.y),
+            "ce": self.ce_weight * step.cross_entropy(logits),
             "feature": self.weight * F.mse_loss(projected, target),
         }
         return terms, logits

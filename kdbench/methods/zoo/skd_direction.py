@@ -51,6 +51,6 @@ class SKDDirection(Method):
     def loss(self, step: Step) -> dict[str, Tensor]:
         z = step.student.logits
         return {
-            "ce": self.ce_weight * F.cross_entropy(full(z), step.y),
+            "ce": self.ce_weight * step.cross_entropy(z),
             "direction": self.weight * direction_loss(z, step.taught.logits, self.tikhonov),
         }

@@ -34,6 +34,6 @@ class SP(Method):
 
     def loss(self, step: Step) -> dict[str, Tensor]:
         return {
-            "ce": self.ce_weight * F.cross_entropy(full(step.student.logits), step.y),
+            "ce": self.ce_weight * step.cross_entropy(step.student.logits),
             "similarity": self.weight * similarity_loss(step.student.stages[-1], step.taught.stages[-1]),
         }

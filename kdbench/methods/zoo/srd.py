@@ -53,7 +53,7 @@ class SRD(Method):
         z, distance = step.student.logits, difference_loss if self.form == "difference" else correlation_loss
         projected = self.projector(full(step.student.pooled))
         return {
-            "ce": self.ce_weight * F.cross_entropy(full(z), step.y),
+            "ce": self.ce_weight * step.cross_entropy(z),
             "representation": self.weight * distance(projected, full(step.taught.pooled).detach()),
             "kd": self.kd_weight * kd_loss(z, step.taught.logits, 1.0),
         }

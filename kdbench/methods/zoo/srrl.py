@@ -53,7 +53,7 @@ class SRRL(Method):
         assert taught.pooled is not None, "the card's needs list pooled"
         features = self._features(step.student)
         return {
-            "ce": self.ce_weight * F.cross_entropy(full(step.student.logits), step.y),
+            "ce": self.ce_weight * step.cross_entropy(step.student.logits),
             "feature": self.feature_weight * F.mse_loss(features, full(taught.pooled)),
             "logit": self.logit_weight * F.mse_loss(teacher_head(step)(features), full(taught.logits)),
         }

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from kdbench.methods.base import Method, Step, full
 from kdbench.methods.zoo.kd import kd_loss
@@ -40,7 +39,7 @@ class TeKAP(Method):
         repeated = z.repeat(self.copies, 1)
         perturbed = self.copies * kd_loss(repeated, copies.flatten(0, 1), self.temperature)
         return {
-            "ce": self.ce_weight * F.cross_entropy(z, step.y),
+            "ce": self.ce_weight * step.cross_entropy(z),
             "kd": self.kd_weight * kd_loss(z, v, self.temperature),
             "copies": self.kd_weight * self.copy_weight * perturbed,
         }

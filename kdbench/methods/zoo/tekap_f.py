@@ -40,7 +40,7 @@ class TeKAPFeatures(CRD):
         copy = contrast(self.scores(noisy, self.memory_s, chosen), self.log_z[1], len(self.labels))
         self.update(step.index, s, noisy)
         return {
-            "ce": self.ce_weight * F.cross_entropy(full(step.student.logits), step.y),
+            "ce": self.ce_weight * step.cross_entropy(step.student.logits),
             "contrast": self.weight * (2 * student + teacher),
             "copy": self.weight * copy,
         }

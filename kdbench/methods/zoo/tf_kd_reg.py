@@ -37,6 +37,6 @@ class TFKDReg(Method):
         log_p = virtual_teacher(z, step.y, self.correct, self.temperature)
         divergence = F.kl_div(F.log_softmax(z, dim=1), log_p, reduction="batchmean", log_target=True) / z.shape[1]
         return {
-            "ce": (1 - self.alpha) * F.cross_entropy(z, step.y),
+            "ce": (1 - self.alpha) * step.cross_entropy(z),
             "virtual": self.alpha * self.multiplier * divergence,
         }

@@ -12,7 +12,6 @@ https://arxiv.org/abs/1909.11723.
 from __future__ import annotations
 
 from torch import Tensor
-from torch.nn import functional as F
 
 from kdbench.methods.base import Method, Step, full
 from kdbench.methods.zoo.kd import kd_loss
@@ -27,6 +26,6 @@ class TFKDSelf(Method):
         z = full(step.student.logits)
         kd = kd_loss(z, step.taught.logits, self.temperature) / z.shape[1]
         return {
-            "ce": (1 - self.alpha) * F.cross_entropy(z, step.y),
+            "ce": (1 - self.alpha) * step.cross_entropy(z),
             "kd": self.alpha * self.multiplier * kd,
         }

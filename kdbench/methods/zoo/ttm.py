@@ -31,6 +31,6 @@ class TTM(Method):
     def loss(self, step: Step) -> dict[str, Tensor]:
         z = step.student.logits
         return {
-            "ce": self.ce_weight * F.cross_entropy(full(z), step.y),
+            "ce": self.ce_weight * step.cross_entropy(z),
             "ttm": self.beta * ttm_loss(z, step.taught.logits, self.gamma),
         }

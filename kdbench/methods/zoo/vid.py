@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdbench.methods.base import Method, Step, full
+from kdbench.methods.base import Method, Step
 from kdbench.methods.stages import check_paired, match_size
 from kdbench.models.outputs import DataSpec, NetworkSpec
 
@@ -57,6 +57,6 @@ class VID(Method):
     def loss(self, step: Step) -> dict[str, Tensor]:
         stages = zip(self.likelihoods, step.student.stages, step.taught.stages, strict=True)
         return {
-            "ce": self.ce_weight * F.cross_entropy(full(step.student.logits), step.y),
+            "ce": self.ce_weight * step.cross_entropy(step.student.logits),
             "information": self.weight * torch.stack([model(s, t) for model, s, t in stages]).sum(),
         }

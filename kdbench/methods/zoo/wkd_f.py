@@ -18,7 +18,6 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from kdbench.errors import UserError
 from kdbench.methods.base import Method, Step, full
@@ -94,6 +93,6 @@ class WKDF(Method):
         target = full(step.taught.stages[-1]).detach()
         distance = gaussian_distance(projected, target, self.ratio, self.grid)
         return {
-            "ce": self.ce_weight * F.cross_entropy(full(step.student.logits), step.y),
+            "ce": self.ce_weight * step.cross_entropy(step.student.logits),
             "wasserstein": self._decay(step) * self.weight * distance,
         }

@@ -133,7 +133,7 @@ class WKDL(Method):
         start = (~label).to(s.dtype) / max(z.shape[1] - 1, 1)
         moved = transport_cost(s, t, start, self.costs, self.sinkhorn, self.iterations)
         return {
-            "ce": self.ce_weight * F.cross_entropy(z, step.y),
+            "ce": self.ce_weight * step.cross_entropy(z),
             "target": target_cross_entropy(z, v, step.y),
             "transport": self.fading(step) * self.weight * moved.mean(),
         }

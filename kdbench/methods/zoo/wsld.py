@@ -43,6 +43,6 @@ class WSLD(Method):
         z = step.student.logits
         soft = weighted_soft_label_loss(z, step.taught.logits, step.y, self.temperature)
         return {
-            "ce": self.ce_weight * F.cross_entropy(full(z), step.y),
+            "ce": self.ce_weight * step.cross_entropy(z),
             "soft": self.kd_weight * soft,
         }

@@ -44,6 +44,6 @@ class WTTM(Method):
     def loss(self, step: Step) -> dict[str, Tensor]:
         z = step.student.logits
         return {
-            "ce": self.ce_weight * F.cross_entropy(full(z), step.y),
+            "ce": self.ce_weight * step.cross_entropy(z),
             "wttm": self.beta * wttm_loss(z, step.taught.logits, self.gamma),
         }
