@@ -63,7 +63,12 @@ def test_every_suite_can_be_shown(name: str, capsys: pytest.CaptureFixture[str])
         assert f"  {pair.name}: {pair.student} under {pair.teacher}" in out
     for teacher in suite.teachers.values():
         (line,) = [line for line in out.splitlines() if line.startswith(f"  {teacher.name}: {teacher.model}, ")]
-        assert all(text in line for text in (*teacher.files, teacher.url, teacher.source))
+        said = (
+            (*teacher.files, teacher.url, teacher.source)
+            if not teacher.parts
+            else [part.name for part in teacher.parts]
+        )
+        assert all(text in line for text in said)
     assert ("A short suite" in out) == suite.short
 
 
