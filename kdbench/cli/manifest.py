@@ -61,7 +61,8 @@ class Manifest:
         """
         began = datetime.now(UTC)
         self.store, self._began = store, time.monotonic()
-        run = f"{began:%Y%m%dT%H%M%SZ}-{plan.suites[0].id}-{secrets.token_hex(2)}"
+        moment = f"{began:%Y%m%dT%H%M%S.%f}"[:-3]  # runs are sorted by it
+        run = f"{moment}Z-{plan.suites[0].id}-{secrets.token_hex(2)}"
         self.path = store.root / "runs" / f"{run}.json"
         self.logs = cache_dir().absolute() / "runs" / run
         made_by = provenance(plugin_sha256=None, precision="", threads=1, attempts=1, resumed=0)
