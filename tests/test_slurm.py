@@ -168,15 +168,18 @@ class TestSlurm(ExecutorConformance):
 
     def test_what_slurm_does_not_take_is_submitted_again(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("kdbench.schedule.slurm.AGAIN", 0.1)
-        configuration = os.environ["SLURM_CONF"]
-        monkeypatch.setenv("SLURM_CONF", "/nowhere")
+        sbatch = self.folder / "sbatch"
+        sbatch.write_text("#!/bin/sh\necho no luck >&2\nexit 1\n")
+        sbatch.chmod(0o755)
+        monkeypatch.setenv("PATH", str(self.folder), prepend=":")
 
         def repair(_: str, event: dict[str, Any]) -> None:
             if event["event"] == "waiting":
-                os.environ["SLURM_CONF"] = configuration
+                sbatch.unlink()
 
         assert len(self.run(1, self.task("t", "ok"), watch=repair).finished) == 1
-        assert len(self.said("waiting")) == 1
+        (waiting,) = self.said("waiting")
+        assert "no luck" in waiting["text"]
 
     def test_a_node_without_kdbench_ends_the_run_with_its_own_words(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("PYTHONPATH", str(self.folder))

@@ -26,8 +26,8 @@ from kdbench.schedule.local import GRACE, Command, events_of, kill_group, variab
 LOOK = 0.2
 #: Seconds until lines are written again that could not be: a disk is full, or a server is away.
 AGAIN = 5.0
-#: Seconds after which a worker that was killed is said to have been. Where its node goes, so does the relay by then,
-#: and has not blamed the worker.
+#: Seconds after which a worker that was killed is said to have been: where its node goes, so does the relay by then,
+#: and nobody blames the worker.
 AFTERMATH = 2.0
 #: Seconds for which the last lines are tried to be written.
 LAST_WORDS = 600.0

@@ -226,7 +226,6 @@ class SlurmLauncher(RemoteLauncher):
         self.ask = min(self.ask, CLOSING)
         super().close()
         self._take_note(time.monotonic())
-        _cancel([str(job) for job in self._left])
 
     def blame(self, one: Placed) -> str:
         """What it printed last, where Slurm could write that."""
