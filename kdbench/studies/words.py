@@ -35,7 +35,7 @@ def measured(judged: Judged) -> str:
     """The estimate with its interval, or that there is none."""
     finding = judged.finding
     if finding is None or math.isnan(finding.estimate):
-        return "nothing, as no trial of it finished"
+        return "nothing, as no finished trial has it"
     unit = unit_of(judged)
     low, high = (_number(judged, value) for value in (finding.low, finding.high))
     around = f"{low} to {high}" if math.isfinite(finding.low) else "no interval, for want of seeds"
