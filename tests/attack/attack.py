@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import shutil
 import subprocess
@@ -68,6 +69,40 @@ def bits(record: dict[str, Any]) -> list[Any]:
     return [record["weights_sha256"], record["predictions"]["sha256"], record["scores"], curve]
 
 
+class Cluster:
+    """Ray on the loopback: a head without work, and two nodes of one core each."""
+
+    def __init__(self) -> None:
+        for name, value in (("ENABLE_WINDOWS_OR_OSX_CLUSTER", "0"), ("USAGE_STATS_ENABLED", "0")):
+            os.environ[f"RAY_{name}"] = value
+        os.environ |= {
+            "RAY_AUTH_MODE": "disabled",
+            "RAY_worker_niceness": "0",
+            "PYTHONPATH": str(Path(__file__).resolve().parents[2]),
+        }
+        from ray.cluster_utils import Cluster as RayCluster
+
+        soon = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_failure_threshold": 3}
+        small = {"object_store_memory": 80 * 2**20, "include_dashboard": False}
+        head = {"num_cpus": 0, "num_gpus": 0, "_system_config": soon, **small}
+        self._cluster = RayCluster(initialize_head=True, head_node_args=head)
+        self.address = str(self._cluster.address)
+        self._nodes = [self._add() for _ in range(2)]
+
+    def _add(self) -> Any:
+        return self._cluster.add_node(num_cpus=1, node_ip_address="127.0.0.1", object_store_memory=80 * 2**20)
+
+    def remove_one(self, rng: random.Random) -> None:
+        """Let a node be gone, and another one come a little later."""
+        node = self._nodes.pop(rng.randrange(len(self._nodes)))
+        self._cluster.remove_node(node, allow_graceful=False)
+        time.sleep(rng.uniform(0.5, 3.0))
+        self._nodes.append(self._add())
+
+    def close(self) -> None:
+        self._cluster.shutdown()
+
+
 def mounted(folder: Path) -> bool:
     """Whether ``folder`` is a small disk of its own now."""
     return not subprocess.run(
@@ -89,12 +124,16 @@ class Attack:
     """``folder`` holds the quiet run's cache and results, and each round's while it lasts.
 
     ``pause``: the most seconds between two faults. ``disk``: whether each round has a disk of its own, which root may
-    mount.
+    mount. ``nodes``: the cluster that all runs are on, but for the quiet one.
     """
 
-    def __init__(self, folder: Path, seed: int, pause: float = 6.0, disk: bool = False) -> None:
+    def __init__(
+        self, folder: Path, seed: int, pause: float = 6.0, disk: bool = False, nodes: Cluster | None = None
+    ) -> None:
         self.folder, self.rng, self.report, self.pause = folder, random.Random(seed), Report(), pause
         self.disk = disk and mountable(folder)
+        self.nodes = nodes
+        self.backend: list[str] = []
         self.quiet = Bench(folder / "quiet")
         self.quiet.folder.mkdir(parents=True)
         self.packages = self.quiet.install_suite(SUITE)
@@ -102,6 +141,8 @@ class Attack:
         _, errors = run.communicate(timeout=PATIENCE)
         if run.returncode != 0:
             raise RuntimeError(f"the quiet run ended with {run.returncode}: {errors.decode()}")
+        if nodes is not None:
+            self.backend = ["--backend", "ray", "--ray-address", nodes.address]
         self.expected = {key: bits(record) for key, record in self._records(self.quiet.folder)[0]}
         assert len(self.expected) == len(ROWS) * 2 + 1  # and the teacher
 
@@ -109,7 +150,17 @@ class Attack:
         bench = Bench(folder)
         command = [sys.executable, str(IMPATIENT), "run", "--suite", "tiny", "--results", str(folder / "results")]
         return subprocess.Popen(
-            [*command, "--out", str(folder / f"site-{self.rng.random()}"), "--device", "cpu", "--slots", "2", *words],
+            [
+                *command,
+                "--out",
+                str(folder / f"site-{self.rng.random()}"),
+                "--device",
+                "cpu",
+                "--slots",
+                "2",
+                *self.backend,
+                *words,
+            ],
             env=bench.environment(self.packages, KDBENCH_CHECKPOINT_SECONDS="0.3"),
             cwd=folder,
             stdout=subprocess.PIPE,
@@ -139,6 +190,7 @@ class Attack:
         words += [word for row in ROWS for word in ("--method", row)] if names else []
         scene = Scene(folder, plugins, self.rng)
         scene.small_disk = small
+        scene.nodes = self.nodes
         self._disturb(scene, words, faults)
         self._compare(scene, words)
         self.report.rounds += 1
@@ -220,16 +272,20 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--faults", type=int, default=6, help="faults a round")
     parser.add_argument("--disk", action="store_true", help="fill disks, too, which root may mount")
+    parser.add_argument("--ray", action="store_true", help="run on a Ray cluster, of which nodes are removed")
     parser.add_argument("--keep", type=Path, help="a folder that keeps the rounds that failed")
     options = parser.parse_args()
     end = time.monotonic() + options.minutes * 60
     with TemporaryDirectory() as folder:
-        attack = Attack(Path(folder), options.seed, disk=options.disk)
+        nodes = Cluster() if options.ray else None
+        attack = Attack(Path(folder), options.seed, disk=options.disk, nodes=nodes)
         with suppress(KeyboardInterrupt):
             while time.monotonic() < end:
                 attack.round(options.faults)
                 print(json.dumps({"rounds": attack.report.rounds, "failures": len(attack.report.failures)}), flush=True)
         print("\n".join(attack.report.lines()))
+        if nodes is not None:
+            nodes.close()
         if options.keep and attack.report.failures:
             shutil.copytree(folder, options.keep, dirs_exist_ok=True)
     return 1 if attack.report.failures else 0

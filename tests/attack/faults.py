@@ -10,9 +10,17 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 #: Files of the cache that a fault may damage, by the folder they lie in.
 CACHED = ("checkpoints/*", "teachers/*/*.*", "teachers/*/record/v1/*/*", "outputs/*/*", "images/*/*", "identity/*")
+
+
+class Nodes(Protocol):
+    """A cluster, of which a node can be removed."""
+
+    def remove_one(self, rng: random.Random) -> None:
+        """Let a node be gone, and another one come a little later."""
 
 
 class Scene:
@@ -24,6 +32,8 @@ class Scene:
         self.damaged = 0
         #: Whether its folder is a disk of its own, small enough to be filled.
         self.small_disk = False
+        #: The Ray cluster that its runs are on, if they are.
+        self.nodes: Nodes | None = None
 
     @property
     def cache(self) -> Path:
@@ -34,11 +44,13 @@ class Scene:
         return self.folder / "results"
 
     def workers(self) -> list[int]:
-        """The process ids of all workers of the scene's runs."""
+        """The process ids of all workers on tasks of the scene, whoever has started them."""
         found = []
-        for run in self.runs:
+        for process in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
-                found += [int(pid) for pid in Path(f"/proc/{run}/task/{run}/children").read_text().split()]
+                words = (process / "cmdline").read_bytes().split(b"\0")
+                if b"kdbench.worker" in words and any(str(self.folder).encode() in word for word in words):
+                    found.append(int(process.name))
         return found
 
     def some_file(self, folder: Path, *patterns: str) -> Path | None:
@@ -168,11 +180,18 @@ def fill_the_disk(scene: Scene) -> bool:
     return True
 
 
+def remove_a_node(scene: Scene) -> bool:
+    if scene.nodes is not None:
+        scene.nodes.remove_one(scene.rng)
+    return scene.nodes is not None
+
+
 FAULTS: dict[str, Callable[[Scene], bool]] = {
     "worker killed": kill_worker,
     "worker hung": hang_worker,
     "memory gone": take_its_memory,
     "disk full": fill_the_disk,
+    "node removed": remove_a_node,
     "run killed": kill_run,
     "run ended by a signal": end_run,
     "process stopped for a while": stop_for_a_while,

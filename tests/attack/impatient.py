@@ -6,7 +6,7 @@ from kdbench.cli import main
 from kdbench.schedule import coordinator, local
 
 if __name__ == "__main__":
-    coordinator.Coordinator.__init__.__kwdefaults__["silence"] = 20.0
+    coordinator.Coordinator.__init__.__kwdefaults__["silence"] = 45.0
     coordinator.PAUSE = 0.5
     local.GRACE = 3.0
     sys.exit(main())
