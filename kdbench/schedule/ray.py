@@ -182,8 +182,7 @@ def _connect(address: str | None) -> None:
     if address is None:
         ray.init(address="local", num_cpus=cores_here(), include_dashboard=False, **quiet)
         return
-    if address != "auto":
-        _check(address)
+    _check(address)
     try:
         ray.init(address=address, **quiet)
     except (ConnectionError, ValueError, RuntimeError, AssertionError) as error:
@@ -192,6 +191,9 @@ def _connect(address: str | None) -> None:
 
 def _check(address: str) -> None:
     """UserError where no Ray answers at ``address``, which Ray itself would wait two minutes for."""
+    if address == "auto":
+        _check_health(address, [])
+        return
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal() or "/" in address:
         raise UserError(f"--ray-address must be HOST:PORT of a cluster's head, or auto, not {shown(address)}.")
@@ -199,7 +201,12 @@ def _check(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=PATIENCE).close()
     except (OSError, OverflowError) as error:
         raise UserError(f"--ray-address {address}: nobody answers there ({reason(error)}); see ray status.") from None
-    command = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
+    _check_health(address, ["--address", address])
+
+
+def _check_health(address: str, flags: list[str]) -> None:
+    """UserError unless Ray says in time that the cluster is well."""
+    command = [sys.executable, "-m", "ray.scripts.scripts", "health-check", *flags]
     try:
         healthy = subprocess.run(command, capture_output=True, timeout=PATIENCE).returncode == 0
     except subprocess.TimeoutExpired:
