@@ -34,7 +34,7 @@ def read_fleet(path: Path) -> Fleet:
     devices = [device for number, raw in enumerate(listed) for device in _devices(raw, f"{path}: devices[{number}]")]
     if not 1 <= len(devices) <= MOST_DEVICES:
         raise UserError(f"{path}: a fleet has 1 to {MOST_DEVICES} devices, not {len(devices)}.")
-    return Fleet(kind, tuple(devices))
+    return Fleet(kind, tuple(devices), elsewhere=True)
 
 
 def _devices(raw: object, where: str) -> list[Device]:

@@ -27,10 +27,11 @@ class Device:
 
 @dataclass(frozen=True)
 class Fleet:
-    """The ``devices`` of a run, all of one ``kind``: cpu or cuda."""
+    """The ``devices`` of a run, all of one ``kind``: cpu or cuda. ``elsewhere``: they are not of this machine."""
 
     kind: str
     devices: tuple[Device, ...]
+    elsewhere: bool = False
 
     @property
     def slots(self) -> int:

@@ -271,7 +271,7 @@ def _tasks(
         looks=request.looks,
     )
     records = [record for record in store.read()[0] if record["evidence"] == "measured"]
-    rate = Speeds(fleet.kind, records, cache_dir() / "costs", template.threads)
+    rate = Speeds(fleet.kind, records, cache_dir() / "costs", template.threads, here=not fleet.elsewhere)
     made = fitted(landing(cohorts(missing), rate, request.within), rate, fleet)
     tasks = make_tasks(made, template, rate, fleet, warnings)
     if fleet.kind == "cuda":

@@ -80,11 +80,14 @@ def step_gflop(flops: float, batch: int) -> float:
 class Speeds:
     """What is known of trainings on a ``device``, ``cpu`` or ``cuda``; each is told the best there is for it.
 
-    ``folder``: where what was measured here is remembered.
+    ``folder``: where what was measured here is remembered. ``here``: whether the device is this machine's, which can be
+    probed.
     """
 
-    def __init__(self, device: str, records: Iterable[Mapping[str, Any]], folder: Path, threads: int = 1) -> None:
-        self.device, self.folder, self.threads = device, folder, threads
+    def __init__(
+        self, device: str, records: Iterable[Mapping[str, Any]], folder: Path, threads: int = 1, here: bool = True
+    ) -> None:
+        self.device, self.folder, self.threads, self.here = device, folder, threads, here
         self._recorded = [_of_record(record) for record in records if _timed_on(record, device)]
         self._known: dict[Hashable, Speed] = {}
 
@@ -104,7 +107,7 @@ class Speeds:
         for measured in (self._recorded, self._kept):
             if rates := [one.gflops for one in measured if one.is_like(training)]:
                 return Speed(statistics.median(rates))
-        found = probed(self.folder, self.device, training.recipe, self.threads) if worth else None
+        found = probed(self.folder, self.device, training.recipe, self.threads) if worth and self.here else None
         return found or Speed(RATES[self.device])
 
     @cached_property

@@ -56,7 +56,8 @@ class RayBackend:
     def fleet(self, threads: int) -> Fleet:
         """A device for each GPU or, without GPUs, for each node that has CPUs; which one a worker gets is up to Ray."""
         if self.cuda:
-            return dealt([Device() for node in self.nodes for _ in range(int(node.get("GPU", 0)))], self.choice.slots)
+            gpus = [Device() for node in self.nodes for _ in range(int(node.get("GPU", 0)))]
+            return replace(dealt(gpus, self.choice.slots), elsewhere=True)
         cpus = [int(node["CPU"]) for node in self.nodes if node.get("CPU", 0) >= 1]
         if not cpus:
             raise UserError("--backend ray: no node of the Ray cluster has a CPU to start workers on.")

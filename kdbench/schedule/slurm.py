@@ -100,7 +100,7 @@ class SlurmBackend:
 
     def fleet(self, threads: int) -> Fleet:
         """As many places as there may be jobs; Slurm knows where they are."""
-        return Fleet("cuda" if self.cuda else "cpu", (Device(),) * (self.choice.slots or JOBS))
+        return Fleet("cuda" if self.cuda else "cpu", (Device(),) * (self.choice.slots or JOBS), elsewhere=True)
 
     def executor(self, fleet: Fleet, folder: Path) -> Executor:
         return Coordinator(fleet, SlurmLauncher(folder, self.cuda, self.options), limit=self.choice.timeout)

@@ -191,11 +191,13 @@ class Attack:
         scene = Scene(folder, plugins, self.rng)
         scene.small_disk = small
         scene.nodes = self.nodes
-        self._disturb(scene, words, faults)
-        self._compare(scene, words)
+        try:
+            self._disturb(scene, words, faults)
+            self._compare(scene, words)
+        finally:
+            if small:
+                subprocess.run(["umount", "-l", str(folder)], check=True)
         self.report.rounds += 1
-        if small:
-            subprocess.run(["umount", "-l", str(folder)], check=True)
         if not any(text.startswith(f"round {number}:") for text in self.report.failures):
             shutil.rmtree(folder)
 
