@@ -77,7 +77,7 @@ def test_the_live_file_says_what_runs_where_and_is_gone_at_the_end(
     def look() -> None:
         (path,) = live_paths(bench.store.root)
         found.update(wait_until(lambda: (d := read_live(path))["running"] and d["running"][0]["memory"] and d))
-        found["shown"] = list(status.lines(status.look(bench.store.root)))
+        found["shown"] = list(status.lines(status.look(bench.store.root), bench.store.root))
         found["problems"] = inspect(bench.store).problems
         found["strays"] = [w.file for w in inspect(bench.store).warnings]
         merge(Store(bench.folder / "other"), [bench.store])

@@ -94,7 +94,7 @@ def test_a_row_without_all_pairs_or_with_two_configurations_has_no_rank() -> Non
     found = standings(cells(made), "last")
     assert [row.label for row in found.rows] == ["ce"]
     assert found.apart == ("at", "dkd", "kd")
-    assert "or a protocol of their own: at, dkd, kd." in "\n".join(lines(found, "s@1", "last"))
+    assert "or a protocol or a supervision of their own: at, dkd, kd." in "\n".join(lines(found, "s@1", "last"))
 
 
 def test_a_row_with_a_protocol_of_its_own_is_not_ranked_beside_the_student_alone() -> None:

@@ -26,7 +26,7 @@ from kdbench.stats import claims
 from kdbench.stats.claims import Bounds, Finding, Verdict, family_level
 from kdbench.studies import STUDIES, get_study, judge, parse_study
 from kdbench.studies.check import suites_of
-from kdbench.suites import Suite, get_suite
+from kdbench.suites import SUITES, Suite, get_suite
 
 MakeSuite = Callable[[str], Suite]
 
@@ -255,6 +255,21 @@ def test_a_study_trains_what_it_needs_and_gives_its_verdicts(cli: Cli, bench: Be
         assert claim["estimate"] == pytest.approx(expected)
         assert claim["verdict"] in done.out
         assert claim["level"] == family_level(2) == 0.975
+
+
+@pytest.mark.usefixtures("study")
+def test_what_another_suite_has_recorded_is_judged_by_too(cli: Cli, bench: Bench) -> None:  # noqa: F811
+    text = suite_text(["ce", "kd", "dkd"], seeds=[0, 1], epochs=1)
+    SUITES.add("other", (text.replace('name = "tiny"', 'name = "other"'), "other.toml"), "test")
+    results = str(bench.folder / "my results")
+    at = ("--device", "cpu", "--slots", "1", "--results", results)
+    assert cli("run", "--suite", "other", *at).code == 0
+    told = cli("study", "small", "--dry-run", *at)
+    assert told.code == 0
+    assert "incomplete" not in told.out
+    assert "6 trials, 6 recorded" in told.out
+    missing = cli("study", "small", "--dry-run", *at[:-1], "my other results")
+    assert "trained by: kdbench study small --results 'my other results'" in missing.out
 
 
 def verdicts(gain: float, seeds: int = 3) -> list[Any]:

@@ -24,7 +24,7 @@ COMMANDS = {
     "study": "train what a study needs, and say what came out of its claims",
     "regress": "say of each row whether its accuracy dropped below that of a baseline",
     "baseline": "freeze a suite's records as what later trainings are compared with",
-    "list": "list suites, methods, models, data sets or pairs",
+    "list": "list suites, studies, methods, models, data sets, pairs, teachers or supervisions",
     "show": "show what is known of a method, a suite, a data set, a model or a pair",
     "check-method": "say whether a method keeps the contract, and what it costs",
     "new-method": "write an installable package with a method, its test and its entry point",

@@ -19,7 +19,7 @@ def add_machine_arguments(parser: argparse.ArgumentParser) -> None:
         "--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: cuda where there is one"
     )
     parser.add_argument(
-        "--slots", type=int, metavar="N", help="workers at a time; default: one a device, or one a CPU core"
+        "--slots", type=int, metavar="N", help="workers at a time; default: as many as share a GPU, or one a CPU core"
     )
     parser.add_argument(
         "--timeout",
@@ -39,7 +39,9 @@ def add_machine_arguments(parser: argparse.ArgumentParser) -> None:
         help="with --backend slurm: options of sbatch, such as partition=gpu,time=8:00:00; may be given again",
     )
     parser.add_argument(
-        "--data-root", metavar="DIR", help="the folder of data sets and weights (default: $KDBENCH_DATA)"
+        "--data-root",
+        metavar="DIR",
+        help="the folder of data sets and weights (default: $KDBENCH_DATA, else data in the cache folder)",
     )
     parser.add_argument("--download", action="store_true", help="fetch a missing data set from its official source")
     parser.add_argument(

@@ -54,6 +54,14 @@ def main(options: argparse.Namespace) -> int:
     return carry_out(_request(asked, options, store, wanted), options, retries=manifest["run"])
 
 
+def without_result(store: Store, glob: str) -> dict[Seat, str]:
+    """The seats, with keys, of what has no result of the last run that is no retry itself, as far as ``glob`` matches.
+
+    UserError while a run is at work.
+    """
+    return _wanted(_runs(store), store, glob)
+
+
 def _runs(store: Store) -> list[dict[str, Any]]:
     """The manifests of the last run that is no retry itself, and of those that tried it again, in that order."""
     if at_work := [live["run"] for live in live_runs(store.root) if standing(store.root, live) != "stopped"]:

@@ -180,7 +180,7 @@ def _say_standings(plan: Plan, store: Store, form: str) -> None:
     from kdbench.cli.standings_text import lines, of_plan
 
     for suite, found in of_plan(plan, store):
-        for line in lines(found, suite.id, suite.protocol.selection, form):
+        for line in lines(found, suite.id, suite.protocol.selection, form, store.root):
             say(line)
         say()
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from io import TextIOWrapper
+from pathlib import Path
 from typing import IO
 
 from kdbench.errors import plain, sentence
@@ -35,6 +37,11 @@ def outlive_readers() -> None:
 def say(text: object = "", stream: IO[str] | None = None) -> None:
     """Print a line at once, to ``stream`` or standard output."""
     _print(plain(text), stream or sys.stdout)
+
+
+def in_folder(results: Path) -> str:
+    """The flag that a command needs to find the results folder, empty where it looks there by itself."""
+    return "" if results == Path("results") else f" --results {shlex.quote(str(results))}"
 
 
 def many(count: int, noun: str, plural: str = "") -> str:

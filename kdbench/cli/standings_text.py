@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from kdbench.cli.durations import duration
-from kdbench.cli.say import many
+from kdbench.cli.say import in_folder, many
 from kdbench.errors import listed, plain
 from kdbench.plan.plan import Plan
 from kdbench.records.inventory import take_inventory
@@ -16,6 +17,9 @@ from kdbench.stats.drops import MARGIN
 from kdbench.stats.intervals import Interval
 from kdbench.stats.standings import Standing, Standings, open_comparisons, standings
 from kdbench.suites import Suite
+
+#: Where the records are that a command looks for by itself.
+RESULTS = Path("results")
 
 _SELECTIONS = {"last": "at the last epoch", "best_val": "at the best epoch on validation"}
 
@@ -32,8 +36,11 @@ def of_plan(plan: Plan, store: Store) -> list[tuple[Suite, Standings]]:
     return made
 
 
-def lines(found: Standings, suite: str, selection: str, form: str = "text") -> Iterator[str]:
-    """What ``suite`` came to, as text or as Markdown for a pull request; nothing where no row finished everywhere."""
+def lines(found: Standings, suite: str, selection: str, form: str = "text", results: Path = RESULTS) -> Iterator[str]:
+    """What ``suite`` came to, as text or as Markdown for a pull request; nothing where no row finished everywhere.
+
+    ``results``: the folder of its records, for the commands that it names.
+    """
     if not found.rows:
         return
     marked = form == "markdown"
@@ -42,7 +49,7 @@ def lines(found: Standings, suite: str, selection: str, form: str = "text") -> I
     yield f"**{_escaped(title)}**" if marked else title
     yield ""
     yield from (_markdown(rows) if marked else _columns(rows))
-    notes = list(_notes(found, suite.partition("@")[0]))
+    notes = list(_notes(found, f"{suite.partition('@')[0]}{in_folder(results)}"))
     if notes:
         yield ""
     yield from (f"* {_escaped(note)}" if marked else note for note in notes)
@@ -117,8 +124,8 @@ def _notes(found: Standings, suite: str) -> Iterator[str]:
         yield f"Differences of less than {found.noise:.2f} points between two rows are within what chance does."
     if found.apart:
         yield (
-            "Not compared, as they lack a pair or a finished seed, or have several configurations or a protocol of "
-            f"their own: {listed(found.apart)}."
+            "Not compared, as they lack a pair or a finished seed, or have several configurations, or a protocol or a "
+            f"supervision of their own: {listed(found.apart)}."
         )
     if found.looks:
         yield (

@@ -15,8 +15,10 @@ from typing import Any
 
 from kdbench.cli.durations import duration
 from kdbench.cli.live import BEAT, live_runs, standing
-from kdbench.cli.say import many, say
+from kdbench.cli.retry import without_result
+from kdbench.cli.say import in_folder, many, say
 from kdbench.errors import EXIT_INCOMPLETE, EXIT_OK, UserError, plain
+from kdbench.records import Store
 from kdbench.records.runs import manifest_paths, read_manifest
 
 #: What is said of a run by its outcome.
@@ -41,9 +43,9 @@ def main(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(found, indent=1))
     else:
-        for line in lines(found):
+        for line in lines(found, results):
             say(line)
-    return EXIT_OK if _well(found) else EXIT_INCOMPLETE
+    return EXIT_OK if _well(found, results) else EXIT_INCOMPLETE
 
 
 def look(results: Path) -> dict[str, Any]:
@@ -62,11 +64,17 @@ def _manifest(path: Path, changed: int) -> dict[str, Any]:
     return read_manifest(path)
 
 
-def _well(found: Mapping[str, Any]) -> bool:
+def _well(found: Mapping[str, Any], results: Path) -> bool:
     """Whether a run is at work, or the last one has brought all that it set out for."""
     if found["live"]:
         return all(each["state"] != "stopped" for each in found["live"])
-    return bool(found["last"].get("outcome") == "done" and not found["last"]["failed"])
+    last = found["last"]
+    return bool(last.get("outcome") == "done" and not last["failed"] and not _left_before(last, results))
+
+
+def _left_before(last: Mapping[str, Any], results: Path) -> int:
+    """How many trials of the run that ``last`` tries again in part have no result by now."""
+    return len(without_result(Store(results), "*")) if last.get("request", {}).get("retries") else 0
 
 
 def _watched(results: Path, found: dict[str, Any], quiet: bool) -> dict[str, Any]:
@@ -74,7 +82,7 @@ def _watched(results: Path, found: dict[str, Any], quiet: bool) -> dict[str, Any
     terminal = sys.stdout.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
     if quiet or not terminal:
         while _working(found):
-            for line in [] if quiet else [*lines(found), ""]:
+            for line in [] if quiet else [*lines(found, results), ""]:
                 say(line)
             time.sleep(BEAT)
             found = look(results)
@@ -84,7 +92,7 @@ def _watched(results: Path, found: dict[str, Any], quiet: bool) -> dict[str, Any
 
     with Live(Text(), auto_refresh=False, transient=True) as view:
         while _working(found):
-            view.update(Text("\n".join(map(plain, lines(found)))), refresh=True)
+            view.update(Text("\n".join(map(plain, lines(found, results)))), refresh=True)
             time.sleep(BEAT)
             found = look(results)
     return found
@@ -94,14 +102,14 @@ def _working(found: Mapping[str, Any]) -> bool:
     return any(each["state"] != "stopped" for each in found["live"])
 
 
-def lines(found: Mapping[str, Any]) -> Iterator[str]:
-    """What ``look`` found, for people."""
+def lines(found: Mapping[str, Any], results: Path) -> Iterator[str]:
+    """What ``look`` found in the folder ``results``, for people."""
     for number, live in enumerate(found["live"]):
         yield from [""] * (number > 0)
         yield from _live_lines(live)
     if not _working(found) and found["last"] is not None:
         yield from [""] * bool(found["live"])
-        yield from _last_lines(found["last"])
+        yield from _last_lines(found["last"], results)
 
 
 def _live_lines(live: Mapping[str, Any]) -> Iterator[str]:
@@ -150,7 +158,7 @@ def _task_line(task: Mapping[str, Any]) -> str:
     return ", ".join(said)
 
 
-def _last_lines(last: Mapping[str, Any]) -> Iterator[str]:
+def _last_lines(last: Mapping[str, Any], results: Path) -> Iterator[str]:
     """The last run that ended."""
     suites = ", ".join(last.get("suites") or [last.get("suite", "")])
     if "outcome" not in last:
@@ -168,7 +176,11 @@ def _last_lines(last: Mapping[str, Any]) -> Iterator[str]:
     yield from _failures([{**each, "title": titles[each["key"]]} for each in last["failed"] if each["detail"]])
     if last["failed"]:
         how = "tries them again" if last["outcome"] == "done" else "goes on, and so does the same command"
-        yield f"  {many(len(last['failed']), 'trial')} without a result: kdbench retry '*' {how}."
+        yield f"  {many(len(last['failed']), 'trial')} without a result: kdbench retry '*'{in_folder(results)} {how}."
+
+    if (left := _left_before(last, results)) > len(last["failed"]):
+        run, again = last["request"]["retries"], f"kdbench retry '*'{in_folder(results)}"
+        yield f"  It tried again a part of {run}, of which {many(left, 'trial')} have no result yet: {again} goes on."
 
 
 def _failures(failures: list[dict[str, Any]]) -> Iterator[str]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from kdbench import environment
 from kdbench.cli import study_text
@@ -13,17 +15,30 @@ from kdbench.cli.machine import add_machine_arguments, backend_of
 from kdbench.cli.manifest import end_killed, request_json
 from kdbench.cli.plan_text import say_plan
 from kdbench.cli.run import train
-from kdbench.cli.say import outlive_readers, say
+from kdbench.cli.say import in_folder, outlive_readers, say
 from kdbench.data import data_root, download_allowed
 from kdbench.errors import EXIT_INCOMPLETE, EXIT_INTERRUPTED, EXIT_OK
 from kdbench.plan.expand import Selection
-from kdbench.plan.plan import Request, make_plan
+from kdbench.plan.plan import Plan, Request, make_plan
 from kdbench.records import Store
 from kdbench.records.inventory import take_inventory
 from kdbench.shipped import shipped
 from kdbench.stats.claims import Verdict
 from kdbench.studies import get_study, judge
 from kdbench.studies.check import suites_of
+from kdbench.trials.trial import Trial
+
+
+def _rows(plan: Plan, stores: Sequence[Store]) -> Iterator[Mapping[str, Any]]:
+    """The results of the trials of ``plan`` wherever it has them, whatever suites they were made for."""
+    places: dict[str, list[Trial]] = {}
+    for trial in plan.trials:
+        places.setdefault(trial.key, []).append(trial)
+    for store in stores:
+        for record in take_inventory(store).results:
+            for trial in places.get(record["key"], ()):
+                yield {**record, "suite": trial.suite, "label": trial.label, "pair": trial.pair}
+
 
 FORMS = ("text", "markdown", "json")
 
@@ -75,11 +90,10 @@ def main(options: argparse.Namespace) -> int:
         if code == EXIT_INTERRUPTED:
             return code
     stores = [store, *(request.baselines if options.dry_run else ())]
-    rows = [row for each in stores for row in take_inventory(each).rows]
-    found = judge(study, suites, rows)
+    found = judge(study, suites, _rows(plan, stores))
     if options.format == "json":
         say(json.dumps(study_text.document(study, found), indent=1))
     else:
-        for line in study_text.lines(study, found, options.format):
+        for line in study_text.lines(study, found, options.format, in_folder(store.root)):
             say(line)
     return max(code, EXIT_INCOMPLETE if any(each.verdict is Verdict.INCOMPLETE for each in found) else EXIT_OK)

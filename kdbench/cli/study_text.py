@@ -12,8 +12,8 @@ from kdbench.studies import Judged, Study
 from kdbench.studies.words import claimed, measured, missing_text
 
 
-def lines(study: Study, found: Sequence[Judged], form: str = "text") -> Iterator[str]:
-    """What came out of each claim, with what it was judged by and what would decide it."""
+def lines(study: Study, found: Sequence[Judged], form: str = "text", flags: str = "") -> Iterator[str]:
+    """What came out of each claim, what it was judged by and what would decide it; ``flags``: of the command again."""
     mark = "**" if form == "markdown" else ""
     paper = study.paper
     yield f"{mark}{study.title}{mark}: {paper.authors}, {paper.title}, {paper.venue} {paper.year}."
@@ -28,8 +28,8 @@ def lines(study: Study, found: Sequence[Judged], form: str = "text") -> Iterator
     yield f"{many(len(found), 'claim')}: {said}. All intervals hold together in 95 of 100 studies."
     for text in study.differs:
         yield f"Not as in the paper: {text}"
-    if commands := list(dict.fromkeys(command(study))) if counts[Verdict.INCOMPLETE] else []:
-        yield f"What is missing is trained by: {commands[0]}"
+    if counts[Verdict.INCOMPLETE]:
+        yield f"What is missing is trained by: kdbench study {study.name}{flags}"
 
 
 def _details(judged: Judged) -> Iterator[str]:
@@ -41,11 +41,6 @@ def _details(judged: Judged) -> Iterator[str]:
         yield f"missing: {missing_text(missing)}"
     if judged.verdict is not Verdict.AGREES and claim.full:
         yield f"at full size: {claim.full}"
-
-
-def command(study: Study) -> Iterator[str]:
-    """What trains what is missing."""
-    yield f"kdbench study {study.name}"
 
 
 def document(study: Study, found: Sequence[Judged]) -> dict[str, Any]:

@@ -213,4 +213,7 @@ def _check_health(address: str, flags: list[str]) -> None:
     except subprocess.TimeoutExpired:
         healthy = False
     if not healthy:
-        raise UserError(f"--ray-address {address}: no Ray cluster answers there; see ray status on its head.")
+        raise UserError(
+            f"--ray-address {address}: no Ray cluster answers there, or it asks for a token (RAY_AUTH_MODE=token); see "
+            "ray status on its head."
+        )

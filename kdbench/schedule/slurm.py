@@ -250,6 +250,11 @@ def _answer(command: Sequence[str]) -> str:
     except subprocess.TimeoutExpired:
         raise UserError(f"Slurm does not answer ({command[0]} took more than {PATIENCE:.0f} s); see sinfo.") from None
     except subprocess.CalledProcessError as error:
+        if "configuration source" in error.stderr:  # the last of several lines
+            raise UserError(
+                f"--backend slurm: {command[0]} finds no cluster; start kdbench where it does, or name the "
+                "cluster's slurm.conf in SLURM_CONF."
+            ) from None
         raise UserError(f"--backend slurm: {command[0]} says: {reason(error.stderr)}.") from None
     except OSError as error:
         raise UserError(f"--backend slurm: {command[0]} cannot be started ({reason(error)}).") from None
