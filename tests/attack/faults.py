@@ -125,8 +125,8 @@ def damage_cache(scene: Scene) -> bool:
 
 
 def damage_record(scene: Scene) -> bool:
-    """It stays where it is, and its trial is run again."""
-    path = scene.some_file(scene.results, "v1/*/*.json")
+    """It stays where it is, and its trial is run again; a teacher's is only when somebody is to learn from it."""
+    path = scene.some_file(scene.results, "v1/tiny@1/*.json")
     if path is not None:
         _damage(path, scene.rng)
         scene.damaged += 1
@@ -137,7 +137,7 @@ def leave_a_half_written_file(scene: Scene) -> bool:
     place = scene.rng.choice([scene.cache / "checkpoints", scene.results / "v1" / "tiny@1", scene.cache / "teachers"])
     if not place.is_dir():
         return False
-    (place / f"half.{scene.rng.randrange(4_000_000, 4_194_000)}.tmp").write_bytes(scene.rng.randbytes(100))
+    (place / f".half.{scene.rng.randrange(4_000_000, 4_194_000)}.tmp").write_bytes(scene.rng.randbytes(100))
     return True
 
 
