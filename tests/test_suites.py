@@ -177,3 +177,9 @@ def test_rows_that_are_one_trial_are_refused() -> None:
     """A second label for the same method, config and stream would train nothing and vanish from the table."""
     with pytest.raises(UserError, match=r"^s.toml: .*'kd' and 'twin'"):
         parse_suite(suite_text(["ce", "kd", {"name": "kd", "label": "twin"}]), "s.toml")
+
+
+@pytest.mark.parametrize("name", ["./three.toml", "three.toml", "suites/three"])
+def test_a_file_is_no_name(name: str) -> None:
+    with pytest.raises(UserError, match="an installed package offers one"):
+        get_suite(name)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from importlib import resources
 
-from kdbench.errors import UserError
+from kdbench.errors import UserError, shown
 from kdbench.registry import Registry
 from kdbench.suites.suite import PAIRS, Pair, Row, Suite, added_pair, parse_suite
 from kdbench.suites.teacher import TEACHERS, check_seeds
@@ -32,6 +32,10 @@ SUITES: Registry[tuple[str, str]] = Registry("suite")
 
 def get_suite(name: str) -> Suite:
     """The suite called ``name`` or ``name@version``; UserError when the version is not the one at hand."""
+    if "/" in name or name.endswith(".toml"):
+        raise UserError(
+            f"--suite {shown(name)}: a suite is named, not a file; an installed package offers one as kdbench.suites."
+        )
     bare, _, version = name.partition("@")
     suite = parse_suite(*SUITES.get(bare))
     if suite.name != bare:
