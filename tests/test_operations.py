@@ -430,3 +430,54 @@ def test_what_earlier_versions_wrote_is_read(cli: Cli, bench: Bench) -> None:  #
 @pytest.mark.parametrize("kind", ["run", "live"])
 def test_the_schemas_are_sound(kind: str) -> None:
     jsonschema.Draft7Validator.check_schema(schema(kind))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{}",
+        '{"run": 3}',
+        '{"run": "x", "began": "never"}',
+        '{"schema_version": 1}',
+        "[]",
+        "{",
+        '{"run": "x", "outcome": 3}',
+    ],
+)
+def test_a_damaged_manifest_is_named_and_hides_no_other(
+    cli: Cli,  # noqa: F811
+    bench: Bench,
+    make_suite: MakeSuite,
+    text: str,
+) -> None:
+    make_suite(suite_text(["ce"], epochs=1))
+    assert cli(*RUN).code == 0
+    damaged = bench.store.root / "runs" / "99991231T000000.000Z-tiny@1-dead.json"
+    damaged.write_text(text)
+    for words in (("status",), ("retry", "*"), ("logs", "ce")):
+        ended = cli(*words)
+        assert ended.code in (0, 2)
+        assert "runs" in ended.out + ended.err or "99991231T000000" in ended.err
+    if text in ("{}", "[]", "{"):
+        assert "4 of 4 trials recorded" in cli("status").out or "recorded, 0 left" in cli("status").out
+
+
+@pytest.mark.parametrize(
+    "change", [{"machine": {}}, {"suites": []}, {"machine": None}, {"suites": [3]}, {"pairs": "x"}], ids=str
+)
+def test_a_request_that_no_run_writes_is_refused(
+    cli: Cli,  # noqa: F811
+    bench: Bench,
+    make_suite: MakeSuite,
+    monkeypatch: pytest.MonkeyPatch,
+    change: dict[str, Any],
+) -> None:
+    make_suite(suite_text(["ce"], epochs=1))
+    monkeypatch.setattr(LocalBackend, "executor", Fake(Report(), []))
+    assert cli(*RUN).code == 3
+    (path,) = manifest_paths(bench.store.root)
+    manifest = json.loads(path.read_text())
+    path.write_text(json.dumps({**manifest, "request": {**manifest["request"], **change}}))
+    ended = cli("retry", "*")
+    assert ended.code == 2
+    assert "request" in ended.err

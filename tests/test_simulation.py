@@ -61,7 +61,7 @@ def test_the_last_task_ends_soon_after_what_no_schedule_undercuts(trials: int, f
     whole, tasks = planned(mixed(trials), fleet)
     found = simulate(tasks, fleet)
     assert found.unfinished == ()
-    assert found.bound == lower_bound(tasks, fleet)
+    assert found.bound == lower_bound(tasks, fleet, START)
     assert found.bound <= found.makespan <= over * found.bound
     # And of the work as one device would do it, which shares more of it.
     longest = max(cohort_seconds(Cohort((trial,)), RATE) for cohort in whole for trial in cohort.trials)
@@ -155,9 +155,11 @@ def test_a_dry_run_says_what_a_fleet_would_take(
         ("[[devices]]\ncount = 600\n[[devices]]\ncount = 600", "not 1200."),
         ("[[devices]]\nprize = 2", "unknown field 'prize'"),
         ('kind = "tpu"\n[[devices]]', "kind must be cpu or cuda"),
-        ("[[devices]]\nspeed = 0", "speed must be a number above 0"),
+        ("[[devices]]\nspeed = 0", "speed must be a number from 0.001"),
+        ("[[devices]]\nfailures = 1e9", "failures must be a number from 0 to 100"),
+        ("[[devices]]\nspeed = 1e-300", "speed must be a number from 0.001 to 1000"),
         ("[[devices]]\nfailures = -1", "failures must be a number from 0"),
-        ("[[devices]]\nmemory = inf", "memory must be a number above 0"),
+        ("[[devices]]\nmemory = inf", "memory must be a number from 0.001"),
         ("[[devices]]\nslots = 0", "slots must be at least 1"),
         ("[[devices]", "not valid TOML"),
         ("", "'devices' is missing"),

@@ -44,23 +44,24 @@ def _devices(raw: object, where: str) -> list[Device]:
         name=table.take("name", str, ""),
         slots=table.count("slots", 1, 1, 1024),
         memory=_amount(table, "memory", None, 1e9),
-        speed=_amount(table, "speed", 1.0) or 1.0,
+        speed=_amount(table, "speed", 1.0, most=1000.0) or 1.0,
         price=_amount(table, "price", 0.0, least=0.0) or 0.0,
-        failures=_amount(table, "failures", 0.0, least=0.0) or 0.0,
+        failures=_amount(table, "failures", 0.0, least=0.0, most=100.0) or 0.0,
     )
     table.finish()
     return [device] * count
 
 
-def _amount(table: Table, name: str, default: Any, unit: float = 1.0, least: float | None = None) -> float | None:
-    """A finite number above 0, or from ``least``, in ``unit``."""
+def _amount(
+    table: Table, name: str, default: Any, unit: float = 1.0, least: float | None = None, most: float = 1e9
+) -> float | None:
+    """A finite number from a thousandth, or from ``least``, to ``most``, in ``unit``."""
     value = table.take(name, (int, float), default)
     if value is None:
         return None
-    if not math.isfinite(value) or not 0 <= value <= 1e9 or (least is None and value == 0):
-        raise UserError(
-            f"{table.where}: {name} must be a number {'above' if least is None else 'from'} 0, not {value}."
-        )
+    low = 0.001 if least is None else least
+    if not math.isfinite(value) or not low <= value <= most:
+        raise UserError(f"{table.where}: {name} must be a number from {low:g} to {most:g}, not {shown(value)}.")
     return float(value) * unit
 
 
@@ -75,6 +76,8 @@ def say_forecast(plan: Plan, name: str) -> None:
 def forecast_lines(found: Forecast, plan: Plan, name: str) -> list[str]:
     """The sentences about a forecast."""
     fleet = plan.fleet
+    if found.unfinished:
+        return [f"{many(len(found.unfinished), 'task')} did not end on the devices of {name}: they fail too often."]
     over = found.makespan / found.bound - 1 if found.bound else 0.0
     lines = [
         f"On the {many(len(fleet.devices), 'device')} of {name}: about {duration(found.makespan)}, which is "
@@ -87,6 +90,4 @@ def forecast_lines(found: Forecast, plan: Plan, name: str) -> list[str]:
         lines.append(
             f"{many(found.failures, 'failure')} are among that; without any it would take about {duration(quiet)}."
         )
-    if found.unfinished:
-        lines.append(f"{many(len(found.unfinished), 'task')} did not end on it: it fails too often.")
     return lines

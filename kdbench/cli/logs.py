@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from kdbench.cli.live import live_runs, standing
 from kdbench.cli.say import complain, say
 from kdbench.errors import EXIT_OK, UserError, listed, shown
-from kdbench.records.runs import manifest_paths, read_manifest
+from kdbench.records.runs import manifests, read_manifest
 
 #: Hex digits from which on a word may be the beginning of a key.
 SHORTEST_KEY = 6
@@ -57,6 +57,8 @@ def main(options: argparse.Namespace) -> int:
 
 def _lines(path: Path, more: Callable[[], bool]) -> Iterator[bytes]:
     """The lines of the file ``path``, and those that come for as long as there may be ``more``."""
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path} is no file, and no log of a worker; delete it.")
     with path.open("rb") as stream:
         rest, on = b"", True
         while on:
@@ -70,8 +72,7 @@ def _lines(path: Path, more: Callable[[], bool]) -> Iterator[bytes]:
 
 def _find(results: Path, wanted: str, wait: bool) -> Log:
     """The log of ``wanted`` in the latest run that has it; ``wait`` for it where that has not begun."""
-    for path in reversed(manifest_paths(results)):
-        manifest = read_manifest(path)
+    for path, manifest in manifests(results, complain):
         if "tasks" not in manifest:  # an earlier version wrote it
             continue
         names, keys = _matched(manifest, wanted)

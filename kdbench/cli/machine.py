@@ -49,6 +49,18 @@ def add_machine_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def check_machine(values: object) -> bool:
+    """Whether ``values`` are what these flags can be parsed to, by their names."""
+    if not isinstance(values, dict) or values.keys() != set(machine_flags()):
+        return False
+    words = ("plugin", "slurm")
+    lists = all(isinstance(values[n], list) and all(isinstance(v, str) for v in values[n]) for n in words)
+    texts = all(values[n] is None or isinstance(values[n], str) for n in ("timeout", "ray_address", "data_root"))
+    slots, named = values["slots"], values["backend"] in tuple(BACKENDS) and values["device"] in ("auto", "cpu", "cuda")
+    counted = slots is None or (isinstance(slots, int) and not isinstance(slots, bool))
+    return lists and texts and counted and named and isinstance(values["download"], bool)
+
+
 def machine_flags() -> list[str]:
     """The names under which parsed options have these flags."""
     parser = argparse.ArgumentParser()

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from kdbench import environment
 from kdbench.cli.live import live_runs, standing
-from kdbench.cli.machine import add_machine_arguments
+from kdbench.cli.machine import add_machine_arguments, check_machine
 from kdbench.cli.manifest import became
 from kdbench.cli.run import carry_out
-from kdbench.cli.say import say
+from kdbench.cli.say import complain, say
 from kdbench.errors import EXIT_OK, UserError, listed, shown
 from kdbench.plan.expand import Selection
 from kdbench.plan.plan import Request, Seat
 from kdbench.records import Store
-from kdbench.records.runs import manifest_paths, read_manifest
+from kdbench.records.runs import manifests
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,12 +46,23 @@ def main(options: argparse.Namespace) -> int:
         say(f"Nothing to do: all that {shown(options.glob)} matches in the run {manifest['run']} has a result.")
         return EXIT_OK
     asked = manifest["request"]
+    check_request(asked, manifest["run"])
     not_of_a_retry = {"summary": "none", "versus": None, "fleet": None}
     options = argparse.Namespace(**{**asked["machine"], **vars(options), **not_of_a_retry})
     options.out = options.out or asked["out"] or None
     environment.check()
     load_plugins(options.plugin)
     return carry_out(_request(asked, options, store, wanted), options, retries=manifest["run"])
+
+
+def check_request(asked: Mapping[str, Any], run: str) -> None:
+    """UserError unless ``asked`` is a request that a run could have written."""
+    texts = all(
+        isinstance(asked.get(name), list) and all(isinstance(each, str) for each in asked[name])
+        for name in ("suites", "pairs", "methods")
+    )
+    if not texts or not asked["suites"] or not check_machine(asked.get("machine")):
+        raise UserError(f"The manifest of the run {run} holds no request that a run writes; use kdbench run.")
 
 
 def without_result(store: Store, glob: str) -> dict[Seat, str]:
@@ -67,8 +78,7 @@ def _runs(store: Store) -> list[dict[str, Any]]:
     if at_work := [live["run"] for live in live_runs(store.root) if standing(store.root, live) != "stopped"]:
         raise UserError(f"The run {at_work[0]} is at work in {store.root}; try again what failed when it has ended.")
     found: list[dict[str, Any]] = []
-    for path in reversed(manifest_paths(store.root)):
-        manifest = read_manifest(path)
+    for path, manifest in manifests(store.root, complain):
         if "request" not in manifest:
             raise UserError(f"The run {path.stem} is an earlier version's, which kept no request; use kdbench run.")
         found.insert(0, manifest)

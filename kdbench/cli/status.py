@@ -16,8 +16,8 @@ from typing import Any
 from kdbench.cli.durations import duration
 from kdbench.cli.live import BEAT, live_runs, standing
 from kdbench.cli.retry import without_result
-from kdbench.cli.say import in_folder, many, say
-from kdbench.errors import EXIT_INCOMPLETE, EXIT_OK, UserError, plain
+from kdbench.cli.say import complain, in_folder, many, say
+from kdbench.errors import EXIT_INCOMPLETE, EXIT_OK, UserError, listed, plain, reason
 from kdbench.records import Store
 from kdbench.records.runs import manifest_paths, read_manifest
 
@@ -36,6 +36,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
+    try:
+        return _main(options)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"A manifest or live file in {options.results}/runs says what no run writes ({reason(error)}); delete it."
+        ) from None
+
+
+def _main(options: argparse.Namespace) -> int:
     results = Path(options.results)
     found = look(results)
     if options.watch:
@@ -52,10 +61,24 @@ def look(results: Path) -> dict[str, Any]:
     """The runs that are under way or were killed, with how each stands, and the last one that ended."""
     live = [{**each, "state": standing(results, each)} for each in live_runs(results)]
     known = {each["run"] for each in live}
-    last = next((path for path in reversed(manifest_paths(results)) if path.stem not in known), None)
+    damaged: list[str] = []
+    last = next((each for path, each in _manifests(results, damaged) if path.stem not in known), None)
     if not live and last is None:
-        raise UserError(f"There is no run in {results}; name a results folder with --results.")
-    return {"live": live, "last": last and _manifest(last, last.stat().st_mtime_ns)}
+        raise UserError(
+            damaged[0] if damaged else f"There is no run in {results}; name a results folder with --results."
+        )
+    for text in damaged:
+        complain(text)
+    return {"live": live, "last": last}
+
+
+def _manifests(results: Path, damaged: list[str]) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """The manifests that can be read, the latest first; what is wrong with the others goes into ``damaged``."""
+    for path in reversed(manifest_paths(results)):
+        try:
+            yield path, _manifest(path, path.stat().st_mtime_ns)
+        except (UserError, OSError) as error:
+            damaged.append(str(error))
 
 
 @lru_cache(maxsize=1)
@@ -69,7 +92,12 @@ def _well(found: Mapping[str, Any], results: Path) -> bool:
     if found["live"]:
         return all(each["state"] != "stopped" for each in found["live"])
     last = found["last"]
-    return bool(last.get("outcome") == "done" and not last["failed"] and not _left_before(last, results))
+    return bool(last.get("outcome") == "done" and not _without(last) and not _left_before(last, results))
+
+
+def _without(last: Mapping[str, Any]) -> list[Any]:
+    """What has no result: a training that diverged is one."""
+    return [each for each in last["failed"] if each["status"] != "diverged"]
 
 
 def _left_before(last: Mapping[str, Any], results: Path) -> int:
@@ -174,9 +202,9 @@ def _last_lines(last: Mapping[str, Any], results: Path) -> Iterator[str]:
     yield f"  {counts}; it took {duration(last['seconds'])}."
     titles = {entry["key"]: entry["title"] for entry in last["planned"]}
     yield from _failures([{**each, "title": titles[each["key"]]} for each in last["failed"] if each["detail"]])
-    if last["failed"]:
+    if without := _without(last):
         how = "tries them again" if last["outcome"] == "done" else "goes on, and so does the same command"
-        yield f"  {many(len(last['failed']), 'trial')} without a result: kdbench retry '*'{in_folder(results)} {how}."
+        yield f"  {many(len(without), 'trial')} without a result: kdbench retry '*'{in_folder(results)} {how}."
 
     if (left := _left_before(last, results)) > len(last["failed"]):
         run, again = last["request"]["retries"], f"kdbench retry '*'{in_folder(results)}"
@@ -185,11 +213,14 @@ def _last_lines(last: Mapping[str, Any], results: Path) -> Iterator[str]:
 
 def _failures(failures: list[dict[str, Any]]) -> Iterator[str]:
     """Each reason once, with what failed of it."""
-    for failure in failures[:SHOWN]:
-        named = failure["title"] in failure["detail"]
-        yield f"  {failure['status']}: {'' if named else failure['title'] + ': '}{failure['detail']}"
-    if len(failures) > SHOWN:
-        yield f"  and {len(failures) - SHOWN} more"
+    by_reason: dict[tuple[str, str], list[str]] = {}
+    for failure in failures:
+        by_reason.setdefault((failure["status"], failure["detail"]), []).append(failure["title"])
+    for (status, detail), titles in list(by_reason.items())[:SHOWN]:
+        named = len(titles) == 1 and titles[0] in detail
+        yield f"  {status}: {'' if named else listed(titles, 4) + ': '}{detail}"
+    if len(by_reason) > SHOWN:
+        yield f"  and {len(by_reason) - SHOWN} more reasons"
 
 
 def _seconds(when: str) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -47,4 +49,20 @@ def _read(path: Path, kind: str) -> dict[str, Any]:
         raise UserError(f"{where} cannot be read ({reason(error)}); restore it or delete it.") from None
     if kind == "live" or not isinstance(document, dict) or "schema_version" in document:
         check(kind, document, f"{where} is damaged")
+    elif not isinstance(document.get("run"), str):
+        raise UserError(f"{where} is damaged: it says of no run; restore it or delete it.")
+    try:
+        for name in {"began", "ended", "heartbeat"} & document.keys():
+            datetime.fromisoformat(document[name])
+    except (TypeError, ValueError):
+        raise UserError(f"{where} is damaged: a time of it is none; restore it or delete it.") from None
     return document  # type: ignore[no-any-return]
+
+
+def manifests(results: Path, complain: Callable[[str], None]) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """The manifests in ``results`` that can be read, the latest first; of each other one it is said why not."""
+    for path in reversed(manifest_paths(results)):
+        try:
+            yield path, read_manifest(path)
+        except UserError as error:
+            complain(str(error))

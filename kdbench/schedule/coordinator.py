@@ -171,7 +171,10 @@ class Coordinator:
 
 @contextlib.contextmanager
 def _sigterm_as_interrupt() -> Iterator[None]:
-    """Inside, SIGTERM ends a run as Ctrl-C does, so that a batch system's end leaves no orphans either."""
+    """Inside, SIGTERM ends a run as Ctrl-C does, so that a batch system's end leaves no orphans either.
+
+    So does SIGHUP, which a closed terminal sends, unless it is ignored, as nohup has it.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -179,8 +182,10 @@ def _sigterm_as_interrupt() -> Iterator[None]:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    ends = [sign for sign in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(sign) is not signal.SIG_IGN]
+    before = {sign: signal.signal(sign, interrupt) for sign in ends}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for sign, handler in before.items():
+            signal.signal(sign, handler)

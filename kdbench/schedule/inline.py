@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import time
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
 from kdbench import environment
-from kdbench.errors import UserError, described
+from kdbench.errors import UserError, described, plain
 from kdbench.plan.fleet import Fleet
 from kdbench.plan.task import EXIT_REFUSED, Task
 from kdbench.schedule.backends import Choice, Work
@@ -62,6 +63,7 @@ class InlineExecutor:
         except UserError as error:
             return Ending(EXIT_REFUSED, "refused", "this terminal", refused=str(error))
         except Exception as error:
-            traceback.print_exc()
+            for line in traceback.format_exc().splitlines():
+                print(plain(line), file=sys.stderr)
             return Ending(1, f"raised {described(error)}", "this terminal")
         return Ending(0, "", done=True)

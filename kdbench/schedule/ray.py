@@ -30,6 +30,10 @@ PATIENCE = 15.0
 LEAST = 1e-4
 
 
+#: Seconds between two looks at the nodes of a cluster, and after which a run ends that has none.
+COUNTING, ALONE = 10.0, 90.0
+
+
 class RayBackend:
     """A cluster of Ray: the one at ``address``, the running one for ``auto``, or one on this machine for this run."""
 
@@ -94,6 +98,7 @@ class RayLauncher(RemoteLauncher):
         self.fleet, self.share = fleet, share
         self._relayed = ray.remote(_relayed)
         self._waited_at = 0.0
+        self._counted_at = self._alone_since = time.monotonic()
 
     def cores(self, grant: Grant) -> int:
         return max(int(self.share * len(grant.slots)), 1)
@@ -123,6 +128,15 @@ class RayLauncher(RemoteLauncher):
             done, _ = ray.wait(list(waiting), num_returns=len(waiting), timeout=0, fetch_local=False)
             for job in done:
                 waiting[job].gone = now
+        if waiting and now - self._counted_at >= COUNTING:
+            self._counted_at = now
+            if any(node["Alive"] and node["Resources"].get("CPU") for node in ray.nodes()):
+                self._alone_since = now
+            elif now - self._alone_since > ALONE:
+                raise UserError(
+                    "The Ray cluster has no node left to start workers on; add one, and give the same command again: "
+                    "it goes on from the last checkpoints."
+                )
         yield from ()
 
     def cancel(self, some: Sequence[Placed]) -> None:

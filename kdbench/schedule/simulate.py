@@ -107,7 +107,7 @@ def simulate(tasks: Sequence[Task], fleet: Fleet, *, start: float = START, seed:
         for run in [run for run in site.runs if run.left <= 1e-9 * max(run.grant.task.cost, 1.0)]:
             site.runs.remove(run)
             queue.ended(run.grant, Ending(0, "", done=True))
-    return _forecast(tasks, fleet, sites, queue, now, failures)
+    return _forecast(tasks, fleet, sites, queue, now, failures, start)
 
 
 def _failure(device: Device, now: float, chance: random.Random) -> float:
@@ -115,13 +115,13 @@ def _failure(device: Device, now: float, chance: random.Random) -> float:
 
 
 def _forecast(
-    tasks: Sequence[Task], fleet: Fleet, sites: Sequence[_Site], queue: Queue, now: float, failures: int
+    tasks: Sequence[Task], fleet: Fleet, sites: Sequence[_Site], queue: Queue, now: float, failures: int, start: float
 ) -> Forecast:
     busy = sum(site.busy for site in sites)
     finished = {task.id for task in queue.finished}
     return Forecast(
         makespan=now,
-        bound=lower_bound(tasks, fleet),
+        bound=lower_bound(tasks, fleet, start),
         device_seconds=busy,
         utilisation=busy / (now * len(sites)) if now else 0.0,
         cost=now / 3600 * sum(device.price for device in fleet.devices),
@@ -131,11 +131,18 @@ def _forecast(
     )
 
 
-def lower_bound(tasks: Sequence[Task], fleet: Fleet) -> float:
-    """Seconds below which no schedule of ``tasks`` ends: by their total work, and by their longest chain."""
+def lower_bound(tasks: Sequence[Task], fleet: Fleet, start: float = 0.0) -> float:
+    """Seconds below which no schedule of ``tasks`` ends: by their total work, and by their longest chain.
+
+    Each worker takes ``start`` seconds before it works. Where devices differ in speed these are left out of the total,
+    as who does most of the tasks is not known.
+    """
+    places = sum(device.slots if fleet.kind == "cpu" else 1 for device in fleet.devices)
+    starts = start * len(tasks) / places if len({device.speed for device in fleet.devices}) == 1 else 0.0
     work = sum(task.cost * (task.cores if fleet.kind == "cpu" else 1) for task in tasks)
     fastest = max(device.speed for device in fleet.devices)
-    return max(work / fleet.capacity, longest_chain(tasks) / fastest)
+    chain = longest_chain([replace(task, cost=task.cost / fastest + start) for task in tasks])
+    return max(work / fleet.capacity + starts, chain)
 
 
 def without_failures(fleet: Fleet) -> Fleet:
