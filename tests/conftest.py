@@ -21,12 +21,14 @@ from bench import METHOD_ROWS, PATIENCE, ROOT, Bench, registries_kept, suite_tex
 
 from kdbench.data import digits
 from kdbench.records import Record
+from kdbench.schedule.devices import cores
 from kdbench.suites import SUITES, Suite, get_suite, parse_suite
 
 settings.register_profile("patient", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
 
-#: The files that take longest are begun first, so that processes side by side end together.
+#: The files that take longest are begun first, so that processes side by side end together. The first two wait for a
+#: cluster more than they compute.
 LONGEST = (
     "test_slurm",
     "test_ray",
@@ -187,3 +189,8 @@ def taught(bench: Bench, good: tuple[Path, dict[str, Record]]) -> Bench:
     """A bench on which that teacher is ready."""
     shutil.copytree(good[0] / "teachers", bench.folder / "cache" / "teachers")
     return bench
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """What ``-n auto`` is: the cores, and one more, as tests of clusters wait more than they compute."""
+    return cores() + 1

@@ -130,7 +130,7 @@ def test_a_run_makes_a_cluster_of_its_own(bench: Bench) -> None:
 
 def test_the_devices_of_a_cluster(cluster: Any) -> None:
     wait_until(lambda: find_backend(Choice("ray")).fleet(1).slots == 4)  # nodes that went are known for a while
-    assert find_backend(Choice("ray", "auto")).fleet(1) == Fleet("cuda", (Device(),) * 4)
+    assert find_backend(Choice("ray", "auto")).fleet(1) == Fleet("cuda", (Device(),) * 4, elsewhere=True)
     assert find_backend(Choice("ray", "cuda", slots=6)).fleet(1).slots == 6
     assert find_backend(Choice("ray", "cpu")).fleet(1) == Fleet("cpu", (Device(slots=2),) * 2)
     assert find_backend(Choice("ray", "cpu", slots=3)).fleet(1) == Fleet("cpu", (Device(slots=2), Device(slots=1)))
