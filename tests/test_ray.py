@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -22,6 +23,14 @@ from kdbench.schedule.ray import RayLauncher
 pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="needs pip install 'kdbench[ray]'")
 
 MEGABYTE = 2**20
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _own_print() -> Iterator[None]:
+    """Ray replaces ``print`` when it connects, which tests that follow in this process must not find."""
+    own = builtins.print
+    yield
+    builtins.print = own
 
 
 @pytest.fixture(scope="module")
