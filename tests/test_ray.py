@@ -73,6 +73,13 @@ class TestRay(ExecutorConformance):
         launcher = RayLauncher(fleet, folder, command, share=0.1, look=0.05, lag=2.0)
         return Coordinator(fleet, launcher, **options)
 
+    def test_a_cluster_without_nodes_ends_the_run(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(ray_backend, "COUNTING", 0.1)
+        monkeypatch.setattr(ray_backend, "ALONE", 0.5)
+        monkeypatch.setattr("ray.nodes", list)
+        with pytest.raises(UserError, match="no node left"):
+            self.run(1, self.task("t", "sleep:20"))
+
     def test_a_node_that_goes_costs_an_attempt_and_no_more(self, cluster: Any) -> None:
         """Its worker ends with it, and another goes on elsewhere."""
         nodes = {node.all_processes["raylet"][0].process.pid: node for node in cluster.worker_nodes}
