@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -70,11 +70,14 @@ def without_result(store: Store, glob: str) -> dict[Seat, str]:
 
     UserError while a run is at work.
     """
-    return _wanted(_runs(store), store, glob)
+    return _wanted(_runs(store, lambda _: None), store, glob)
 
 
-def _runs(store: Store) -> list[dict[str, Any]]:
-    """The manifests of the last run that is no retry itself, and of those that tried it again, in that order."""
+def _runs(store: Store, complain: Callable[[str], None] = complain) -> list[dict[str, Any]]:
+    """The manifests of the last run that is no retry itself, and of those that tried it again, in that order.
+
+    ``complain`` is told of those that cannot be read.
+    """
     if at_work := [live["run"] for live in live_runs(store.root) if standing(store.root, live) != "stopped"]:
         raise UserError(f"The run {at_work[0]} is at work in {store.root}; try again what failed when it has ended.")
     found: list[dict[str, Any]] = []

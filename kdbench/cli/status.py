@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from datetime import datetime
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from kdbench.cli.retry import without_result
 from kdbench.cli.say import complain, in_folder, many, say
 from kdbench.errors import EXIT_INCOMPLETE, EXIT_OK, UserError, listed, plain, reason
 from kdbench.records import Store
-from kdbench.records.runs import manifest_paths, read_manifest
+from kdbench.records.runs import manifests
 
 #: What is said of a run by its outcome.
 HOW = {"done": "ended", "interrupted": "was interrupted", "killed": "was killed", "failed": "failed"}
@@ -40,7 +39,8 @@ def main(options: argparse.Namespace) -> int:
         return _main(options)
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
-            f"A manifest or live file in {options.results}/runs says what no run writes ({reason(error)}); delete it."
+            f"A manifest or live file in {options.results}/runs says what no run writes ({reason(error)}); move it "
+            "away, as no result depends on it."
         ) from None
 
 
@@ -62,7 +62,7 @@ def look(results: Path) -> dict[str, Any]:
     live = [{**each, "state": standing(results, each)} for each in live_runs(results)]
     known = {each["run"] for each in live}
     damaged: list[str] = []
-    last = next((each for path, each in _manifests(results, damaged) if path.stem not in known), None)
+    last = next((each for path, each in manifests(results, damaged.append) if path.stem not in known), None)
     if not live and last is None:
         raise UserError(
             damaged[0] if damaged else f"There is no run in {results}; name a results folder with --results."
@@ -70,21 +70,6 @@ def look(results: Path) -> dict[str, Any]:
     for text in damaged:
         complain(text)
     return {"live": live, "last": last}
-
-
-def _manifests(results: Path, damaged: list[str]) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """The manifests that can be read, the latest first; what is wrong with the others goes into ``damaged``."""
-    for path in reversed(manifest_paths(results)):
-        try:
-            yield path, _manifest(path, path.stat().st_mtime_ns)
-        except (UserError, OSError) as error:
-            damaged.append(str(error))
-
-
-@lru_cache(maxsize=1)
-def _manifest(path: Path, changed: int) -> dict[str, Any]:
-    """The manifest at ``path``, read once while it does not change: of ten thousand trials it takes a second."""
-    return read_manifest(path)
 
 
 def _well(found: Mapping[str, Any], results: Path) -> bool:
@@ -102,7 +87,12 @@ def _without(last: Mapping[str, Any]) -> list[Any]:
 
 def _left_before(last: Mapping[str, Any], results: Path) -> int:
     """How many trials of the run that ``last`` tries again in part have no result by now."""
-    return len(without_result(Store(results), "*")) if last.get("request", {}).get("retries") else 0
+    if not last.get("request", {}).get("retries"):
+        return 0
+    try:
+        return len(without_result(Store(results), "*"))
+    except UserError:  # the manifest of that run is gone
+        return 0
 
 
 def _watched(results: Path, found: dict[str, Any], quiet: bool) -> dict[str, Any]:
@@ -193,19 +183,18 @@ def _last_lines(last: Mapping[str, Any], results: Path) -> Iterator[str]:
         how = "ended" if "ended" in last else "did not say how it ended"
         yield f"{last['run']}: {suites}, {how}, and no more is known of it."
         return
-    how = {"done": "ended", "interrupted": "was interrupted", "killed": "was killed", "failed": "failed"}[
-        last["outcome"]
-    ]
+    how = HOW[last["outcome"]]
     error = f": {last['detail']}" if last["detail"] else ""
     yield f"{last['run']}: {suites} on {last['host']}, {how} {_ago(last['ended'])} ago{error}."
     counts = f"{len(last['recorded'])} of {many(len(last['planned']), 'trial')} recorded, {len(last['left'])} left"
     yield f"  {counts}; it took {duration(last['seconds'])}."
     titles = {entry["key"]: entry["title"] for entry in last["planned"]}
-    yield from _failures([{**each, "title": titles[each["key"]]} for each in last["failed"] if each["detail"]])
+    yield from _failures(
+        [{**each, "title": titles.get(each["key"], each["key"])} for each in last["failed"] if each["detail"]]
+    )
     if without := _without(last):
         how = "tries them again" if last["outcome"] == "done" else "goes on, and so does the same command"
         yield f"  {many(len(without), 'trial')} without a result: kdbench retry '*'{in_folder(results)} {how}."
-
     if (left := _left_before(last, results)) > len(last["failed"]):
         run, again = last["request"]["retries"], f"kdbench retry '*'{in_folder(results)}"
         yield f"  It tried again a part of {run}, of which {many(left, 'trial')} have no result yet: {again} goes on."

@@ -28,18 +28,6 @@ from kdbench.studies import get_study, judge
 from kdbench.studies.check import suites_of
 from kdbench.trials.trial import Trial
 
-
-def _rows(plan: Plan, stores: Sequence[Store]) -> Iterator[Mapping[str, Any]]:
-    """The results of the trials of ``plan`` wherever it has them, whatever suites they were made for."""
-    places: dict[str, list[Trial]] = {}
-    for trial in plan.trials:
-        places.setdefault(trial.key, []).append(trial)
-    for store in stores:
-        for record in take_inventory(store).results:
-            for trial in places.get(record["key"], ()):
-                yield {**record, "suite": trial.suite, "label": trial.label, "pair": trial.pair}
-
-
 FORMS = ("text", "markdown", "json")
 
 
@@ -97,3 +85,14 @@ def main(options: argparse.Namespace) -> int:
         for line in study_text.lines(study, found, options.format, in_folder(store.root)):
             say(line)
     return max(code, EXIT_INCOMPLETE if any(each.verdict is Verdict.INCOMPLETE for each in found) else EXIT_OK)
+
+
+def _rows(plan: Plan, stores: Sequence[Store]) -> Iterator[Mapping[str, Any]]:
+    """The results of the trials of ``plan`` wherever it has them, whatever suites they were made for."""
+    places: dict[str, list[Trial]] = {}
+    for trial in plan.trials:
+        places.setdefault(trial.key, []).append(trial)
+    for store in stores:
+        for record in take_inventory(store).results:
+            for trial in places.get(record["key"], ()):
+                yield {**record, "suite": trial.suite, "label": trial.label, "pair": trial.pair}
