@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from kdbench.methods import METHODS
+from kdbench.records.implementations import implementation
 from kdbench.records.literature import Literature, Reported
 from kdbench.records.verify import Problem, Record, Seen
 from kdbench.render import measured
@@ -115,8 +116,8 @@ class Catalogue:
         return [table for (name, _, _), table in sorted(self.tables.items()) if name == suite]
 
     def combinations(self, method: str) -> list[str]:
-        """The reported methods that combine ``method`` with others, as ``a+b`` or with printed settings in brackets."""
-        return [n for n in self.methods if n != method and method in components(n)]
+        """The reported methods that combine ``method`` with others, as ``a+b``, or are another name for it."""
+        return [n for n in self.methods if n != method and (method in components(n) or implementation(n) == method)]
 
 
 def split(pair: str) -> tuple[str, str]:

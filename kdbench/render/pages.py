@@ -8,7 +8,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from kdbench.render import reported
+from kdbench.methods import METHODS, leaves
+from kdbench.records.implementations import implementation
+from kdbench.records.reported import METRICS, contradictions
+from kdbench.render import literature, reported
 from kdbench.render import studies as studyview
 from kdbench.render.address import href, method_page, pair_page, study_page, suite_page
 from kdbench.render.catalogue import Catalogue, PairName, split
@@ -44,6 +47,9 @@ def all_pages(catalogue: Catalogue, content: Content) -> Iterator[Page]:
             f"Study: {study.study.title}",
             {"view": study, "width": studyview.WIDTH, "height": studyview.HEIGHT},
         )
+    if catalogue.literature.rows:
+        view = literature.literature_view(catalogue.literature, catalogue.measured)
+        yield Page(literature.PAGE, "literature.html", "Literature", {"view": view})
     for pair in catalogue.pairs:
         yield _pair(catalogue, pair, views)
     for name in catalogue.methods:
@@ -59,7 +65,7 @@ def _index(catalogue: Catalogue, content: Content, views: dict[str, SuiteView], 
     for pair in catalogue.pairs:
         printed = catalogue.reported_by_pair.get(pair, [])
         lines = sum(len(table.lines) for table in catalogue.measured_by_pair.get(pair, []))
-        pairs.append((pair, lines, len(printed), len(reported.contradictions(printed))))
+        pairs.append((pair, lines, len(printed), len(contradictions(printed))))
     return Page(
         "index.html",
         "index.html",
@@ -85,7 +91,7 @@ def _pair(catalogue: Catalogue, pair: PairName, views: dict[str, SuiteView]) -> 
             "tables": [(table, views[table.suite]) for table in tables],
             "teachers": _teachers(tables),
             "reported": reported.tables(rows),
-            "contradictions": reported.contradictions(rows),
+            "contradictions": contradictions(rows),
             "teacher_values": reported.printed_values(rows, "teacher_value"),
             "student_values": reported.printed_values(rows, "student_baseline"),
             "sources": _sources(catalogue, rows),
@@ -101,6 +107,7 @@ def _method(catalogue: Catalogue, name: str, views: dict[str, SuiteView]) -> Pag
         if line.cell.method == name
     ]
     rows = catalogue.reported_by_method.get(name, [])
+    trained = implementation(name)
     measured = [line.cell for _, line, _ in lines if line.cell.measured]
     versions = sorted({str(record["method_card"].get("version")) for cell in measured for record in cell.records})
     return Page(
@@ -113,7 +120,11 @@ def _method(catalogue: Catalogue, name: str, views: dict[str, SuiteView]) -> Pag
             "lines": [found for found in lines if found[1].cell.measured],
             "contributed": [found for found in lines if not found[1].cell.measured],
             "versions": versions,
-            "reported": sorted(rows, key=lambda r: (r.dataset, r.teacher, r.student, r.metric, r.source, r.locator)),
+            "reported": reported.by_metric(
+                sorted(rows, key=lambda r: (r.dataset, r.teacher, r.student, r.source, r.locator))
+            ),
+            "implementation": trained,
+            "parts": [spec.name for spec in leaves(METHODS.get(trained))] if trained else [],
             "combinations": catalogue.combinations(name),
             "sources": _sources(catalogue, rows),
         },
@@ -188,6 +199,9 @@ GLOBALS = {
     "suite_page": suite_page,
     "study_page": study_page,
     "pair_title": pair_title,
+    "implementation": implementation,
+    "metric_names": METRICS,
+    "summary": literature.summary,
     "split": split,
     "plot_width": WIDTH,
     "plot_height": HEIGHT,

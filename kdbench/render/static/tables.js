@@ -5,6 +5,7 @@ const value = (row, column, numeric) => {
   const cell = row.cells[column], raw = cell.dataset.v ?? cell.textContent.trim();
   return numeric ? (raw === "" || isNaN(raw) ? null : Number(raw)) : raw.toLowerCase();
 };
+const members = (rows) => [...rows].filter((row) => !row.classList.contains("group")); // what a group's head stands over
 for (const head of document.querySelectorAll("th[data-sort]")) {
   const button = document.createElement("button"), name = head.textContent.trim().replace(/\s+/g, " ");
   button.type = "button";
@@ -13,12 +14,14 @@ for (const head of document.querySelectorAll("th[data-sort]")) {
   head.append(button);
   button.addEventListener("click", () => {
     const numeric = head.dataset.sort === "number", was = head.getAttribute("aria-sort");
-    const down = was ? was === "ascending" : numeric, sign = down ? -1 : 1, body = head.closest("table").tBodies[0];
+    const down = was ? was === "ascending" : numeric, sign = down ? -1 : 1;
     for (const other of head.parentNode.cells) other.removeAttribute("aria-sort");
     head.setAttribute("aria-sort", down ? "descending" : "ascending");
-    const rows = [...body.rows].map((row) => [value(row, head.cellIndex, numeric), row]);
-    rows.sort(([a], [b]) => (a === null) - (b === null) || sign * (a < b ? -1 : a > b ? 1 : 0));
-    body.append(...rows.map(([, row]) => row));
+    for (const body of head.closest("table").tBodies) {
+      const rows = members(body.rows).map((row) => [value(row, head.cellIndex, numeric), row]);
+      rows.sort(([a], [b]) => (a === null) - (b === null) || sign * (a < b ? -1 : a > b ? 1 : 0));
+      body.append(...rows.map(([, row]) => row));
+    }
     said.textContent = `Sorted by ${name}, ${down ? "descending" : "ascending"}.`;
   });
 }
@@ -30,7 +33,10 @@ const show = (rows, wanted) => {
 for (const controls of document.querySelectorAll(".controls")) controls.hidden = false;
 for (const select of document.querySelectorAll("[data-filter]"))
   select.addEventListener("change", () => {
-    show(document.getElementById(select.dataset.filter).tBodies[0].rows, (row) => !select.value || row.dataset.selection === select.value);
+    const table = document.getElementById(select.dataset.filter);
+    const filters = [...document.querySelectorAll(`[data-filter="${table.id}"]`)].filter((other) => other.value);
+    show(members(table.querySelectorAll("tbody tr")), (row) => filters.every((f) => row.dataset[f.dataset.field] === f.value));
+    for (const head of table.querySelectorAll("tr.group")) head.hidden = members(head.parentNode.rows).every((row) => row.hidden);
   });
 for (const search of document.querySelectorAll("[data-search]"))
   search.addEventListener("input", () => {
