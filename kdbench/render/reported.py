@@ -19,7 +19,7 @@ class Table:
     title: str
     larger_is_better: bool
     contexts: tuple[Context, ...]
-    apart: tuple[Number, ...]
+    apart: tuple[Context, ...]
 
     @property
     def selections(self) -> list[str]:
@@ -31,7 +31,7 @@ def tables(rows: Iterable[Reported]) -> list[Table]:
     out = []
     for metric, numbers in by_metric(rows):
         title, larger = METRICS[metric]
-        apart = tuple(number for context in contexts(n for n in numbers if n.row.apart) for number in context.numbers)
+        apart = tuple(contexts(number for number in numbers if number.row.apart))
         beside = tuple(contexts(number for number in numbers if not number.row.apart))
         out.append(Table(metric, title, larger, beside, apart))
     return out
