@@ -7,7 +7,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 
 from kdbench.methods import METHODS
 from kdbench.records.implementations import implementation
@@ -15,7 +15,7 @@ from kdbench.records.literature import Literature, Reported
 from kdbench.records.verify import Problem, Record, Seen
 from kdbench.render import measured
 from kdbench.render.cards import Card, card, newest
-from kdbench.render.measured import Table
+from kdbench.render.measured import Line, Table
 from kdbench.stats.aggregate import Cell, cells, ranking_selection
 
 #: data set, teacher, student
@@ -103,10 +103,18 @@ class Catalogue:
         return found
 
     @cached_property
+    def lines_by_method(self) -> dict[str, list[tuple[Table, Line]]]:
+        found: dict[str, list[tuple[Table, Line]]] = defaultdict(list)
+        for _, table in sorted(self.tables.items()):
+            for line in table.every:
+                found[line.cell.method].append((table, line))
+        return found
+
+    @cached_property
     def pairs(self) -> list[PairName]:
         return sorted({*self.reported_by_pair, *self.measured_by_pair})
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Names this set of records: 12 hex digits of the sorted keys and prediction digests."""
         parts = sorted(f"{r['key']} {(r['predictions'] or {}).get('sha256')} {r['status']}" for r in self.records)
@@ -126,9 +134,10 @@ def split(pair: str) -> tuple[str, str]:
     return teacher, student
 
 
-def components(name: str) -> list[str]:
+@cache
+def components(name: str) -> tuple[str, ...]:
     """The methods that a combined name such as ``kd+lskd(T=2,w_kd=9.0)`` is made of."""
-    return [re.sub(r"\(.*", "", part, flags=re.DOTALL) for part in re.split(r"\+(?![^(]*\))", name)]
+    return tuple(re.sub(r"\(.*", "", part, flags=re.DOTALL) for part in re.split(r"\+(?![^(]*\))", name))
 
 
 def spread(values: Iterable[tuple[str, str]]) -> list[tuple[str, list[str]]]:

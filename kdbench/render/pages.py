@@ -100,12 +100,7 @@ def _pair(catalogue: Catalogue, pair: PairName, views: dict[str, SuiteView]) -> 
 
 
 def _method(catalogue: Catalogue, name: str, views: dict[str, SuiteView]) -> Page:
-    lines = [
-        (table, line, views[table.suite])
-        for _, table in sorted(catalogue.tables.items())
-        for line in table.every
-        if line.cell.method == name
-    ]
+    lines = [(table, line, views[table.suite]) for table, line in catalogue.lines_by_method.get(name, ())]
     rows = catalogue.reported_by_method.get(name, [])
     trained = implementation(name)
     measured = [line.cell for _, line, _ in lines if line.cell.measured]
