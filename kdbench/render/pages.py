@@ -48,8 +48,8 @@ def all_pages(catalogue: Catalogue, content: Content) -> Iterator[Page]:
             {"view": study, "width": studyview.WIDTH, "height": studyview.HEIGHT},
         )
     if catalogue.literature.rows:
-        view = literature.literature_view(catalogue.literature, catalogue.measured)
-        yield Page(literature.PAGE, "literature.html", "Literature", {"view": view})
+        printed = literature.literature_view(catalogue.literature, catalogue.measured)
+        yield Page(literature.PAGE, "literature.html", "Literature", {"view": printed})
     for pair in catalogue.pairs:
         yield _pair(catalogue, pair, views)
     for name in catalogue.methods:

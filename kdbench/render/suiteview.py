@@ -47,9 +47,9 @@ class Row:
 class SuiteView:
     """``installed`` is the suite's own file where this copy of kdbench has that version; records alone suffice.
 
-    ``tables`` are of the pairs that the suite plans, where it is known and any of them was measured; ``others`` of those
-    that somebody added, and count in nothing else here. Everything but ``contributed`` and ``notes`` is of what was
-    measured, where there is any of that.
+    ``tables`` are of the pairs that the suite plans, where it is known and any of them was measured; ``others`` are of
+    those that somebody added, and count in nothing else here. Everything but ``contributed`` and ``notes`` is of what
+    was measured, where there is any of that.
     """
 
     name: str
