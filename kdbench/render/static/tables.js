@@ -3,7 +3,9 @@
 const said = document.getElementById("said");
 const value = (row, column, numeric) => {
   const cell = row.cells[column], raw = cell.dataset.v ?? cell.textContent.trim();
-  return numeric ? (raw === "" || isNaN(raw) ? null : Number(raw)) : raw.toLowerCase();
+  if (!numeric) return raw.toLowerCase();
+  const number = parseFloat(raw.replace("\u2212", "-")); // what a cell begins with is what it is sorted by
+  return isNaN(number) ? null : number;
 };
 const members = (rows) => [...rows].filter((row) => !row.classList.contains("group")); // what a group's head stands over
 for (const head of document.querySelectorAll("th[data-sort]")) {
