@@ -18,7 +18,7 @@ from kdbench.stats import aggregate
 from kdbench.stats.across import Across, across
 from kdbench.stats.aggregate import Record, protocol
 from kdbench.stats.intervals import Interval
-from kdbench.stats.standings import Standing, Standings, standings, whole_rows
+from kdbench.stats.standings import Standing, Standings, whole_rows
 from kdbench.suites import Suite, installed_suite
 
 Column = tuple[str, str]
@@ -145,8 +145,7 @@ def suite_outline(lines: Sequence[Line]) -> str:
 
 def standing_rows(catalogue: Catalogue, tables: Sequence[Table], selection: str) -> tuple[Standings, list[Row]]:
     """How the measured rows of ``tables``, which are of one suite, stand; and all rows, best mean gain first."""
-    cells = [line.cell for table in tables for line in table.lines]
-    found = standings(cells, selection, catalogue.seen.right(selection))
+    found = catalogue.standings_over(tuple(tables))
     return found, _rows(tables, selection, {row.label: row for row in found.rows})
 
 
