@@ -53,7 +53,7 @@ class Option:
     needs: tuple[str, ...]
     cost: Spread | None
     elsewhere: bool
-    command: str
+    implemented: bool
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,8 @@ class Answer:
     contradictions: int
     sources: tuple[str, ...]
     runs: tuple[Run, ...]
+    #: Measures one method; empty where no suite has the pair.
+    command: str
 
     @property
     def enough(self) -> bool:
@@ -115,10 +117,11 @@ def _answer(
     return Answer(
         pair=pair,
         suites=suites,
-        options=tuple(_option(catalogue, pair, each, here, costs) for each in evidence),
+        options=tuple(_option(catalogue, each, here, costs) for each in evidence),
         contradictions=len(reported.contradictions(rows)),
         sources=tuple(sorted({source for each in evidence for source in each.sources})),
         runs=tuple(_runs(pair, suites, evidence)),
+        command="" if (suite := _suite_of(pair)) is None else f"{_command(suite, pair, ('ce',))} --method NAME",
     )
 
 
@@ -175,17 +178,16 @@ def _costs(catalogue: Catalogue) -> dict[str, Spread]:
 
 
 def _option(
-    catalogue: Catalogue, pair: PairName, evidence: Evidence, here: Mapping[str, Spread], costs: Mapping[str, Spread]
+    catalogue: Catalogue, evidence: Evidence, here: Mapping[str, Spread], costs: Mapping[str, Spread]
 ) -> Option:
     name = evidence.method
     card = catalogue.cards.get(name)
-    suite = _suite_of(pair)
     return Option(
         evidence=evidence,
         needs=() if card is None else tuple(need for need in card.needs if need != "teacher"),
         cost=here.get(name) or costs.get(name),
         elsewhere=name not in here,
-        command="" if suite is None or card is None else _command(suite, pair, (name,)),
+        implemented=card is not None,
     )
 
 

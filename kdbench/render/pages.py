@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
+from kdbench.methods import METHODS
 from kdbench.render import finding, reported
 from kdbench.render import studies as studyview
 from kdbench.render.address import href, method_page, pair_page, row_page, study_page, suite_page, versus_page
@@ -86,6 +87,9 @@ def _index(catalogue: Catalogue, content: Content, views: dict[str, SuiteView], 
         content.title,
         {
             "suites": list(views.values()),
+            "measured_trials": len({record["key"] for record in catalogue.measured}),
+            "implemented": sum(name in METHODS for name in catalogue.methods),
+            "measured_pairs": sum(bool(lines) for _, lines, _, _ in pairs),
             "studies": studies,
             "methods": sorted(methods, key=lambda m: (-m[2], -m[3], m[0])),
             "pairs": sorted(pairs, key=lambda p: (-p[1], -p[2], p[0])),
