@@ -111,7 +111,9 @@ def _answer(
                     here.setdefault(method, line.cost)
     evidence = ranked(measured, _printed(catalogue, rows))
     suites = tuple(
-        SuiteVerdict(table, views[table.suite], catalogue.standings_of(table), tuple(best_supported(evidence, table.suite)))
+        SuiteVerdict(
+            table, views[table.suite], catalogue.standings_of(table), tuple(best_supported(evidence, table.suite))
+        )
         for table in tables
     )
     return Answer(
@@ -200,15 +202,14 @@ def _runs(pair: PairName, suites: Sequence[SuiteVerdict], evidence: Sequence[Evi
             yield Run(f"adds seeds in {verdict.table.suite} until the tie is told apart, or ten are used up", command)
     suite = _suite_of(pair)
     if suite is not None and all(verdict.view.name != suite.id for verdict in suites):
-        names = [row.label for row in suite.rows if row.stream == 0]
-        wanted = [e.method for e in evidence if e.method in names][:6] or names[:4]
+        labels = [row.label for row in suite.rows if row.stream == 0]
+        wanted = [e.method for e in evidence if e.method in labels][:6] or labels[:4]
         purpose = f"measures the pair in {suite.id}, {suite.title}"
         yield Run(purpose, _command(suite, pair, tuple(dict.fromkeys(("ce", *wanted)))))
 
 
 def _command(suite: Suite, pair: PairName, methods: Sequence[str]) -> str:
-    name = next(p.name for p in suite.pairs if p.dataset == pair[0] and p.name == f"{pair[1]}:{pair[2]}")
-    parts = ["kdbench", "run", "--suite", suite.name, "--pair", name]
+    parts = ["kdbench", "run", "--suite", suite.name, "--pair", f"{pair[1]}:{pair[2]}"]
     for method in methods:
         parts += ["--method", method]
     return shlex.join(parts)

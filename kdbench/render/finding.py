@@ -36,7 +36,9 @@ def found(catalogue: Catalogue, suites: Iterable[SuiteView], studies: Iterable[S
     ]
     for name in catalogue.methods:
         card = catalogue.cards.get(name)
-        paper = "" if card is None or card.paper is None else " ".join(card.paper[f] for f in ("title", "authors", "year"))
+        paper = (
+            "" if card is None or card.paper is None else " ".join(card.paper[f] for f in ("title", "authors", "year"))
+        )
         made.append(Found(name, "method", method_page(name), f"{card.title if card else ''} {paper}".strip()))
     for dataset, teacher, student in catalogue.pairs:
         title = f"{teacher} \u2192 {student}" if teacher != "none" else f"{student} alone"

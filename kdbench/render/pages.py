@@ -53,7 +53,7 @@ def all_pages(catalogue: Catalogue, content: Content) -> Iterator[Page | File]:
     for page in content.pages:
         if page.name != "index":
             yield Page(f"{page.name}.html", "page.html", page.title, {"html": page.html})
-    for name, view in views.items():
+    for view in views.values():
         yield _suite(catalogue, view, compared)
         yield from _rows(catalogue, view)
     for versus in compared.values():

@@ -77,13 +77,10 @@ class Evidence:
         return self.reported.middle
 
 
-def ranked(
-    measured: Mapping[str, Sequence[Measured]], printed: Mapping[str, Sequence[Printed]]
-) -> list[Evidence]:
+def ranked(measured: Mapping[str, Sequence[Measured]], printed: Mapping[str, Sequence[Printed]]) -> list[Evidence]:
     """What is known of each method, the best grade first and the largest gain within it; without a gain, none."""
     found = (
-        Evidence(name, tuple(measured.get(name, ())), tuple(printed.get(name, ())))
-        for name in {*measured, *printed}
+        Evidence(name, tuple(measured.get(name, ())), tuple(printed.get(name, ()))) for name in {*measured, *printed}
     )
     known = [e for e in found if e.printed or any(m.standing.gain is not None for m in e.measured)]
     return sorted(known, key=lambda e: (GRADES.index(e.grade), -e.gain, e.method))
