@@ -6,12 +6,12 @@ import builtins
 import signal
 import socket
 from collections.abc import Callable, Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
-from bench import ROOT, Bench, wait_until
+from bench import Bench, wait_until
+from clusters import HAS_RAY, add_node, parent_of, ray_cluster
 from executor_conformance import SAVER, WATCHFUL, ExecutorConformance, alive, leaves_the_same_records, on_a_cluster
 
 from kdbench.errors import UserError
@@ -20,9 +20,7 @@ from kdbench.schedule import Choice, Coordinator, Executor, find_backend
 from kdbench.schedule import ray as ray_backend
 from kdbench.schedule.ray import RayLauncher
 
-pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="needs pip install 'kdbench[ray]'")
-
-MEGABYTE = 2**20
+pytestmark = pytest.mark.skipif(not HAS_RAY, reason="needs pip install 'kdbench[ray]'")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -35,33 +33,16 @@ def _own_print() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
-    """A cluster on the loopback: a head without work, and two nodes with two GPUs each, which are not there."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(ROOT))
-        patch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        patch.setenv("RAY_AUTH_MODE", "disabled")
-        patch.setenv("RAY_worker_niceness", "0")
+    """Two nodes with two GPUs each, and this process connected by way of the head."""
+    with ray_cluster(2, 2) as made:
         import ray
-        from ray.cluster_utils import Cluster
 
-        small = {"object_store_memory": 80 * MEGABYTE, "include_dashboard": False}
-        soon = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_failure_threshold": 3}
-        head = {"num_cpus": 0, "num_gpus": 0, "_system_config": soon, **small}
-        made = Cluster(initialize_head=True, head_node_args=head)
         try:
-            ray.init(address=made.address, log_to_driver=False, logging_level="ERROR")  # by way of the head
-            for _ in range(2):
-                add_node(made)
+            ray.init(address=made.address, log_to_driver=False, logging_level="ERROR")
             made.wait_for_nodes()
             yield made
         finally:
             ray.shutdown()
-            made.shutdown()
-
-
-def add_node(cluster: Any) -> Any:
-    return cluster.add_node(num_cpus=2, num_gpus=2, node_ip_address="127.0.0.1", object_store_memory=80 * MEGABYTE)
 
 
 @on_a_cluster
@@ -94,7 +75,7 @@ class TestRay(ExecutorConformance):
         try:
             report = self.run(1, self.task("t", "ok"), watch=remove)
         finally:
-            add_node(cluster)
+            add_node(cluster, 2, 2)
         assert [task.attempt for task in report.finished] == [2]
         assert "gone with its node" in self.said("retried")[0]["text"]
         first, second = self.said("ready")
@@ -125,12 +106,8 @@ class TestRay(ExecutorConformance):
         try:
             assert Coordinator(fleet, launcher).run(tasks, interrupt).interrupted
         finally:
-            add_node(cluster)
+            add_node(cluster, 2, 2)
         assert len(self.journal("start")) == 1
-
-
-def parent_of(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 def test_a_run_on_ray_leaves_the_records_of_any_other(cluster: Any, bench: Bench) -> None:

@@ -3,10 +3,14 @@
 import sys
 
 from kdbench.cli import main
-from kdbench.schedule import coordinator, local
+from kdbench.schedule import coordinator, local, remote, slurm
+from kdbench.schedule.ray import RayLauncher
 
 if __name__ == "__main__":
     coordinator.Coordinator.__init__.__kwdefaults__["silence"] = 45.0
     coordinator.PAUSE = 0.5
-    local.GRACE = 3.0
+    local.GRACE = remote.GRACE = 3.0
+    slurm.AGAIN = 2.0
+    RayLauncher.__init__.__kwdefaults__["lag"] = 5.0
+    slurm.SlurmLauncher.__init__.__kwdefaults__ |= {"lag": 5.0, "gather": 1.0, "ask": 1.0}
     sys.exit(main())
