@@ -40,7 +40,9 @@ TRIES = 4
 IMPATIENT = Path(__file__).with_name("impatient.py")
 #: Bytes of a disk that can be filled: a round needs some 60 MB.
 DISK = 400 * 2**20
-PATIENCE = 600.0
+PATIENCE = 1800.0
+#: Seconds without a word after which a run gives a worker up, at least: many times what it takes to start.
+SILENCE = 45.0
 
 
 @dataclass
@@ -104,10 +106,13 @@ class Attack:
         self.quiet = Bench(folder / "quiet")
         self.quiet.folder.mkdir(parents=True)
         self.packages = self.quiet.install_suite(SUITE)
+        self.silence = PATIENCE
+        began = time.monotonic()
         run = self._start(self.quiet.folder, [])
         _, errors = run.communicate(timeout=PATIENCE)
         if run.returncode != 0:
             raise RuntimeError(f"the quiet run ended with {run.returncode}: {errors.decode()}")
+        self.silence = max(SILENCE, time.monotonic() - began)  # other work may make this machine slow
         if nodes is not None:
             self.backend = [*nodes.backend]
         self.expected = {key: bits(record) for key, record in self._records(self.quiet.folder)[0]}
@@ -115,7 +120,16 @@ class Attack:
 
     def _start(self, folder: Path, words: list[str]) -> subprocess.Popen[bytes]:
         bench = Bench(folder)
-        command = [sys.executable, str(IMPATIENT), "run", "--suite", "tiny", "--results", str(folder / "results")]
+        command = [
+            sys.executable,
+            str(IMPATIENT),
+            str(self.silence),
+            "run",
+            "--suite",
+            "tiny",
+            "--results",
+            str(folder / "results"),
+        ]
         return subprocess.Popen(
             [
                 *command,
@@ -242,6 +256,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--faults", type=int, default=6, help="faults a round")
+    parser.add_argument("--pause", type=float, default=6.0, help="the most seconds between two faults")
     parser.add_argument("--disk", action="store_true", help="fill disks, too, which root may mount")
     parser.add_argument("--backend", choices=("local", "ray", "slurm"), default="local", help="where its nodes go, too")
     parser.add_argument("--keep", type=Path, help="a folder that keeps the rounds that failed")
@@ -254,11 +269,12 @@ def main() -> int:
         elif options.backend == "slurm":
             stack.enter_context(slurm_cluster(Path(stack.enter_context(TemporaryDirectory()))))
             nodes = SlurmNodes()
-        attack = Attack(Path(folder), options.seed, disk=options.disk, nodes=nodes)
+        attack = Attack(Path(folder), options.seed, options.pause, options.disk, nodes)
         with suppress(KeyboardInterrupt):
             while time.monotonic() < end:
                 attack.round(options.faults)
-                print(json.dumps({"rounds": attack.report.rounds, "failures": len(attack.report.failures)}), flush=True)
+                done = {"rounds": attack.report.rounds, "faults": attack.report.faults.total()}
+                print(json.dumps({**done, "failures": len(attack.report.failures)}), flush=True)
         print("\n".join(attack.report.lines()))
         if options.keep and attack.report.failures:
             shutil.copytree(folder, options.keep, dirs_exist_ok=True)
