@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from attack.faults import cancel_a_job, kill_relay
+from attack.nodes import SlurmNodes
 from bench import Bench, wait_until
 from clusters import HAS_SLURM, slurm_cluster, told
 from executor_conformance import SAVER, WATCHFUL, ExecutorConformance, alive, leaves_the_same_records, on_a_cluster
@@ -31,6 +33,7 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.mark.usefixtures("slurm")
 class TestSlurm(ExecutorConformance):
     devices, alike = ("0", "1"), 2
+    faults, nodes = (kill_relay, cancel_a_job), SlurmNodes()
 
     def make(self, fleet: Fleet, folder: Path, command: Callable[[Path], list[str]], **options: Any) -> Executor:
         quick = {"look": 0.05, "lag": 2.0, "gather": 0.2, "ask": 0.5}
