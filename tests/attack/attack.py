@@ -199,7 +199,7 @@ class Attack:
             (fault,) = self.rng.choices(list(chances), list(chances.values()))
             if fault.make(scene):
                 self.report.faults[fault.name] += 1
-            done += 1
+                done += 1
         for run in running:
             run.terminate()
             self._over(scene, run, wait=True)
@@ -261,7 +261,6 @@ def main() -> int:
     parser.add_argument("--backend", choices=("local", "ray", "slurm"), default="local", help="where its nodes go, too")
     parser.add_argument("--keep", type=Path, help="a folder that keeps the rounds that failed")
     options = parser.parse_args()
-    end = time.monotonic() + options.minutes * 60
     with TemporaryDirectory() as folder, ExitStack() as stack:
         nodes: Nodes | None = None
         if options.backend == "ray":
@@ -270,6 +269,7 @@ def main() -> int:
             stack.enter_context(slurm_cluster(Path(stack.enter_context(TemporaryDirectory()))))
             nodes = SlurmNodes()
         attack = Attack(Path(folder), options.seed, options.pause, options.disk, nodes)
+        end = time.monotonic() + options.minutes * 60
         with suppress(KeyboardInterrupt):
             while time.monotonic() < end:
                 attack.round(options.faults)
