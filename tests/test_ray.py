@@ -64,8 +64,10 @@ class TestRay(ExecutorConformance):
         with pytest.raises(UserError, match="no node left"):
             self.run(1, self.task("t", "sleep:20"))
 
-    def test_a_node_that_goes_costs_an_attempt_and_no_more(self, cluster: Any) -> None:
-        """Its worker ends with it, and another goes on elsewhere."""
+    def test_a_node_that_goes_costs_an_attempt_and_no_more(
+        self, cluster: Any, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Its worker ends with it, and another goes on elsewhere; Ray itself prints nothing of that."""
         nodes = {node.all_processes["raylet"][0].process.pid: node for node in cluster.worker_nodes}
         (self.folder / "actor.py").write_text(WATCHFUL)
         runs: list[dict[str, Any]] = []
@@ -84,6 +86,7 @@ class TestRay(ExecutorConformance):
         first, second = self.said("ready")
         wait_until(lambda: not alive(first["pid"]))
         assert first["parent"] != second["parent"]
+        assert capsys.readouterr() == ("", "")
 
     def test_a_worker_is_told_to_save_before_it_is_ended(self) -> None:
         (self.folder / "actor.py").write_text(SAVER)
