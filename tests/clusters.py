@@ -73,10 +73,16 @@ def ray_cluster(cpus: int, gpus: int) -> Iterator[Any]:
             made.shutdown()
 
 
-def add_node(cluster: Any, cpus: int, gpus: int) -> Any:
-    return cluster.add_node(
-        num_cpus=cpus, num_gpus=gpus, node_ip_address="127.0.0.1", object_store_memory=80 * MEGABYTE
-    )
+def add_node(cluster: Any, cpus: int, gpus: int, tries: int = 5) -> Any:
+    """Another node; Ray gives one half a minute to start, which is not enough on a machine that is busy."""
+    try:
+        return cluster.add_node(
+            num_cpus=cpus, num_gpus=gpus, node_ip_address="127.0.0.1", object_store_memory=80 * MEGABYTE
+        )
+    except Exception:  # a bare one, of Ray's
+        if tries == 1:
+            raise
+        return add_node(cluster, cpus, gpus, tries - 1)
 
 
 @contextmanager
