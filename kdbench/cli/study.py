@@ -12,9 +12,9 @@ from kdbench import environment
 from kdbench.cli import study_text
 from kdbench.cli.durations import seconds
 from kdbench.cli.machine import add_machine_arguments, backend_of
-from kdbench.cli.manifest import end_killed, request_json
+from kdbench.cli.manifest import request_json
 from kdbench.cli.plan_text import say_plan
-from kdbench.cli.run import train
+from kdbench.cli.run import check_folders, train
 from kdbench.cli.say import in_folder, outlive_readers, say
 from kdbench.data import data_root, download_allowed
 from kdbench.errors import EXIT_INCOMPLETE, EXIT_INTERRUPTED, EXIT_OK
@@ -55,9 +55,7 @@ def main(options: argparse.Namespace) -> int:
     store = Store(Path(options.results))
     code = EXIT_OK
     if not options.dry_run:
-        store.check_writable(suite.id for suite in suites.values())
-        store.tidy()
-        end_killed(store)
+        check_folders(store, suites.values())
     backend = backend_of(options)
     fleet = backend.fleet(max(suite.protocol.threads for suite in suites.values()))
     known = shipped("results")
