@@ -16,7 +16,7 @@ from kdbench.data import mapped
 from kdbench.data.builtin import BUILTIN
 from kdbench.data.checks import check_labels
 from kdbench.data.identity import Known, look, recall, stamp
-from kdbench.data.spec import Dataset, DatasetSpec, Part, Source, ClassViews
+from kdbench.data.spec import ClassViews, Dataset, DatasetSpec, Part, Source
 from kdbench.errors import DataError, UserError, described, reason
 from kdbench.paths import cache_dir, expanded
 from kdbench.registry import Registry

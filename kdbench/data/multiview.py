@@ -1,8 +1,8 @@
 """Images made of patches, each class with two features that tell it by themselves: Allen-Zhu and Li's distribution.
 
 Definitions 3.1 to 3.3 of arXiv:2012.09816 with whole numbers in the place of their asymptotics. An image is a column
-of patches, each a row of pixels. Feature number f is the f-th axis of a patch; class j has the features 2j and 2j + 1, or
-2j alone. Of an image of class y, drawn from raw words of a counter's stream and computed in whole numbers:
+of patches, each a row of pixels. Feature number f is the f-th axis of a patch; class j has the features 2j and 2j + 1,
+or 2j alone. Of an image of class y, drawn from raw words of a counter's stream and computed in whole numbers:
 
 * its own features have strengths from ``own``; a single-view image lacks one of the two;
 * of 100 images ``others`` have the features of any other class, too, with strengths from ``other``;
@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from kdbench.data.spec import BOTH, DatasetSpec, Part, Source, ClassViews
+from kdbench.data.spec import BOTH, ClassViews, DatasetSpec, Part, Source
 from kdbench.data.splits import philox
 
 Whole = NDArray[np.int64]

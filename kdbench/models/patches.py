@@ -16,7 +16,7 @@ from kdbench.models.outputs import Outputs, Shape
 
 def smoothed_relu(z: Tensor) -> Tensor:
     c = z.clamp(0, 1)
-    return c**3 / 3 + (z - 1).clamp(min=0)
+    return c * c * c / 3 + (z - 1).clamp(min=0)
 
 
 def smoothed_relu_slope(z: Tensor) -> Tensor:
