@@ -81,9 +81,8 @@ def test_classes_and_views_come_in_the_numbers_that_the_setting_says() -> None:
     found = views_of(MULTIVIEW)
     assert found is not None
     assert (found.labels == data.load("multiview").test_labels).all()
-    assert all(
-        ((found.shown == view) & (found.labels == label)).sum() == 30 for view in range(3) for label in range(10)
-    )
+    for view in (BOTH, 1, 2):
+        assert (np.bincount(found.labels[found.shown == view]) == 30).all()
 
 
 def test_the_control_has_one_axis_a_class() -> None:
@@ -266,6 +265,8 @@ def test_claims_are_judged_by_which_images_networks_are_right_on() -> None:
         {**_record("ce", "none:tiny_cnn_m", seed, 90.0, suite="digits@1"), **knowing(views)}
         for seed, views in enumerate(known)
     ]
+    other = _record("kd", "tiny_cnn_l:tiny_cnn_m", 0, 90.0, suite="digits@1")  # which shows the pair
+    records.append({**other, "dataset": "multiview"})
     found = judged("one_view", "mean", 'of = "ce"', [dict(record) for record in records])
     assert found.finding.estimate == pytest.approx((1 + 1 + 0.5) / 3)
     found = judged("complement", "between-seeds", 'of = "ce"', [dict(record) for record in records])
@@ -275,7 +276,8 @@ def test_claims_are_judged_by_which_images_networks_are_right_on() -> None:
 def test_the_teacher_of_a_pair_is_compared_by_what_its_students_records_say() -> None:
     records = []
     for seed in range(3):
-        records.append(_record("ce", "none:tiny_cnn_m", seed, 90.0 + 0.1 * seed, suite="digits@1"))
+        ce = _record("ce", "none:tiny_cnn_m", seed, 90.0 + 0.1 * seed, suite="digits@1")
+        records.append({**ce, "teacher": None})
         kd = _record("kd", "tiny_cnn_l:tiny_cnn_m", seed, 92.0, suite="digits@1")
         records.append({**kd, "teacher": {"top1": 94.0}})
     found = judged("top1", "difference", 'of = "teacher"\nversus = "ce"', records)

@@ -146,12 +146,17 @@ class _Table:
         return [cell for (at, _), cell in self._cells.items() if at == pair and cell.records[0]["teacher"]]
 
     def between(self, claim: Claim) -> Floats:
-        """What the networks of any two seeds say beside one another [seeds, seeds], nan where one is missing."""
+        """What the networks of any two seeds say beside one another [seeds, seeds], nan where one is missing.
+
+        Of several pairs the mean.
+        """
         compare = MEASURES[claim.measure].between
         assert compare is not None  # as the claim was read
-        ((place),) = self.places(claim, claim.of)
-        records = [self._records(place, seed) for seed in self.suite.seeds]
-        return np.array([[compare(a[0], b[0]) if a and b else math.nan for b in records] for a in records])
+        tables = []
+        for place in self.places(claim, claim.of):
+            of = [next(iter(self._records(place, seed)), None) for seed in self.suite.seeds]
+            tables.append([[compare(a, b) if a and b else math.nan for b in of] for a in of])
+        return np.mean(tables, axis=0)  # type: ignore[no-any-return]
 
     def missing(self, claim: Claim) -> tuple[Missing, ...]:
         """What is needed and not there. A trial that diverged is there, and is missing among the values."""
