@@ -110,9 +110,20 @@ class _Table:
         else:
             labels = dict.fromkeys(label for _, label in self._cells)
             rows = [[(pair, label) for pair, _ in of] for label in labels]
-        complete = [row for row in rows if all(place in self._cells for place in row)]
+        complete = self._apart([of, versus, *rows])
         scores = np.stack([self._values(row, claim.measure) for row in complete])
         return scores, complete.index(of), complete.index(versus)
+
+    def _apart(self, rows: Sequence[list[tuple[str, str]]]) -> list[list[tuple[str, str]]]:
+        """Those of ``rows`` that are complete and no trials that were there before.
+
+        A row without a teacher is shown on every pair, and does not differ from itself.
+        """
+        kept: dict[frozenset[str], list[tuple[str, str]]] = {}
+        for row in rows:
+            if all(place in self._cells for place in row):
+                kept.setdefault(frozenset(r["key"] for place in row for r in self._cells[place].records), row)
+        return list(kept.values())
 
     def _values(self, places: Sequence[tuple[str, str]], measure: str) -> Floats:
         read = MEASURES[measure].read

@@ -75,7 +75,7 @@ def parse_teacher(
         supervision = parse_supervision(table.take("supervision", dict, {}), f"{where} supervision", data)
         teacher = replace(teacher, supervision=supervision)
     if kind == "self":
-        teacher = _generations(table, teacher, data)
+        teacher = _generations(table, teacher, data, others)
     table.finish()
     _check(teacher, where)
     return teacher
@@ -173,14 +173,18 @@ def _normalisation(table: Table, data: DatasetSpec) -> Normalisation:
     return Normalisation(tuple(map(float, mean)), tuple(map(float, std)))
 
 
-def _generations(table: Table, last: Teacher, data: DatasetSpec) -> Teacher:
+def _generations(table: Table, last: Teacher, data: DatasetSpec, others: Lookup | None) -> Teacher:
     """``last`` with the generations before it, whose seeds are the whole numbers from its own on."""
-    count = table.count("generations", 1, 1, MOST_GENERATIONS)
-    if count == 1 and {"method", "config"} & set(table.raw):
+    count, under = table.count("generations", 1, 1, MOST_GENERATIONS), table.take("under", str, "")
+    if count == 1 and not under and {"method", "config"} & set(table.raw):
         raise UserError(f"{table.where}: method and config are those of generations after the first; there is none.")
     source = "generation 1, trained on the labels alone"
     teacher = replace(last, name=f"{last.name}-1", claimed_top1=None, source=source)
-    method, config = _lesson(table, last, data) if count > 1 else ("", {})
+    above = others(under) if under and others else None
+    method, config = _lesson(table, last, data, above) if count > 1 or above else ("", {})
+    if above is not None:
+        taught = f"generation 1, trained by {method} under {above.name}"
+        teacher = replace(teacher, source=taught, method=method, config=config, parent=above)
     for number in range(2, count + 1):
         check_name("teacher", teacher.name, table.where)
         teacher = replace(
@@ -195,8 +199,11 @@ def _generations(table: Table, last: Teacher, data: DatasetSpec) -> Teacher:
     return replace(teacher, name=last.name, claimed_top1=last.claimed_top1, source=last.source or teacher.source)
 
 
-def _lesson(table: Table, last: Teacher, data: DatasetSpec) -> tuple[str, dict[str, Any]]:
-    """The method, and all its hyper-parameters, by which a generation learns from the one before."""
+def _lesson(table: Table, last: Teacher, data: DatasetSpec, above: Teacher | None) -> tuple[str, dict[str, Any]]:
+    """The method, and all its hyper-parameters, by which a generation learns from the one before.
+
+    ``above``: the teacher of the first one, where it has one.
+    """
     where, spec = table.where, get_spec(last.model)
     method, fixed = resolved(table.take("method", str, "kd"), where)
     pair = f"{spec.literature}:{spec.literature}"
@@ -213,8 +220,15 @@ def _lesson(table: Table, last: Teacher, data: DatasetSpec) -> tuple[str, dict[s
             f"{where}: method {method.name!r} reads one label of each image, and under {last.supervision.kind} some "
             "have none, or several."
         )
-    if last.protocol and (reason := not_applicable(method, spec.name, spec.name, data.name, last.protocol)):
-        raise UserError(f"{where}: method {method.name!r} cannot train a generation: {reason}.")
+    if above is not None and above.composition and (features := sorted(method.needs - {"teacher"})):
+        raise UserError(
+            f"{where}: method {method.name!r} needs {', '.join(features)}, and {above.name!r}, of kind {above.kind}, has "
+            "logits alone; choose another method."
+        )
+    models = {spec.name, *([above.model] if above is not None and above.composition is None else ())}
+    for model in sorted(models):
+        if last.protocol and (reason := not_applicable(method, spec.name, model, data.name, last.protocol)):
+            raise UserError(f"{where}: method {method.name!r} cannot train a generation: {reason}.")
     return method.name, config
 
 
