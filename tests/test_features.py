@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 from bench import Bench, suite_text
-from steps import TEACHER_WIDTHS, build, fake_network, fake_outputs, rng, run
+from steps import TEACHER_WIDTHS, build, fake_outputs, rng, run
 
 from kdbench.errors import NotApplicable, UserError
-from kdbench.methods import METHODS
+from kdbench.methods import METHODS, load_class
 from kdbench.models.factory import create
+from kdbench.models.outputs import DataSpec
 from kdbench.records.validate import check
 from kdbench.stats.discrepancy import h_divergence, joint_error, mmd
 from kdbench.studies.measures import MEASURES
@@ -81,7 +82,8 @@ def test_every_connector_leads_into_the_teachers_space(name: str, kind: str) -> 
     student, teacher = fake_outputs(0), fake_outputs(1, widths=TEACHER_WIDTHS)
     method = build(name, student, teacher, connector=kind)
     led = method.connected(student)
-    assert led is not None and led.shape == teacher.pooled.shape
+    assert led is not None
+    assert led.shape == teacher.pooled.shape
     assert all(torch.isfinite(value) for value in run(name, student, teacher, connector=kind).values())
 
 
@@ -100,7 +102,8 @@ def test_defaults_are_in_no_configuration_and_other_values_are() -> None:
     for name in ("simkd", "ijckd", "srrl"):
         spec = METHODS.get(name)
         newer = {knob.name: knob.default for knob in spec.hyperparameters.values() if knob.newer}
-        assert newer and not newer.keys() & spec.config("", {}, "test").keys()
+        assert newer
+        assert not newer.keys() & spec.config("", {}, "test").keys()
         assert spec.config("", newer, "test") == spec.config("", {}, "test")
         other = {"simkd": {"head": "student", "ce_weight": 1.0}}.get(name, {"head": "student"})
         if name == "srrl":
@@ -127,9 +130,6 @@ def test_srrl_deploys_the_teachers_classifier_where_it_is_asked_to(connector: st
     )
     specs = student.spec("student", (1, 8, 8)), teacher.spec("teacher", (1, 8, 8))
     spec = METHODS.get("srrl")
-    from kdbench.methods import load_class
-    from kdbench.models.outputs import DataSpec
-
     data = DataSpec("digits", 10, 20, (1, 8, 8), torch.zeros(20, dtype=torch.int64), 20)
     method = (
         load_class(spec)

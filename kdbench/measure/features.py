@@ -87,7 +87,7 @@ def _seen(
     device: torch.device,
     beat: Callable[[], object],
 ) -> Any:
-    """What ``read`` finds [N,D] in the outputs of ``network`` for ``images``, in float32 on the CPU; None if nothing."""
+    """What ``read`` finds [N,D] in the outputs of ``network`` for ``images``, float32 on the CPU; None if nothing."""
     training = network.training
     network.eval()
     found = []

@@ -53,8 +53,8 @@ class Average(nn.Module):
 class Deployed(nn.Module):
     """A snapshot of ``student`` whose classifier ``head`` gave way to ``tail``, from a map [N,C,H,W] to logits [N,K].
 
-    ``part`` says which map: ``pooled_map``, or ``stages`` for the last of them; ``pooled`` for features [N,D]. The copies count as what ships: the
-    student without its own classifier, and the tail.
+    ``part`` says which map: ``pooled_map``, or ``stages`` for the last of them; with ``pooled`` the tail begins at
+    features [N,D]. The copies count as what ships: the student without its own classifier, and the tail.
     """
 
     def __init__(self, student: nn.Module, head: nn.Module, tail: nn.Module, part: str = "pooled_map") -> None:

@@ -222,8 +222,8 @@ def _lesson(table: Table, last: Teacher, data: DatasetSpec, above: Teacher | Non
         )
     if above is not None and above.composition and (features := sorted(method.needs - {"teacher"})):
         raise UserError(
-            f"{where}: method {method.name!r} needs {', '.join(features)}, and {above.name!r}, of kind {above.kind}, has "
-            "logits alone; choose another method."
+            f"{where}: method {method.name!r} needs {', '.join(features)}, and {above.name!r}, of kind {above.kind}, "
+            "has logits alone; choose another method."
         )
     models = {spec.name, *([above.model] if above is not None and above.composition is None else ())}
     for model in sorted(models):

@@ -6,7 +6,7 @@ with g the student's features led into the teacher's space, h_t the teacher's po
 classifier. ``connector`` says how g is made: ``map`` averages a 1x1 convolution, batch norm and ReLU of the map that
 the student's classifier pools, as in the authors' repository; ``pooled`` applies the same layers to the pooled
 features, as in the SimKD toolbox, which adds plain KD to it; ``bottleneck``, ``mlp`` and ``none`` work on the map, too.
-With the ``head`` of the teacher, W_t on g is scored in the place of the student's own classifier, which is trained alike.
+With the ``head`` of the teacher the training is the same, and W_t on g is scored in the place of the student's own.
 Yang, Martinez, Bulat and Tzimiropoulos, "Knowledge distillation via softmax regression representation learning",
 ICLR 2021, https://openreview.net/forum?id=ZzwDy_wiWv.
 """
