@@ -47,7 +47,7 @@ def parse_teacher(
     table = Table(raw, where)
     kind = table.take("kind", str)
     if kind in COMPOSITIONS and others is not None:
-        return _composed(name, kind, table, base, others)
+        return _composed(name, kind, table, data, base, others)
     if kind not in NETWORKS:
         known = [*NETWORKS, *COMPOSITIONS]
         raise UserError(f"{where}: kind must be {', '.join(known[:-1])} or {known[-1]}, not {shown(kind)}.")
@@ -110,12 +110,13 @@ def check_seeds(teacher: Teacher, student: str, seeds: Sequence[int], where: str
         )
 
 
-def _composed(name: str, kind: str, table: Table, base: Protocol, others: Lookup) -> Teacher:
+def _composed(name: str, kind: str, table: Table, data: DatasetSpec, base: Protocol, others: Lookup) -> Teacher:
     """The teacher that is made of those in ``of``, each as it is or trained with each of the ``seeds``."""
     where = table.where
-    names, seeds = table.take("of", list), table.take("seeds", list, [])
+    least, most = COMPOSITIONS.get(kind).PARTS
+    names, seeds = table.take("of", list) if most else [], table.take("seeds", list, []) if most else []
     source, claimed = table.take("source", str, ""), table.take("claimed_top1", (float, int), None)
-    makes = bool(COMPOSITIONS.get(kind).MAKER)
+    makes = bool(COMPOSITIONS.get(kind).MAKER and most)
     own, seed = (table.take("protocol", dict, {}), table.count("seed", 0, 0)) if makes else ({}, 0)
     composition = read_kind(COMPOSITIONS, {"kind": kind, **table.raw}, where)
     if any(type(each) is not str for each in names) or len(set(names)) != len(names):
@@ -130,7 +131,6 @@ def _composed(name: str, kind: str, table: Table, base: Protocol, others: Lookup
                 "leave them out, and name each teacher in 'of'."
             )
         parts = tuple(_with_seed(part, each, where) for part in parts for each in seeds)
-    least, most = composition.PARTS
     if not least <= len(parts) <= most:
         wanted = str(least) if least == most else f"{least} to {most}"
         raise UserError(f"{where}: a teacher of kind {kind} is made of {wanted} teachers, not {len(parts)}.")
@@ -145,10 +145,10 @@ def _composed(name: str, kind: str, table: Table, base: Protocol, others: Lookup
         kind=kind,
         seed=seed,
         protocol=parse_protocol(own, f"{where} [protocol]", parts[0].protocol or base) if makes else None,
-        model="+".join(dict.fromkeys(part.model for part in parts)),
-        normalisation=parts[0].normalisation,
+        model="+".join(dict.fromkeys(part.model for part in parts)) or kind,
+        normalisation=parts[0].normalisation if parts else Normalisation(tuple(data.mean), tuple(data.std)),
         claimed_top1=claimed,
-        source=source or f"{kind} of {', '.join(part.name for part in parts)}"[:LONGEST_TEXT],
+        source=source or (f"{kind} of {', '.join(part.name for part in parts)}" if parts else kind)[:LONGEST_TEXT],
         composition=composition,
         parts=parts,
     )
