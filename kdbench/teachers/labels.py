@@ -63,8 +63,8 @@ def logits_in(content: bytes, images: int, classes: int, path: Path) -> Tensor:
     if table.shape != (images, classes):
         shape = " x ".join(map(str, table.shape))
         raise DataError(
-            f"{path} holds {shape} numbers, and rows for {images} images of {classes} classes are wanted, those to train "
-            "on first."
+            f"{path} holds {shape} numbers, and rows for {images} images of {classes} classes are wanted, those to "
+            "train on first."
         )
     shares = table.astype(np.float64)
     if not np.isfinite(shares).all() or shares.min() < 0 or shares.sum(1).min() <= 0:
