@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from kdbench.stats.aggregate import Cell, cells
@@ -35,6 +35,9 @@ class Point:
     top1: float
     n: int
     swept: tuple[tuple[float, float] | None, ...]
+
+    #: Pixels of where the number begins.
+    label: tuple[float, float] = (0.0, 0.0)
 
     @property
     def burden(self) -> float:
@@ -113,7 +116,22 @@ def plane_of(study: Study, suites: Mapping[str, Suite], rows: Iterable[Record]) 
             )
         )
     top_k = next(iter(facts.values()))["top_k"]
-    return Plane(tuple(sorted(points, key=lambda p: -p.top1)), swept, top_k, study.plane, suite.id)
+    return Plane(tuple(sorted(_labelled(points), key=lambda p: -p.top1)), swept, top_k, study.plane, suite.id)
+
+
+def _labelled(points: Iterable[Point]) -> Iterator[Point]:
+    """``points`` with their numbers beside them, lower where another number or point is in the way."""
+    taken: list[tuple[float, float]] = []
+    ordered = sorted(points, key=lambda p: (-p.x, p.y))
+    for point in ordered:
+        x, y = point.x + 9, point.y + 4
+        others = [(other.x, other.y + 4) for other in ordered if other is not point]
+        while any(-34 < x - at < 34 and abs(y - height) < 13 for at, height in taken) or any(
+            -8 < at - x < 34 and abs(y - height) < 11 for at, height in others
+        ):
+            y += 7
+        taken.append((x, y))
+        yield replace(point, label=(x, round(y, 1)))
 
 
 def _mean(cell: Cell, suite: Suite) -> float:
