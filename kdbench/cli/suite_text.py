@@ -56,7 +56,8 @@ def _changes(protocol: Protocol | None, base: Protocol) -> Mapping[str, object]:
 def _teacher(teacher: Teacher, suite: Suite) -> str:
     """Where the weights of ``teacher`` come from, or what it is made of."""
     if teacher.composition is not None:
-        said = [f"{teacher.composition} of {', '.join(part.name for part in teacher.parts)}"]
+        named = ", ".join(part.name for part in teacher.parts)
+        said = [f"{teacher.composition} of {named}" if named else str(teacher.composition)]
         said += [f"seed {teacher.seed}" if teacher.protocol else "", values(_changes(teacher.protocol, suite.protocol))]
     elif teacher.kind == "checkpoint":
         said = [f"imported from {' or '.join(teacher.files)}", teacher.url]

@@ -23,6 +23,8 @@ EVALUATION_BATCH = 250
 
 #: The k of the unreliability and ambiguity degrees (Yuan et al. 2023, arXiv:2302.08155) and of the stored classes.
 TOP_K = 5
+#: The largest k that those degrees are told for.
+MOST_K = 10
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,20 @@ def scores_of(
         "agreement": predictions.agreement,
         "kl_to_teacher": predictions.kl_to_teacher,
     }
+
+
+def degrees(logits: Tensor, labels: NDArray[np.integer]) -> list[dict[str, Any]]:
+    """Unreliability and ambiguity of ``logits`` [N,K] for each k from 1 to MOST_K that leaves a class out."""
+    classes = logits.shape[1]
+    order = np.argsort(-torch.log_softmax(logits.double(), 1).numpy(), axis=1, kind="stable")
+    return [
+        {
+            "top_k": k,
+            "unreliability": unreliability(order[:, :k], labels),
+            "ambiguity": ambiguity(order[:, :k], labels, classes),
+        }
+        for k in range(1, max(min(MOST_K, classes - 1), 1) + 1)
+    ]
 
 
 def unreliability(top: NDArray[np.integer], labels: NDArray[np.integer]) -> float:

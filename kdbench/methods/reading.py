@@ -65,6 +65,7 @@ def _knob(name: str, raw: dict[str, Any], where: str) -> HyperParameter:
         max=_take(raw, "max", float, where, None) if "max" in raw else None,
         open=_take(raw, "open", bool, where, False),
         choices=tuple(_take(raw, "choices", list, where, [])),
+        newer=_take(raw, "newer", bool, where, False),
     )
     _no_more(raw, where)
     if not all(isinstance(choice, str) for choice in knob.choices) or (knob.choices and kind != "str"):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from kdbench.errors import UserError
 from kdbench.render.catalogue import Catalogue
+from kdbench.render.plane import Plane, plane_of
 from kdbench.stats.claims import Verdict
 from kdbench.studies import STUDIES, Judged, Study, get_study, judge
 from kdbench.studies.check import suites_of
@@ -53,6 +54,7 @@ class StudyView:
     suites: tuple[Suite, ...]
     claims: tuple[ClaimView, ...]
     counts: tuple[tuple[str, int], ...]
+    plane: Plane | None
 
 
 def study_views(catalogue: Catalogue) -> Iterator[StudyView]:
@@ -65,16 +67,16 @@ def study_views(catalogue: Catalogue) -> Iterator[StudyView]:
             continue
         found = judge(study, suites, catalogue.records, catalogue.seen.right)
         if any(each.verdict is not Verdict.INCOMPLETE for each in found):
-            yield _view(study, tuple(suites.values()), found)
+            yield _view(study, tuple(suites.values()), found, plane_of(study, suites, catalogue.records))
 
 
-def _view(study: Study, suites: tuple[Suite, ...], found: list[Judged]) -> StudyView:
+def _view(study: Study, suites: tuple[Suite, ...], found: list[Judged], plane: Plane | None) -> StudyView:
     claims = tuple(
         ClaimView(each, claimed(each), measured(each), tuple(map(missing_text, each.missing)), _plot(each))
         for each in found
     )
     counts = ((verdict.value, sum(each.verdict is verdict for each in found)) for verdict in Verdict)
-    return StudyView(study, suites, claims, tuple((name, count) for name, count in counts if count))
+    return StudyView(study, suites, claims, tuple((name, count) for name, count in counts if count), plane)
 
 
 def _plot(judged: Judged) -> Plot | None:

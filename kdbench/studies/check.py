@@ -19,6 +19,9 @@ def suites_of(study: Study) -> dict[str, Suite]:
 
 
 def _check(study: Study, suites: Mapping[str, Suite]) -> None:
+    first = suites[study.suites[0]]
+    if study.plane and study.plane not in {row.label for row in first.rows}:
+        raise UserError(f"Study {study.name}: plane must be a row of {first.id}, not {shown(study.plane)}.")
     for claim in study.claims:
         suite = suites[claim.suite]
         pairs, labels = {pair.name for pair in suite.pairs}, {row.label for row in suite.rows}

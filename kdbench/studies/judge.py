@@ -122,9 +122,21 @@ class _Table:
         else:
             labels = dict.fromkeys((*(label for _, label in self._cells), of[0][1], versus[0][1]))
             rows = [[(pair, label) for pair, _ in of] for label in labels]
-        complete = [row for row in rows if all(map(self._of, row))]
+        complete = self._apart([of, versus, *rows])
         scores = np.stack([self._values(row, claim.measure) for row in complete])
         return scores, complete.index(of), complete.index(versus)
+
+    def _apart(self, rows: Sequence[list[tuple[str, str]]]) -> list[list[tuple[str, str]]]:
+        """Those of ``rows`` that are complete and no trials that were there before.
+
+        A row without a teacher is shown on every pair, and does not differ from itself.
+        """
+        kept: dict[tuple[bool, frozenset[str]], list[tuple[str, str]]] = {}
+        for row in rows:
+            if all(map(self._of, row)):
+                keys = frozenset(r["key"] for place in row for cell in self._of(place) for r in cell.records)
+                kept.setdefault((row[0][1] == TEACHER, keys), row)
+        return list(kept.values())
 
     def _values(self, places: Sequence[tuple[str, str]], measure: str) -> Floats:
         return np.array([self._value(place, seed, measure) for place in places for seed in self.suite.seeds])

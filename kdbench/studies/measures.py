@@ -51,6 +51,25 @@ def of_teacher(measure: str) -> str:
     return f"teacher_{measure}"
 
 
+def _features(name: str) -> Callable[[Record, str], float]:
+    def read(record: Record, selection: str) -> float:
+        found = record.get("diagnostics", {}).get("features")
+        return math.nan if found is None else float(found[name])
+
+    return read
+
+
+def _teacher_error(record: Record, selection: str) -> float:
+    return 1 - _teacher("top1")(record, selection) / 100
+
+
+def _bound(record: Record, selection: str) -> float:
+    """The teacher's error, half the divergence and the joint classifier's error (Ben-David et al. 2010, theorem 2)."""
+    parts = (_features(name)(record, selection) for name in ("h_divergence", "joint_error"))
+    divergence, joint = parts
+    return _teacher_error(record, selection) + divergence / 2 + joint
+
+
 def _errors(record: Record, selection: str) -> float:
     """Test images that are classified wrongly."""
     scores, dataset = record["scores"][selection], record["dataset"]
@@ -124,5 +143,13 @@ MEASURES: dict[str, Measure] = {
     "complement": Measure(
         "share of classes of which two networks know different views", "0 to 1", _nothing, 2, _complement
     ),
+    "teacher_error": Measure("the teacher's error", "0 to 1", _teacher_error, 4),
+    "h_divergence": Measure("divergence of the features", "0 to 2", _features("h_divergence"), 3),
+    "mmd": Measure("maximum mean discrepancy of the features", "0 to 1.41", _features("mmd"), 3),
+    "joint_error": Measure("error of the joint classifier", "0 to 2", _features("joint_error"), 3),
+    "reused_error": Measure(
+        "error of the teacher's classifier on the student's features", "0 to 1", _features("reused_error"), 4
+    ),
+    "bound": Measure("sum of the bound's parts", "0 to 4", _bound, 3),
     "cost": Measure("cost of a step", "times the student alone", _cost),
 }

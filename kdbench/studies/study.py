@@ -71,7 +71,11 @@ class Paper:
 
 @dataclass(frozen=True)
 class Study:
-    """What is studied, in which suites, and what is claimed. ``differs``: what is not as in the paper."""
+    """What is studied, in which suites, and what is claimed.
+
+    ``differs``: what is not as in the paper. ``plane``: the row whose students are drawn over the unreliability and
+    the ambiguity of their teachers, those of the pairs of the first suite; empty for no such plot.
+    """
 
     name: str
     title: str
@@ -80,6 +84,7 @@ class Study:
     suites: tuple[str, ...]
     claims: tuple[Claim, ...]
     differs: tuple[str, ...] = ()
+    plane: str = ""
 
 
 #: Study name -> (TOML text, where it lies); parsed when asked for.
@@ -106,7 +111,7 @@ def parse_study(text: str, where: str) -> Study:
         raise UserError(f"{where}: suites must name one at least.")
     title, summary = table.take("title", str), table.take("summary", str)
     paper = _paper(Table(table.take("paper", dict), f"{where}: paper"))
-    differs = _texts(table, "differs", [])
+    differs, plane = _texts(table, "differs", []), table.take("plane", str, "")
     raw = table.take("claims", list)
     table.finish()
     claims = tuple(_claim(each, f"{where}: claims[{number}]", suites) for number, each in enumerate(raw))
@@ -115,7 +120,7 @@ def parse_study(text: str, where: str) -> Study:
         raise UserError(f"{where}: two claims are named {twice!r}; give each a name of its own.")
     if not claims:
         raise UserError(f"{where}: a study makes one claim at least.")
-    return Study(name, title, summary, paper, suites, claims, differs)
+    return Study(name, title, summary, paper, suites, claims, differs, plane)
 
 
 def _paper(table: Table) -> Paper:

@@ -21,6 +21,7 @@ from kdbench.suites.teacher import TEACHERS, check_seeds, parse_teacher, registe
 from kdbench.supervision import FULL, Supervision
 from kdbench.toml import parse_toml
 from kdbench.trials.teacher import Teacher
+from kdbench.trials.trial import DIAGNOSTICS
 
 #: How many teachers a teacher may be a part of, each a part of the next.
 DEEPEST = 8
@@ -82,6 +83,8 @@ class Suite:
     elsewhere: Mapping[tuple[str, str], Teacher] = field(default_factory=dict)
     #: What its students are shown; its teachers see every label unless their tables say otherwise.
     supervision: Supervision = FULL
+    #: What is measured of each finished student beside its scores (kdbench.trials.trial).
+    diagnostics: tuple[str, ...] = ()
 
     @property
     def id(self) -> str:
@@ -151,6 +154,7 @@ def _suite(table: Table, where: str) -> Suite:
         ),
         notes=tuple(table.take("notes", list, [])),
         elsewhere=elsewhere,
+        diagnostics=_diagnostics(table.take("diagnostics", list, []), where),
     )
     table.finish()
     _check(suite, where)
@@ -204,6 +208,12 @@ def _seeds(raw: list[Any], where: str) -> tuple[int, ...]:
     if not raw or any(type(s) is not int or s < 0 for s in raw) or len(set(raw)) != len(raw):
         raise UserError(f"{where}: seeds must be a list of different whole numbers from 0, not {shown(raw)}.")
     return tuple(raw)
+
+
+def _diagnostics(raw: list[Any], where: str) -> tuple[str, ...]:
+    if wrong := [each for each in raw if each not in list(DIAGNOSTICS)]:
+        raise UserError(f"{where}: diagnostics may list {', '.join(DIAGNOSTICS)}, not {shown(wrong[0])}.")
+    return tuple(dict.fromkeys(raw))
 
 
 def added_pair(suite: Suite, name: str) -> Suite:
