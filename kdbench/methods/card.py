@@ -24,8 +24,21 @@ Value = float | int | bool | str
 
 
 @dataclass(frozen=True)
+class Search:
+    """Where ``kdbench tune`` draws a knob from: evenly, or evenly in its logarithm. ``source``: why from there."""
+
+    low: float
+    high: float
+    source: str
+    log: bool = False
+
+
+@dataclass(frozen=True)
 class HyperParameter:
-    """One knob of a method. ``source`` says where the default was printed; bounds are inclusive unless ``open``."""
+    """One knob of a method. ``source`` says where the default was printed; bounds are inclusive unless ``open``.
+
+    ``search``: the range that it is tuned over, None where it keeps its value.
+    """
 
     name: str
     type: str
@@ -36,6 +49,7 @@ class HyperParameter:
     max: float | None = None
     open: bool = False
     choices: tuple[str, ...] = ()
+    search: Search | None = None
 
     def check(self, value: object, where: str) -> Value:
         """Return ``value`` in this knob's type, or raise UserError naming ``where``, the knob and its range."""

@@ -20,7 +20,7 @@ def suites_of(study: Study) -> dict[str, Suite]:
 def _check(study: Study, suites: Mapping[str, Suite]) -> None:
     for claim in study.claims:
         suite = suites[claim.suite]
-        pairs, labels = {pair.name for pair in suite.pairs}, {row.label for row in suite.rows}
+        pairs, labels = {pair.name for pair in suite.pairs}, set(suite.labels)
         for name in claim.named:
             label, _, pair = name.partition(ON)
             if label not in labels:
