@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from kdbench.render import reported
+from kdbench.render import lines, reported
 from kdbench.render import studies as studyview
 from kdbench.render.address import href, method_page, pair_page, study_page, suite_page
 from kdbench.render.catalogue import Catalogue, PairName, split
@@ -42,7 +42,7 @@ def all_pages(catalogue: Catalogue, content: Content) -> Iterator[Page]:
             study_page(study.study.name),
             "study.html",
             f"Study: {study.study.title}",
-            {"view": study, "width": studyview.WIDTH, "height": studyview.HEIGHT},
+            {"view": study, "width": studyview.WIDTH, "height": studyview.HEIGHT, "lines": lines},
         )
     for pair in catalogue.pairs:
         yield _pair(catalogue, pair, views)

@@ -18,18 +18,21 @@ def suites_of(study: Study) -> dict[str, Suite]:
 
 
 def _check(study: Study, suites: Mapping[str, Suite]) -> None:
-    for claim in study.claims:
-        suite = suites[claim.suite]
+    named = [(f"claim {claim.name}", claim.suite, claim.pair, claim.named) for claim in study.claims]
+    for plot in study.plots:
+        named += [(f"plot {plot.title}", plot.suite, line.pair, line.rows) for line in plot.lines]
+    for what, where, common, names in named:
+        suite = suites[where]
         pairs, labels = {pair.name for pair in suite.pairs}, set(suite.labels)
-        for name in claim.named:
+        for name in names:
             label, _, pair = name.partition(ON)
             if label not in labels:
                 raise UserError(
-                    f"Study {study.name}, claim {claim.name}: the suite {suite.id} has no row {shown(label)}; its rows "
+                    f"Study {study.name}, {what}: the suite {suite.id} has no row {shown(label)}; its rows "
                     f"are {listed(sorted(labels))}."
                 )
-            if (wanted := pair or claim.pair) and wanted not in pairs:
+            if (wanted := pair or common) and wanted not in pairs:
                 raise UserError(
-                    f"Study {study.name}, claim {claim.name}: the suite {suite.id} has no pair {shown(wanted)}; its "
+                    f"Study {study.name}, {what}: the suite {suite.id} has no pair {shown(wanted)}; its "
                     f"pairs are {listed(sorted(pairs))}."
                 )

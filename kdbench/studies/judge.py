@@ -14,6 +14,7 @@ from kdbench.stats import claims
 from kdbench.stats.aggregate import Cell, cells
 from kdbench.stats.claims import Finding, Verdict, family_level
 from kdbench.studies.measures import MEASURES
+from kdbench.studies.plots import Line, Plot
 from kdbench.studies.study import Claim, Study
 from kdbench.suites import Suite
 
@@ -44,15 +45,39 @@ class Judged:
     missing: tuple[Missing, ...] = ()
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """A plot and its values: for each line, those of each of its rows over pairs and seeds, where known."""
+
+    plot: Plot
+    lines: tuple[tuple[Line, tuple[Floats, ...]], ...]
+
+
 def judge(study: Study, suites: Mapping[str, Suite], rows: Iterable[Record]) -> list[Judged]:
     """Each claim of ``study`` by the results in ``rows``, as they are shown in ``suites``.
 
     The intervals of all claims hold together in 95 of 100 studies (Bonferroni).
     """
-    measured = [row for row in rows if row["evidence"] == "measured"]
-    tables = {name: _Table(suite, measured) for name, suite in suites.items()}
+    tables = _tables(suites, rows)
     level = family_level(len(study.claims))
     return [_judged(claim, tables[claim.suite], level) for claim in study.claims]
+
+
+def plotted(study: Study, suites: Mapping[str, Suite], rows: Iterable[Record]) -> list[Drawn]:
+    """The plots of ``study`` that have a value by the results in ``rows``, as they are shown in ``suites``."""
+    tables = _tables(suites, rows)
+    found = []
+    for plot in study.plots:
+        read = tables[plot.suite].named
+        lines = tuple((line, tuple(read(row, line.pair, plot.measure) for row in line.rows)) for line in plot.lines)
+        if any(len(values) for _, line in lines for values in line):
+            found.append(Drawn(plot, lines))
+    return found
+
+
+def _tables(suites: Mapping[str, Suite], rows: Iterable[Record]) -> dict[str, _Table]:
+    measured = [row for row in rows if row["evidence"] == "measured"]
+    return {name: _Table(suite, measured) for name, suite in suites.items()}
 
 
 def _judged(claim: Claim, table: _Table, level: float) -> Judged:
@@ -89,22 +114,27 @@ class _Table:
         found = cells(row for row in rows if row["suite"] == suite.id)
         self._cells: dict[tuple[str, str], Cell] = {(cell.pair, cell.label): cell for cell in found}
 
-    def places(self, claim: Claim, name: str) -> list[tuple[str, str]]:
-        """The pairs and the label that ``name`` stands for in ``claim``."""
+    def places(self, name: str, common: str) -> list[tuple[str, str]]:
+        """The pairs and the label that ``name`` stands for, where it names no pair on the ``common`` one, if any."""
         label, _, pair = name.partition(ON)
-        pair = pair or claim.pair
+        pair = pair or common
         return [(each.name, label) for each in self.suite.pairs if pair in ("", each.name)]
 
     def values(self, claim: Claim, name: str, measure: str) -> Floats:
         """A number for each pair and seed of the suite, nan where there is none."""
-        return self._values(self.places(claim, name), measure)
+        return self._values(self.places(name, claim.pair), measure)
+
+    def named(self, name: str, pair: str, measure: str) -> Floats:
+        """The known numbers of the row ``name`` on ``pair``, or on all."""
+        values = self._values(self.places(name, pair), measure)
+        return values[np.isfinite(values)]
 
     def beside(self, claim: Claim) -> tuple[Floats, int, int]:
         """The scores of all rows that have as many pairs and seeds as the two of ``claim``, and where those stand.
 
         The others say how much differences vary from seed to seed.
         """
-        of, versus = self.places(claim, claim.of), self.places(claim, claim.versus)
+        of, versus = self.places(claim.of, claim.pair), self.places(claim.versus, claim.pair)
         if ON in claim.of or ON in claim.versus or len(of) == 1:
             rows = [[place] for place in self._cells]
         else:
@@ -127,7 +157,7 @@ class _Table:
         """What is needed and not there. A trial that diverged is there, and is missing among the values."""
         found: dict[Missing, None] = {}
         for name in claim.named:
-            for pair, label in self.places(claim, name):
+            for pair, label in self.places(name, claim.pair):
                 cell = self._cells.get((pair, label))
                 known = {r["seed"] for r in cell.records if r["status"] in ("finished", "diverged")} if cell else set()
                 seeds = tuple(seed for seed in self.suite.seeds if seed not in known)
