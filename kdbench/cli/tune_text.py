@@ -47,13 +47,7 @@ def toml(suite: Suite, found: Course) -> str:
 
 
 def _budget(suite: Suite, tuning: Tuning) -> str:
-    epochs = ", ".join(map(str, tuning.epochs))
-    kept = ", ".join(map(str, (tuning.configs, *tuning.keep)))
-    return (
-        f"{suite.id}: {many(tuning.configs, 'configuration')} for each of {many(len(tuning.methods), 'method')}, "
-        f"{kept} of them for {epochs} epochs, chosen on {suite.protocol.holdout:,} held-out images with seed "
-        f"{tuning.seed}."
-    )
+    return f"{suite.id}: {tuning}, chosen on {suite.protocol.holdout:,} held-out images."
 
 
 def _label(row: Row, found: Course) -> str:

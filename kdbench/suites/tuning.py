@@ -25,6 +25,10 @@ class Tuning:
     epochs: tuple[int, ...]
     seed: int
 
+    def __str__(self) -> str:
+        kept, epochs = (", ".join(map(str, numbers)) for numbers in ((self.configs, *self.keep), self.epochs))
+        return f"{kept} configurations of each method for {epochs} epochs, with seed {self.seed}"
+
     @property
     def labels(self) -> tuple[str, ...]:
         """The labels of the rows that come of it."""
