@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from bench import Bench, suite_text
 from test_cli import Cli, cli  # noqa: F401
+from test_studies import STUDY
 
+from kdbench.cli import retry
 from kdbench.errors import UserError
 from kdbench.methods import METHODS
 from kdbench.methods.reading import spec_from
 from kdbench.methods.search import drawn
 from kdbench.records import Store
+from kdbench.studies import STUDIES
 from kdbench.suites import Suite, get_suite, parse_suite
 from kdbench.suites.rungs import best, candidates, course, outlook
 from kdbench.suites.suite import Row
@@ -216,7 +220,16 @@ def test_the_outlook_has_as_many_trials_as_there_will_be() -> None:
 # The command.
 
 
-def test_tune_trains_rungs_and_then_what_it_chose(cli: Cli, bench: Bench, make_suite: MakeSuite) -> None:  # noqa: F811
+@pytest.fixture
+def study() -> Iterator[None]:
+    claim = STUDY.replace('of = "kd"', 'of = "tuned-kd"').replace('versus = "dkd"', 'versus = "tuned-lskd(kd)"')
+    STUDIES.add("small", (claim, "small.toml"), "a test")
+    yield
+    del STUDIES._items["small"], STUDIES._origins["small"]
+
+
+@pytest.mark.usefixtures("study")
+def test_a_study_trains_rungs_and_then_what_they_chose(cli: Cli, bench: Bench, make_suite: MakeSuite) -> None:  # noqa: F811
     suite = make_suite(tuned_text())
     dry = cli("tune", "tiny", "--dry-run", *AT)
     assert dry.code == 3
@@ -224,8 +237,15 @@ def test_tune_trains_rungs_and_then_what_it_chose(cli: Cli, bench: Bench, make_s
     assert "in all." in dry.out
     assert "go on by: kdbench tune tiny" in dry.out
     assert not list(bench.folder.glob("results/v1/tiny*"))
+    before = cli("study", "small", "--dry-run", *AT)
+    assert before.code == 3
+    assert re.search(r"missing: tuned-kd on .* in tiny@1, seeds 0, 1", before.out)
+    judged = cli("study", "small", *AT)
+    assert judged.code == 0, judged.err
+    assert "incomplete" not in judged.out
     done = cli("tune", "tiny", *AT, "--rows", str(bench.folder / "rows.toml"))
-    assert done.code == 0, done.err
+    assert (done.code, done.err) == (0, "")
+    assert "0 to train" in done.out
     records = Store(bench.folder / "results").read()[0]
     held_out = {
         (record["suite"], record["label"]): record["scores"]["last"]["val_top1"]
@@ -247,13 +267,18 @@ def test_tune_trains_rungs_and_then_what_it_chose(cli: Cli, bench: Bench, make_s
         assert {record["seed"] for record in judged} == set(suite.seeds)
         assert all(row["config"].items() <= record["config"].items() for record in judged)
         assert row["label"] in done.out
-    # The rows can stand in a suite, and a second time nothing is trained.
+    told = cli("results", "validate", "results")
+    assert (told.code, told.err) == (0, "")
+    # The rows can stand in a suite, and nothing was trained a second time.
     rows = (bench.folder / "rows.toml").read_text(encoding="utf-8").partition("[[tried]]")[0]
     pasted = parse_suite(suite_text(["ce"], extra=rows), "pasted.toml")
     assert [row.label for row in pasted.rows] == ["ce", "tuned-kd", "tuned-lskd(kd)"]
-    again = cli("tune", "tiny", *AT)
-    assert "0 to train" in again.out
     assert len(Store(bench.folder / "results").read()[0]) == len(records)
+
+
+def test_a_rung_is_tried_again_by_its_own_command() -> None:
+    with pytest.raises(UserError, match="a rung of kdbench tune; give that command again"):
+        retry._suite("tiny-rung-1@1")
 
 
 def test_a_suite_that_is_not_tuned_is_refused(cli: Cli) -> None:  # noqa: F811
