@@ -23,6 +23,7 @@ COMMANDS = {
     "site": "build the leaderboard from results files",
     "results": "check results folders, put them together, take them away",
     "study": "train what a study needs, and say what came out of its claims",
+    "tune": "choose each method's hyper-parameters from as many configurations, and judge the choice",
     "regress": "say of each row whether its accuracy dropped below that of a baseline",
     "baseline": "freeze a suite's records as what later trainings are compared with",
     "list": "list suites, studies, methods, models, data sets, pairs, teachers or supervisions",

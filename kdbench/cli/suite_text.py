@@ -36,6 +36,8 @@ def lines(name: str) -> Iterator[str]:
     yield from section("teachers", (_teacher(teacher, suite) for teacher in suite.teachers.values()))
     yield from section("pairs", _pairs(suite))
     yield from section("rows", map(_row, suite.rows))
+    if suite.tuning is not None:
+        yield from section("rows that are tuned", (f"{suite.tuning}: {', '.join(suite.tuning.labels)}",))
     reasons = inapplicable(suite, Selection())
     yield from section("not applicable", (f"{label} to {pair}: {reason}" for label, pair, reason in reasons))
     yield from section("notes", suite.notes)

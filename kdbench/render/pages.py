@@ -10,7 +10,7 @@ from itertools import groupby
 from typing import Any
 
 from kdbench.methods import METHODS
-from kdbench.render import finding, reported
+from kdbench.render import finding, lines, reported
 from kdbench.render import studies as studyview
 from kdbench.render.address import href, method_page, pair_page, row_page, study_page, suite_page, versus_page
 from kdbench.render.answers import GRADE_NAMES, Answer, answers
@@ -63,7 +63,7 @@ def all_pages(catalogue: Catalogue, content: Content) -> Iterator[Page | File]:
             study_page(study.study.name),
             "study.html",
             f"Study: {study.study.title}",
-            {"view": study, "width": studyview.WIDTH, "height": studyview.HEIGHT},
+            {"view": study, "width": studyview.WIDTH, "height": studyview.HEIGHT, "lines": lines},
         )
     for pair in catalogue.pairs:
         yield _pair(catalogue, pair, views, answered.get(pair))
