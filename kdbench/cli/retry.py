@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kdbench import environment
 from kdbench.cli.live import live_runs, standing
@@ -19,6 +19,9 @@ from kdbench.plan.expand import Selection
 from kdbench.plan.plan import Request, Seat
 from kdbench.records import Store
 from kdbench.records.runs import manifests
+
+if TYPE_CHECKING:
+    from kdbench.suites import Suite
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -108,10 +111,9 @@ def _wanted(manifests: Sequence[dict[str, Any]], store: Store, glob: str) -> dic
 def _request(asked: dict[str, Any], options: argparse.Namespace, store: Store, wanted: dict[Seat, str]) -> Request:
     """What ``asked`` says, of those trials alone. Some of them have ended on the record, by diverging say."""
     from kdbench.data import data_root, download_allowed
-    from kdbench.suites import get_suite
 
     return Request(
-        tuple(map(get_suite, asked["suites"])),
+        tuple(map(_suite, asked["suites"])),
         Selection(tuple(asked["pairs"]), tuple(asked["methods"]), asked["seeds"], asked["train_teachers"]),
         data_root(options.data_root),
         download=download_allowed(options.download),
@@ -122,3 +124,13 @@ def _request(asked: dict[str, Any], options: argparse.Namespace, store: Store, w
         looks=tuple(asked["looks"]),
         only=frozenset(wanted),
     )
+
+
+def _suite(name: str) -> Suite:
+    from kdbench.suites import SUITES, get_suite
+
+    if "-rung-" in name and name.partition("@")[0] not in SUITES:
+        raise UserError(
+            f"{shown(name)} is a rung of kdbench tune; give that command again, which goes on where it was."
+        )
+    return get_suite(name)

@@ -12,7 +12,7 @@ from torch import nn
 from kdbench.data import Dataset
 from kdbench.errors import CheckpointError, UserError
 from kdbench.jobs.cohort import planned_data, train_cohort
-from kdbench.measure.evaluate import TOP_K, ambiguity, logits_of, summarise, top1_of, unreliability
+from kdbench.measure.evaluate import TOP_K, degrees, logits_of, summarise, top1_of
 from kdbench.models.composed import InOrder
 from kdbench.plan.task import Task
 from kdbench.records.store import DONE, Record, Store
@@ -146,12 +146,13 @@ def _measure(
     labels, classes = dataset.test_labels, dataset.spec.classes
     top = summarise(logits, labels, None).top
     k = min(TOP_K, max(classes // 4, 1))
+    swept = degrees(logits, labels)
+    of_k = next(each for each in swept if each["top_k"] == k)
     facts = TeacherFacts(
         weights_sha256=weights_digest(weights.state_dict()),
         top1=top1_of(logits, labels),
         top5=top_k_accuracy(top, labels, 5),
-        unreliability=unreliability(top[:, :k], labels),
-        ambiguity=ambiguity(top[:, :k], labels, classes),
-        top_k=k,
+        **of_k,
+        degrees=swept,
     )
     pulse.patiently(partial(shelf.finish, facts, logits.numpy()), f"the teacher {teacher.name}")
