@@ -12,7 +12,7 @@ from typing import Any
 from kdbench.methods import METHODS, leaves
 from kdbench.records.implementations import implementation
 from kdbench.records.reported import METRICS, contradictions
-from kdbench.render import finding, lines, literature, reported
+from kdbench.render import charts, finding, lines, literature, reported
 from kdbench.render import studies as studyview
 from kdbench.render.address import href, method_page, pair_page, row_page, study_page, suite_page, versus_page
 from kdbench.render.answers import GRADE_NAMES, Answer, answers
@@ -143,13 +143,15 @@ def _suite(catalogue: Catalogue, view: SuiteView, compared: Mapping[tuple[str, s
         "suite": view,
         "matrix": matrix(catalogue, view.tables, compared, labels) if len(labels) > 1 else [],
         "beyond": len(view.standings.rows) - len(labels),
+        "forest": charts.forest(view),
+        "costs": charts.costs(view),
         "downloads": suite_page(view.name).rpartition("/")[2].removesuffix(".html"),
     }
     return Page(suite_page(view.name), "suite.html", f"Suite {view.name}", context)
 
 
 def _rows(catalogue: Catalogue, view: SuiteView) -> Iterator[Page | File]:
-    for row in row_pages(catalogue, view.name, view.tables):
+    for row in row_pages(catalogue, view.name, view.tables, view.others):
         path = row_page(row.suite, row.label, row.evidence)
         document = path.removesuffix("html") + "json"
         context = {"row": row, "view": view, "document": document.rpartition("/")[2]}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from statistics import quantiles
 
 from kdbench.stats.intervals import Interval
 
@@ -12,13 +13,17 @@ WIDTH, HEIGHT, MARGIN = 150, 16, 5
 
 @dataclass(frozen=True)
 class Dot:
-    """Horizontal pixel positions: the mean, the interval's ends if it has any, and the reference line."""
+    """Horizontal pixel positions: the mean, the interval's ends if it has any, and the reference line.
+
+    ``beyond``: -1 or 1 where the mean lies below or above what is drawn, and stands at the edge.
+    """
 
     x: float
     left: float | None
     right: float | None
     reference: float | None
     kind: str
+    beyond: int = 0
 
 
 @dataclass(frozen=True)
@@ -30,30 +35,39 @@ class Axis:
     reference: float | None = None
 
     def place(self, value: float) -> float:
-        share = (value - self.low) / (self.high - self.low)
+        share = (min(max(value, self.low), self.high) - self.low) / (self.high - self.low)
         return round(MARGIN + share * (WIDTH - 2 * MARGIN), 1)
 
     def dot(self, interval: Interval, kind: str) -> Dot:
         """The plot of ``interval``; ``kind`` is the CSS class that colours it."""
         reference = None if self.reference is None else self.place(self.reference)
-        if interval.low is None or interval.high is None:
-            return Dot(self.place(interval.mean), None, None, reference, kind)
-        return Dot(
-            self.place(interval.mean),
-            self.place(max(interval.low, self.low)),
-            self.place(min(interval.high, self.high)),
-            reference,
-            kind,
-        )
+        beyond = (interval.mean > self.high) - (interval.mean < self.low)
+        if interval.low is None or interval.high is None or beyond:
+            return Dot(self.place(interval.mean), None, None, reference, kind, beyond)
+        return Dot(self.place(interval.mean), self.place(interval.low), self.place(interval.high), reference, kind)
+
+
+def typical(values: Sequence[float]) -> list[float]:
+    """Those of ``values`` that lie within three times their middle half, or three points, of it.
+
+    A row that failed must not flatten all the others.
+    """
+    if len(values) < 4:
+        return list(values)
+    low, _, high = quantiles(values, n=4, method="inclusive")
+    reach = 3 * max(high - low, 1.0)
+    return [value for value in values if low - reach <= value <= high + reach]
 
 
 def axis(intervals: Iterable[Interval], reference: float | None = None, widest: float = 4.0) -> Axis:
     """An axis around ``intervals`` and the ``reference`` line's value; 0 to 100 when there is neither.
 
     An interval may stretch it to no more than ``widest`` times the spread of the means (that of two seeds
-    that disagree would flatten every other row) and is cut there.
+    that disagree would flatten every other row) and is cut there; a mean that lies far from all others, too.
     """
-    shown = list(intervals)
+    every = list(intervals)
+    usual = typical([i.mean for i in every])
+    shown = [i for i in every if i.mean in usual]
     means = [i.mean for i in shown] + ([] if reference is None else [reference])
     if not means:
         return Axis(0.0, 100.0)

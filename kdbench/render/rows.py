@@ -76,10 +76,15 @@ class RowPage:
         }
 
 
-def row_pages(catalogue: Catalogue, suite: str, tables: Sequence[Table]) -> Iterator[RowPage]:
-    """A page for each row of ``suite``; what is contributed under a label has one of its own."""
+def row_pages(
+    catalogue: Catalogue, suite: str, tables: Sequence[Table], others: Sequence[Table] = ()
+) -> Iterator[RowPage]:
+    """A page for each row of ``suite``; what is contributed under a label has one of its own.
+
+    ``others`` are of pairs that the suite does not plan: a row has its trials there, too, and no standing.
+    """
     found: dict[tuple[str, str], list[Section]] = {}
-    for table in tables:
+    for table in (*tables, *others):
         for line in table.every:
             found.setdefault((line.cell.label, line.cell.evidence), []).append(_section(table, line))
     standing = {row.label: row for row in catalogue.standings_over(tuple(tables)).rows}

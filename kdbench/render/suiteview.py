@@ -28,7 +28,8 @@ Column = tuple[str, str]
 class Row:
     """One row of the suite over its pairs. ``covered`` counts pairs with a gain (the student alone: a score).
 
-    ``standing``: how it stands among the rows that cover every pair; None where it does not.
+    ``standing``: how it stands among the rows that cover every pair; None where it does not. ``seeds``: its mean gains,
+    seed by seed.
     """
 
     label: str
@@ -41,6 +42,7 @@ class Row:
     badges: tuple[tuple[str, str], ...]
     standing: Standing | None = None
     dot: Dot | None = None
+    seeds: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -217,6 +219,7 @@ def _rows(tables: Sequence[Table], selection: str, standing: Mapping[str, Standi
                 else stands.gain
                 if stands and stands.gain
                 else aggregate.mean_gain(against, "top1", selection),
+                seeds=tuple(aggregate.gains_by_seed(against, "top1", selection).values()),
                 covered=sum(any(line.top1 for line in group) for group in lines.values()) if alone else len(against),
                 standing=stands,
                 badges=tuple(dict.fromkeys(b for group in lines.values() for line in group for b in line.badges)),

@@ -260,7 +260,18 @@ def mean_gain(pairs: Sequence[tuple[Cell, Cell]], metric: str = "top1", selectio
     gains = [g for g in (differences(row, base, metric, selection) for row, base in pairs) if g]
     if not gains:
         return None
-    common = sorted(set.intersection(*(set(g) for g in gains)))
-    if common:
-        return t_interval(sum(g[seed] for g in gains) / len(gains) for seed in common)
+    if common := _common(gains):
+        return t_interval(common.values())
     return Interval(0, sum(sum(g.values()) / len(g) for g in gains) / len(gains))
+
+
+def gains_by_seed(
+    pairs: Sequence[tuple[Cell, Cell]], metric: str = "top1", selection: str = "last"
+) -> dict[int, float]:
+    """The mean over pairs of (row, its baseline) of the gain, for each seed that every pair has."""
+    return _common([g for g in (differences(row, base, metric, selection) for row, base in pairs) if g])
+
+
+def _common(gains: Sequence[Mapping[int, float]]) -> dict[int, float]:
+    seeds = sorted(set.intersection(*(set(g) for g in gains))) if gains else []
+    return {seed: sum(g[seed] for g in gains) / len(gains) for seed in seeds}
