@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kdbench.render.plot import typical
 from kdbench.render.suiteview import Row, SuiteView
 
-WIDTH, LEFT, RIGHT, LINE, TOP, FOOT = 720, 190, 16, 20, 8, 36
+WIDTH, LEFT, RIGHT, LINE, TOP, FOOT = 600, 140, 16, 20, 8, 36
 #: More rows than these make no picture; those that follow are in the table.
 MOST = 40
 #: The height of what gains are drawn in beside costs.
@@ -128,12 +128,17 @@ def costs(view: SuiteView) -> Chart | None:
         if row.gain and row.standing and row.standing.cost
     )
     front = sorted((mark.x, mark.y) for mark in marks if mark.named)
+    crowded = {
+        mark.label
+        for number, mark in enumerate(marks)
+        if any(other.named and abs(other.x - mark.x) < 80 and abs(other.y - mark.y) < 14 for other in marks[:number])
+    }
     return Chart(
         title=f"Mean gain beside training cost in {view.name}",
-        description="Cost as a multiple of the student alone, on a log scale. Named rows are on the Pareto front: "
-        "none costs as little and gains as much. The numbers are in the table of results.",
+        description="Cost as a multiple of the student alone, on a log scale. The line is the Pareto front: no row "
+        "costs as little and gains as much as one on it. The numbers are in the table of results.",
         height=TALL,
-        marks=marks,
+        marks=tuple(replace(mark, named=mark.named and mark.label not in crowded) for mark in marks),
         ticks=tuple((across(math.log10(value)), f"{value:g} ×") for value in _multiples(low - room, high + room)),
         rungs=tuple((up(value), _signed(value)) for value in steps(up.low, up.high, 6)),
         zero=up(0.0) if up.low <= 0 <= up.high else None,
@@ -148,7 +153,7 @@ def _limits(rows: Sequence[Row], noise: float | None) -> tuple[float, float]:
         end
         for row in rows
         if row.gain and row.gain.mean in means
-        for end in (row.gain.low, row.gain.high)
+        for end in (row.gain.low, row.gain.high, *row.seeds)
         if end is not None
     ]
     width = max(max(*means, 0.0) - min(*means, 0.0), 0.5)
