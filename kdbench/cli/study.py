@@ -17,7 +17,6 @@ from kdbench.cli.say import in_folder, outlive_readers, say
 from kdbench.cli.tune import Tuner
 from kdbench.errors import EXIT_INCOMPLETE, EXIT_INTERRUPTED, EXIT_OK
 from kdbench.plan.plan import Plan
-from kdbench.records import Store
 from kdbench.records.inventory import Inventory, take_inventory
 from kdbench.stats.claims import Verdict
 from kdbench.studies import get_study, judge

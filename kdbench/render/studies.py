@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from kdbench.errors import UserError
 from kdbench.render.catalogue import Catalogue
-from kdbench.render.plane import Plane, plane_of
 from kdbench.render.lines import PlotView, plot_view
+from kdbench.render.plane import Plane, plane_of
 from kdbench.stats.claims import Verdict
 from kdbench.studies import STUDIES, Judged, Study, get_study, judge, plotted
 from kdbench.studies.check import suites_of
