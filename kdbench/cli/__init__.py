@@ -27,6 +27,7 @@ COMMANDS = {
     "list": "list suites, studies, methods, models, data sets, pairs, teachers or supervisions",
     "show": "show what is known of a method, a suite, a data set, a model or a pair",
     "check-method": "say whether a method keeps the contract, and what it costs",
+    "new-suite": "write the file of a suite on your own pictures, by flags or by a few questions",
     "new-method": "write an installable package with a method, its test and its entry point",
     "doctor": "say what this machine has: packages, devices, data sets, teachers' weights, extras",
 }

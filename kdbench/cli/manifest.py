@@ -45,6 +45,7 @@ def request_json(request: Request, options: argparse.Namespace, out: Path | None
         "within": request.within,
         "again": list(request.again),
         "looks": list(request.looks),
+        "settings": list(selection.settings),
         "machine": machine,
         "out": "" if out is None else str(out.absolute()),
         "retries": retries,

@@ -21,7 +21,7 @@ from kdbench.data import data_root, download_allowed
 from kdbench.errors import EXIT_INCOMPLETE, EXIT_INTERRUPTED, EXIT_OK, UserError, described
 from kdbench.folders import check_writable
 from kdbench.paths import cache_dir
-from kdbench.plan.expand import Selection
+from kdbench.plan.expand import Selection, with_settings
 from kdbench.plan.plan import Plan, Request, diverged_trials, list_trials, make_plan
 from kdbench.records import Store
 from kdbench.records.runs import live_path
@@ -63,6 +63,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="GLOB",
         help="train the rows of the selection that match though they are recorded; may be given again",
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        dest="settings",
+        metavar="ROW.FIELD=VALUE",
+        help="add a row: ROW with another value of a hyper-parameter, such as kd.temperature=2; may be given again",
     )
     parser.add_argument("--seeds", type=int, metavar="N", help="the first N seeds instead of the suite's")
     parser.add_argument(
@@ -180,7 +188,7 @@ def _say_standings(plan: Plan, store: Store, form: str) -> None:
     from kdbench.cli.standings_text import lines, of_plan
 
     for suite, found in of_plan(plan, store):
-        for line in lines(found, suite.id, suite.protocol.selection, form, store.root):
+        for line in lines(found, suite.id, suite.protocol.selection, form, store.root, suite.asked):
             say(line)
         say()
 
@@ -198,8 +206,10 @@ def _check_folders(out: Path, data: Path, store: Store, suites: Sequence[Suite])
 
 def _request(options: argparse.Namespace, suites: tuple[Suite, ...]) -> Request:
     request = Request(
-        suites,
-        Selection(tuple(options.pair), tuple(options.method), options.seeds, options.train_teachers),
+        with_settings(suites, options.settings),
+        Selection(
+            tuple(options.pair), tuple(options.method), options.seeds, options.train_teachers, tuple(options.settings)
+        ),
         data_root(options.data_root),
         download=download_allowed(options.download),
         dry=options.dry_run,

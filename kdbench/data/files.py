@@ -30,7 +30,8 @@ class ImageFiles:
     """Files of images, with the length, shape and indexing of an array [N,C,H,W] that nobody has read.
 
     Image i is the file ``names[i]`` in the folder ``folder / classes[labels[i]]``; decoded it has the shape ``picture``
-    (C, H, W), and shows what ``view`` says, or ImageNet's crop where there is none. The names are one array of bytes, as a million strings would take four times the memory.
+    (C, H, W), and shows what ``view`` says, or ImageNet's crop where there is none. The names are one array of bytes,
+    as a million strings would take four times the memory.
     """
 
     folder: Path

@@ -35,9 +35,9 @@ LOADER = "kdbench.data.folder:folder_source"
 
 @dataclass(frozen=True)
 class _Listing:
-    """The images of one part: image i is ``names[i]`` in the class folder ``places[i]``, and of the class ``labels[i]``.
+    """The images of one part: image i is ``names[i]`` in the folder ``folders[places[i]]``, of the class ``labels[i]``.
 
-    ``folders`` are the class folders below ``root``.
+    The ``folders`` lie below ``root``.
     """
 
     root: Path
@@ -120,7 +120,7 @@ def class_names(folder: Folder) -> tuple[str, ...]:
 
 
 def folder_source(spec: DatasetSpec, root: Path) -> Source:
-    """The loader: the images are where the suite says, whatever the data ``root``. Nothing official differs from them."""
+    """The loader: the images are where the suite says, whatever the data ``root``, and there is no official copy."""
     folder = spec.folder
     if folder is None:
         raise ValueError(f"data set {spec.name} names no folder")
@@ -148,8 +148,10 @@ def _found(folder: Folder) -> _Parts:
     classes = _classes(root)
     whole = _listing(root, "", classes)
     wanted = round(folder.test * len(whole))
-    train, test = (np.empty(0, np.int64),) * 2 if not 0 < wanted < len(whole) else split(
-        whole.labels, wanted, folder.seed, purpose="test"
+    train, test = (
+        (np.empty(0, np.int64),) * 2
+        if not 0 < wanted < len(whole)
+        else split(whole.labels, wanted, folder.seed, purpose="test")
     )
     lacking = [each for label, each in enumerate(classes) if label not in whole.labels[train]]
     if lacking or not len(test):
@@ -196,7 +198,9 @@ def _listing(root: Path, part: str, classes: tuple[str, ...]) -> _Listing:
     if not names:
         raise DataError(f"{folder} holds no picture in its class folders; fill them, or take it away.")
     labels = np.repeat(np.arange(len(classes), dtype=np.int64), counts)
-    return _Listing(root, tuple(f"{part}/{each}" if part else each for each in classes), np.array(names), labels, labels)
+    return _Listing(
+        root, tuple(f"{part}/{each}" if part else each for each in classes), np.array(names), labels, labels
+    )
 
 
 def _statistics(train: _Listing, channels: int) -> tuple[list[float], list[float]]:

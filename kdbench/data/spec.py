@@ -28,7 +28,7 @@ class Folder:
     path: str
     test: float = 0.2
     seed: int = 0
-    view: View = View()
+    view: View = field(default_factory=View)
 
 
 @dataclass(frozen=True)

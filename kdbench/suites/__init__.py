@@ -10,7 +10,7 @@ from pathlib import Path
 from kdbench.data import DATASETS
 from kdbench.errors import UserError
 from kdbench.registry import Registry
-from kdbench.suites.suite import PAIRS, Pair, Row, Suite, added_pair, parse_suite
+from kdbench.suites.suite import PAIRS, Pair, Row, Suite, added_pair, added_row, parse_suite
 from kdbench.suites.teacher import TEACHERS, check_seeds
 from kdbench.toml import read_text
 
@@ -22,13 +22,13 @@ __all__ = [
     "Row",
     "Suite",
     "added_pair",
+    "added_row",
     "check_seeds",
     "get_suite",
     "installed_suite",
     "is_file",
     "parse_suite",
     "parsed_suites",
-    "suite_id",
 ]
 
 #: Suite name -> (TOML text, where it lies); parsed when asked for, so that one broken file does not hide the others.
@@ -38,11 +38,6 @@ SUITES: Registry[tuple[str, str]] = Registry("suite")
 def is_file(name: str) -> bool:
     """Whether ``name``, as a command line has it, is that of a suite's file."""
     return "/" in name or name.endswith(".toml")
-
-
-def suite_id(name: str) -> str:
-    """``name``, or the ``name@version`` of the suite in the file of that name."""
-    return get_suite(name).id if is_file(name) else name
 
 
 def get_suite(name: str) -> Suite:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import re
+import shlex
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,7 +13,7 @@ from typing import Any
 
 from kdbench.data import DATASETS, DatasetSpec
 from kdbench.data.checks import check_spec
-from kdbench.errors import UnknownName, UserError, listed, shown
+from kdbench.errors import UnknownName, UserError, listed, plain, shown
 from kdbench.methods import METHODS
 from kdbench.models import get_spec
 from kdbench.names import check_name
@@ -58,6 +61,8 @@ class Row:
     protocol: Mapping[str, Any] = field(default_factory=dict)
     #: None stands for the suite's.
     supervision: Supervision | None = None
+    #: Whether it was added to the suite, and is trained whatever else is asked for.
+    added: bool = False
 
     def protocol_for(self, pair: Pair) -> Protocol:
         """The pair's protocol with what this row changes."""
@@ -90,6 +95,11 @@ class Suite:
     @property
     def id(self) -> str:
         return f"{self.name}@{self.version}"
+
+    @property
+    def asked(self) -> str:
+        """What ``--suite`` is given for it."""
+        return shlex.quote(os.path.relpath(self.file)) if self.file else self.name
 
     @property
     def datasets(self) -> tuple[str, ...]:
@@ -238,6 +248,44 @@ def _seeds(raw: list[Any], where: str) -> tuple[int, ...]:
     if not raw or any(type(s) is not int or s < 0 for s in raw) or len(set(raw)) != len(raw):
         raise UserError(f"{where}: seeds must be a list of different whole numbers from 0, not {shown(raw)}.")
     return tuple(raw)
+
+
+def added_row(suite: Suite, setting: str) -> Suite:
+    """``suite`` with a row more, which ``setting`` makes of one: ``kd.temperature=2,ce_weight=0.5``.
+
+    What stands before the first full stop is a row's label, or a method with its card's values.
+    """
+    where = f"--set {setting}"
+    first, equals, rest = setting.partition("=")
+    label, stop, name = first.rpartition(".")
+    if not (equals and stop):
+        raise UserError(f"{where}: write ROW.FIELD=VALUE, such as kd.temperature=2, and FIELD=VALUE after a comma.")
+    parts = [each.partition("=") for each in f"{name}={rest}".split(",")]
+    changes = {field.strip(): _value(text.strip(), where) for field, _, text in parts}
+    base = next((row for row in suite.rows if row.label == label), None)
+    if base is None:
+        if label not in METHODS:
+            raise UnknownName(f"row of suite {suite.id}, or method,", label, {*(r.label for r in suite.rows), *METHODS})
+        base = Row(label, label, {})
+    told = "-".join(f"{field}-{plain(text.strip())}" for field, _, text in parts)
+    row = replace(
+        base,
+        label=check_name("label", re.sub(r"[^A-Za-z0-9_.+-]", "", f"{label}-{told}"), where),
+        config={**base.config, **changes},
+        added=True,
+    )
+    METHODS.get(row.method).config("", row.config, where)
+    made = replace(suite, rows=(*suite.rows, row))
+    _check(made, where)
+    return made
+
+
+def _value(text: str, where: str) -> Any:
+    """What ``text`` is as a value of TOML, or itself."""
+    try:
+        return parse_toml(f"value = {text}", where)["value"]
+    except UserError:
+        return text
 
 
 def added_pair(suite: Suite, name: str) -> Suite:
