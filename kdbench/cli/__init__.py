@@ -20,6 +20,7 @@ COMMANDS = {
     "logs": "print what the worker printed that trains a trial, or trained it",
     "retry": "train again what failed in the last run, as that run was asked for",
     "site": "build the leaderboard from results files",
+    "export": "write a trained student as a file for other programs: safetensors, ONNX, pt2",
     "results": "check results folders, put them together, take them away",
     "study": "train what a study needs, and say what came out of its claims",
     "regress": "say of each row whether its accuracy dropped below that of a baseline",

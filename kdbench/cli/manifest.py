@@ -46,6 +46,7 @@ def request_json(request: Request, options: argparse.Namespace, out: Path | None
         "again": list(request.again),
         "looks": list(request.looks),
         "settings": list(selection.settings),
+        "weights": request.weights,
         "machine": machine,
         "out": "" if out is None else str(out.absolute()),
         "retries": retries,

@@ -122,4 +122,5 @@ def _request(asked: dict[str, Any], options: argparse.Namespace, store: Store, w
         again=("*",) if store.done(wanted.values()) else (),
         looks=tuple(asked["looks"]),
         only=frozenset(wanted),
+        weights=asked.get("weights", True),
     )

@@ -100,6 +100,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="TIME",
         help="cut cohorts so that each leaves its records within this time, such as 45m or 2h",
     )
+    parser.add_argument("--no-weights", action="store_false", dest="weights", help="keep no weights of students")
     parser.add_argument("--results", default="results", metavar="DIR", help="the results folder (default: results)")
     parser.add_argument("--out", metavar="DIR", help=f"where the site is built (default: {SITE})")
     add_machine_arguments(parser)
@@ -216,6 +217,7 @@ def _request(options: argparse.Namespace, suites: tuple[Suite, ...]) -> Request:
         baselines=tuple(Store(_baseline(name)) for name in options.baseline),
         within=None if options.land_within is None else seconds(options.land_within, "--land-within"),
         again=tuple(options.again),
+        weights=options.weights,
     )
     if options.until_decided is None:
         if options.versus is not None:

@@ -148,11 +148,7 @@ def _found(folder: Folder) -> _Parts:
     classes = _classes(root)
     whole = _listing(root, "", classes)
     wanted = round(folder.test * len(whole))
-    train, test = (
-        (np.empty(0, np.int64),) * 2
-        if not 0 < wanted < len(whole)
-        else split(whole.labels, wanted, folder.seed, purpose="test")
-    )
+    train, test = split(whole.labels, min(wanted, len(whole) - 1), folder.seed, purpose="test")
     lacking = [each for label, each in enumerate(classes) if label not in whole.labels[train]]
     if lacking or not len(test):
         which = f"of class {lacking[0]} none is left to train on" if len(test) else "none is left to test on"

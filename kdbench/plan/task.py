@@ -38,6 +38,7 @@ class Task:
     ``looks``: what the records say of seeds that are added as needed.
     ``memory``: bytes of the device that it is expected to hold, 0 where nobody knows; ``exclusive``: nothing runs
     beside it. ``own``: the data set, where a suite names a folder that no worker knows of.
+    ``weights``: whether students are kept.
     """
 
     id: str
@@ -66,6 +67,7 @@ class Task:
     memory: float = 0.0
     exclusive: bool = False
     own: DatasetSpec | None = None
+    weights: bool = True
 
     @property
     def threads(self) -> int:
