@@ -148,12 +148,12 @@ def _found(folder: Folder) -> _Parts:
     classes = _classes(root)
     whole = _listing(root, "", classes)
     wanted = round(folder.test * len(whole))
-    train, test = split(whole.labels, min(wanted, len(whole) - 1), folder.seed, purpose="test")
-    lacking = [each for label, each in enumerate(classes) if label not in whole.labels[train]]
-    if lacking or not len(test):
-        which = f"of class {lacking[0]} none is left to train on" if len(test) else "none is left to test on"
+    learnt, tested = split(whole.labels, min(wanted, len(whole) - 1), folder.seed, purpose="test")
+    lacking = [each for label, each in enumerate(classes) if label not in whole.labels[learnt]]
+    if lacking or not len(tested):
+        which = f"of class {lacking[0]} none is left to train on" if lacking else "none is left to test on"
         raise DataError(f"{root}: with a share of {folder.test} tested on, {which}; add images, or change the share.")
-    return _Parts(classes, whole[train], None, whole[test])
+    return _Parts(classes, whole[learnt], None, whole[tested])
 
 
 def _classes(folder: Path) -> tuple[str, ...]:

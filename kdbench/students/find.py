@@ -61,7 +61,7 @@ def kept_sha256(record: Mapping[str, Any]) -> str:
 
 
 def kept_weights_of(store: Store, record: Mapping[str, Any]) -> Path:
-    """Where the weights of ``record`` lie; CheckpointError, with the command that makes them again, where they do not."""
+    """Where the weights of ``record`` lie; CheckpointError where there are none says what makes them again."""
     sha256 = kept_sha256(record)
     path = store.weights_path(sha256)
     if sha256 and path.is_file():

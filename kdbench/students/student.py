@@ -59,8 +59,8 @@ def read_student(path: Path) -> Student:
     said, state = about(path), kept_weights(path)
     if said.deployed != "student":
         raise UserError(
-            f"The network in {path} is more than its student ({said.deployed}), and only its training puts it together; "
-            "take a row that deploys the student alone."
+            f"The network in {path} is more than its student ({said.deployed}), and only its training puts it "
+            "together; take a row that deploys the student alone."
         )
     with torch.random.fork_rng(devices=[]):
         network = create(said.model, classes=said.classes, image_shape=said.image_shape, mean=said.mean, std=said.std)
