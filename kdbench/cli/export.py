@@ -30,7 +30,7 @@ def main(options: argparse.Namespace) -> int:
     from kdbench.cli.results import results_folder
     from kdbench.plugins import load_plugins
     from kdbench.records import Store
-    from kdbench.students.find import find, kept_weights_of, title_of
+    from kdbench.records.find import find, kept_weights_of, title_of
 
     path = Path(options.to)
     if path.suffix not in ENDINGS:

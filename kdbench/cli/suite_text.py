@@ -66,6 +66,9 @@ def _teacher(teacher: Teacher, suite: Suite) -> str:
     if teacher.composition is not None:
         said = [f"{teacher.composition} of {', '.join(part.name for part in teacher.parts)}"]
         said += [f"seed {teacher.seed}" if teacher.protocol else "", values(_changes(teacher.protocol, suite.protocol))]
+    elif teacher.kind == "student":
+        wanted, suite_id, pair = teacher.trial
+        said = [f"the student {wanted}", f"of {suite_id}" if suite_id else "", f"on {pair}" if pair else ""]
     elif teacher.kind == "checkpoint":
         said = [f"imported from {' or '.join(teacher.files)}", teacher.url]
         said += [f"digest {teacher.weights_sha256}" if teacher.weights_sha256 else ""]

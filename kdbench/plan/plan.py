@@ -12,6 +12,7 @@ from kdbench.errors import DataError, UserError
 from kdbench.methods import METHODS, leaves, load_class
 from kdbench.models import MODELS
 from kdbench.paths import cache_dir
+from kdbench.plan.assistants import with_students
 from kdbench.plan.cohorts import Cohort, cohorts
 from kdbench.plan.cost import weights_bytes
 from kdbench.plan.cut import fitted, landing
@@ -28,6 +29,7 @@ from kdbench.records.pins import bring_over_pins
 from kdbench.records.provenance import source_digest
 from kdbench.registry import OURS
 from kdbench.suites import Suite
+from kdbench.supervision import FULL
 from kdbench.trials.origins import foreign
 from kdbench.trials.trial import Trial, teacher_trial
 
@@ -101,6 +103,7 @@ def make_plan(request: Request, store: Store, fleet: Fleet) -> Plan:
     selection = request.selection
     suites, added = with_pairs(request.suites, selection.pairs)
     store.check_current()
+    suites = [with_students(suite, store) for suite in suites]
     data = {name: _identify(name, request) for suite in suites for name in suite.datasets}
     digests = {name: digest for name, (digest, _) in data.items()}
     trials = [trial for suite in suites for trial in expand(suite, selection, digests, _pins(suite, request, store))]
@@ -120,6 +123,7 @@ def make_plan(request: Request, store: Store, fleet: Fleet) -> Plan:
     again = _again(trials, missing, store, request.again)
     missing += {trial.key: trial for trial in trials if trial.key in again}.values()
     _check_code(missing)
+    _check_lone_images(missing)
     warnings = {name: said for name, (_, said) in data.items()}
     made, tasks = _tasks(missing, request, store, warnings, fleet) if missing else ([], [])
     tasks = [replace(task, again={t.key: again[t.key] for t in task.trials if t.key in again}) for task in tasks]
@@ -166,6 +170,28 @@ def _check_code(trials: Sequence[Trial]) -> None:
         from kdbench.models.factory import check_available  # torch, which built-in networks do not need to plan
 
         check_available(name)
+
+
+def _check_lone_images(trials: Sequence[Trial]) -> None:
+    """UserError where the last batch of an epoch is of one image, and a network cannot be trained on that."""
+    teachers = (each for trial in trials if trial.teacher for each in trial.teacher.lineage if each.trained)
+    made = [teacher_trial(each, trials[0].dataset, trials[0].data_digest) for each in teachers]
+    seen = {
+        (t.student, t.dataset, t.protocol): t for t in (*trials, *made) if METHODS.get(t.method).applies.min_batch < 2
+    }
+    for trial in seen.values():
+        data = DATASETS.get(trial.dataset)
+        images = data.train_size - max(trial.protocol.holdout, data.val_size)
+        if images % trial.protocol.batch != 1 or trial.supervision != FULL:
+            continue
+        from kdbench.measure.cost import needs_company  # torch
+
+        if needs_company(trial.student, data.image_shape, data.classes):
+            raise UserError(
+                f"{trial.suite or trials[0].suite}: an epoch of {images} images in batches of {trial.protocol.batch} "
+                f"ends with a single image, on which the batch normalisation of {trial.student} cannot be trained; "
+                "give the protocol another batch."
+            )
 
 
 def missing_trials(trials: Sequence[Trial], store: Store, again: Mapping[str, int] | None = None) -> list[Trial]:

@@ -88,9 +88,8 @@ def _teacher(record: Record) -> Iterator[str]:
         if planned is None:
             yield _text("teacher", measured, "identity/teacher", planned)
         yield from _same("teacher/model", measured["model"], "teacher_model", record["teacher_model"])
-        if {"self": "trained"}.get(
-            measured["kind"], measured["kind"]
-        ) != kind:  # an earlier generation was trained, too
+        alike = {"self": "trained", "student": "checkpoint"}  # an earlier generation was trained, too
+        if alike.get(measured["kind"], measured["kind"]) != kind:
             yield _text("teacher/kind", measured["kind"], "identity/teacher/kind", kind)
         if kind == "checkpoint" and weights:  # a plan pins them; what was planned by hand may not
             yield from _same("teacher/weights_sha256", measured["weights_sha256"], "that of identity/teacher", weights)

@@ -15,8 +15,8 @@ from kdbench.errors import CheckpointError, UserError
 from kdbench.models.factory import create
 from kdbench.models.network import Network
 from kdbench.plugins import load_plugins
+from kdbench.records.find import find, kept_weights_of
 from kdbench.records.store import Store
-from kdbench.students.find import find, kept_weights_of
 from kdbench.students.kept import About, about
 from kdbench.teachers.weights import kept_weights
 
@@ -45,12 +45,14 @@ class Student(nn.Module):
 def load_student(record: Mapping[str, Any] | str, results: str | os.PathLike[str] = "results") -> Student:
     """The student that a finished trial left in the folder ``results``, of the epoch that ranks.
 
-    ``record`` is a record, or what ``kdbench export`` takes for one: the beginning of its key, a row, ``ROW seed N``.
+    ``record`` is a record, a line of ``load_results``, or what ``kdbench export`` takes: the beginning of a key, a row,
+    ``ROW seed N``.
     UserError where there is none, or where it has no weights.
     """
     store = Store(Path(results))
     load_plugins()
-    record = find(store, record) if isinstance(record, str) else record
+    if isinstance(record, str) or "identity" not in record:
+        record = find(store, record if isinstance(record, str) else record["key"])
     return read_student(kept_weights_of(store, record))
 
 

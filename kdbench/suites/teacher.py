@@ -26,6 +26,8 @@ from kdbench.trials.teacher import Normalisation, Teacher
 
 #: Each is a training of its own, and a key in the key of the next.
 MOST_GENERATIONS = 32
+#: The kinds of teacher whose weights are there.
+IMPORTED = ("checkpoint", "student")
 #: Teachers that may stand behind one that is made of others, each counted as often as it is named.
 MOST_BEHIND = 256
 _DIGEST = re.compile("[0-9a-f]{64}")
@@ -58,6 +60,8 @@ def parse_teacher(
         known = [*NETWORKS, *COMPOSITIONS]
         raise UserError(f"{where}: kind must be {', '.join(known[:-1])} or {known[-1]}, not {shown(kind)}.")
     foreign = [field for field in ("mean", "std", "files", "url", "weights_sha256") if field in table.raw]
+    if kind == "student" and foreign:
+        raise UserError(f"{where}: kind student takes no {foreign[0]!r}, as its record says it; leave it out.")
     if kind == "self" and foreign:
         raise UserError(
             f"{where}: kind self takes no {foreign[0]!r}, as it is the student, trained here; leave it out."
@@ -69,7 +73,7 @@ def parse_teacher(
         normalisation=_normalisation(table, data),
         seed=table.count("seed", 0, 0),
         protocol=None
-        if kind == "checkpoint"
+        if kind in IMPORTED
         else parse_protocol(table.take("protocol", dict, {}), f"{where} [protocol]", base),
         files=tuple(table.take("files", list, [])),
         url=table.take("url", str, ""),
@@ -77,7 +81,9 @@ def parse_teacher(
         claimed_top1=table.take("claimed_top1", (float, int), None),
         source=table.take("source", str, ""),
     )
-    if kind != "checkpoint":
+    if kind == "student":
+        teacher = replace(teacher, trial=_trial(table, teacher.seed))
+    if kind not in IMPORTED:
         supervision = parse_supervision(table.take("supervision", dict, {}), f"{where} supervision", data)
         teacher = replace(teacher, supervision=supervision)
     if kind == "self":
@@ -105,7 +111,7 @@ def resolved(name: str, where: str) -> tuple[MethodSpec, dict[str, Any]]:
 
 def check_seeds(teacher: Teacher, student: str, seeds: Sequence[int], where: str) -> None:
     """UserError where a ``student`` would start from the weights that a generation, or a part, started from."""
-    if teacher.kind in ("trained", "checkpoint"):
+    if teacher.kind in ("trained", *IMPORTED):
         return
     shared = sorted({each.seed for each in teacher.lineage if each.trained and each.model == student} & set(seeds))
     if shared:
@@ -160,6 +166,17 @@ def _composed(name: str, kind: str, table: Table, base: Protocol, others: Lookup
     )
     _check(teacher, where)
     return teacher
+
+
+def _trial(table: Table, seed: int) -> tuple[str, str, str]:
+    """Which trial left the weights, as ``kdbench.records.find.find`` takes it: by its key, or by row and seed."""
+    key, row = table.take("key", str, ""), table.take("row", str, "")
+    if bool(key) == bool(row):
+        raise UserError(
+            f"{table.where}: a student is named by 'key', or by 'row', 'seed' and 'suite'; give one of both."
+        )
+    suite, pair = table.take("suite", str, ""), table.take("pair", str, "")
+    return key or f"{row} seed {seed}", suite, pair
 
 
 def _with_seed(teacher: Teacher, seed: int, where: str) -> Teacher:

@@ -73,6 +73,8 @@ class Member:
                 dataset.spec.name, classes, len(batches.labels), shape, batches.labels.clone(), trial.protocol.batch
             )
             student = self.network.spec(trial.student, shape)
+            for spec in (student, taught) if taught else (student,):
+                _check_maps(spec, self.parts)
             self.method: Method = load_class(self.spec).build(self.spec, trial.config, student, taught, data)
         self.method.to(device)
         self.see = compiled(in_precision(self.network, trial.protocol.precision), trial.protocol.compile)
@@ -387,6 +389,16 @@ class Member:
         self.resumed = state["resumed"] + 1
         self._best = state.get("best")
         self.scoring.restore(state)
+
+
+def _check_maps(network: NetworkSpec, parts: frozenset[str]) -> None:
+    """NotApplicable where ``parts`` has maps that ``network`` does not make: to one method, and not to the others."""
+    there = {"stem": any(network.stem), "stages": bool(network.stages), "preacts": bool(network.preacts)}
+    missing = sorted(part for part in parts & there.keys() if not there[part])
+    if missing:
+        raise NotApplicable(
+            f"The model {network.name!r} has no {missing[0]}: it makes no maps; choose a method that needs none."
+        )
 
 
 def frozen_spec(network: Network | Composed, name: str, shape: tuple[int, int, int]) -> NetworkSpec:
