@@ -110,10 +110,12 @@ def _request(asked: dict[str, Any], options: argparse.Namespace, store: Store, w
     from kdbench.data import data_root, download_allowed
     from kdbench.suites import get_suite
 
-    settings = tuple(asked.get("settings", ()))
+    pairs, methods, settings = (tuple(asked.get(name, ())) for name in ("pairs", "methods", "settings"))
+    selection = Selection(pairs, methods, asked["seeds"], asked["train_teachers"], settings)
+    suites, selection = with_settings(tuple(map(get_suite, asked["suites"])), selection)
     return Request(
-        with_settings(tuple(map(get_suite, asked["suites"])), settings),
-        Selection(tuple(asked["pairs"]), tuple(asked["methods"]), asked["seeds"], asked["train_teachers"], settings),
+        suites,
+        selection,
         data_root(options.data_root),
         download=download_allowed(options.download),
         dry=options.dry_run,

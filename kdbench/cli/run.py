@@ -206,11 +206,13 @@ def _check_folders(out: Path, data: Path, store: Store, suites: Sequence[Suite])
 
 
 def _request(options: argparse.Namespace, suites: tuple[Suite, ...]) -> Request:
+    asked = Selection(
+        tuple(options.pair), tuple(options.method), options.seeds, options.train_teachers, tuple(options.settings)
+    )
+    suites, selection = with_settings(suites, asked)
     request = Request(
-        with_settings(suites, options.settings),
-        Selection(
-            tuple(options.pair), tuple(options.method), options.seeds, options.train_teachers, tuple(options.settings)
-        ),
+        suites,
+        selection,
         data_root(options.data_root),
         download=download_allowed(options.download),
         dry=options.dry_run,

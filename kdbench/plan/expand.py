@@ -42,11 +42,13 @@ class Selection:
     settings: tuple[str, ...] = ()
 
 
-def with_settings(suites: Sequence[Suite], settings: Sequence[str]) -> tuple[Suite, ...]:
-    """``suites``, each with a row more for each of ``settings``: ``kd.temperature=2``."""
-    for setting in settings:
+def with_settings(suites: Sequence[Suite], selection: Selection) -> tuple[tuple[Suite, ...], Selection]:
+    """``suites``, each with a row more for each setting of ``selection`` (``kd.temperature=2``); which chooses these."""
+    for setting in selection.settings:
         suites = [added_row(suite, setting) for suite in suites]
-    return tuple(suites)
+    added = [row.label for suite in suites for row in suite.rows[len(suite.rows) - len(selection.settings) :]]
+    methods = tuple(dict.fromkeys((*selection.methods, *added))) if selection.methods else ()
+    return tuple(suites), replace(selection, methods=methods)
 
 
 def with_pairs(suites: Sequence[Suite], globs: Sequence[str]) -> tuple[list[Suite], list[str]]:
@@ -79,7 +81,7 @@ def chosen_rows(suite: Suite, globs: Sequence[str]) -> tuple[list[Row], list[str
     labels = [row.label for row in suite.rows]
     matched = _matches(labels, globs)
     wanted = set().union(*matched.values())
-    rows = [row for row in suite.rows if row.label in wanted or row.added]
+    rows = [row for row in suite.rows if row.label in wanted]
     added = [glob for glob, found in matched.items() if not found]
     for glob in added:
         if glob not in METHODS and not is_expression(glob):

@@ -61,8 +61,6 @@ class Row:
     protocol: Mapping[str, Any] = field(default_factory=dict)
     #: None stands for the suite's.
     supervision: Supervision | None = None
-    #: Whether it was added to the suite, and is trained whatever else is asked for.
-    added: bool = False
 
     def protocol_for(self, pair: Pair) -> Protocol:
         """The pair's protocol with what this row changes."""
@@ -272,7 +270,6 @@ def added_row(suite: Suite, setting: str) -> Suite:
         base,
         label=check_name("label", re.sub(r"[^A-Za-z0-9_.+-]", "", f"{label}-{told}"), where),
         config={**base.config, **changes},
-        added=True,
     )
     METHODS.get(row.method).config("", row.config, where)
     made = replace(suite, rows=(*suite.rows, row))

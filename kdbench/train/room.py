@@ -88,7 +88,7 @@ class Probe:
         self.taught = None if teacher is None or not taught else self._teach(teacher, parts, views)
 
     def _teach(self, teacher: nn.Module, parts: frozenset[str], views: set[str]) -> Taught:
-        """What ``teacher`` says of the batch; where it makes no maps it shows none, and whoever wants some will tell."""
+        """What ``teacher`` says of the batch; where it makes no maps it shows none, and its pupils will tell."""
         try:
             return teach(teacher, self.batch, parts, views)
         except NotApplicable:
