@@ -43,7 +43,7 @@ class Selection:
 
 
 def with_settings(suites: Sequence[Suite], selection: Selection) -> tuple[tuple[Suite, ...], Selection]:
-    """``suites``, each with a row more for each setting of ``selection`` (``kd.temperature=2``); which chooses these."""
+    """``suites``, each with a row more for each setting of ``selection`` (``kd.temperature=2``), which chooses it."""
     for setting in selection.settings:
         suites = [added_row(suite, setting) for suite in suites]
     added = [row.label for suite in suites for row in suite.rows[len(suite.rows) - len(selection.settings) :]]
