@@ -46,7 +46,7 @@ def prepare(task: Task, pulse: Pulse) -> None:
     elif not (_weights_sound(shelf) and shelf.test_logits() is not None):
         with pulse.at_work():
             dataset = planned_data(task)
-        if teacher.kind == "checkpoint":
+        if not teacher.trained:
             _import(task, teacher, shelf, dataset, pulse)
         network = network_of(teacher, dataset.spec, kept_weights(shelf.weights), device, shelf.weights)
         _measure(teacher, network, network.body, shelf, dataset, device, pulse)
