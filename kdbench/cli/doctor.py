@@ -50,6 +50,7 @@ WIDEST = 100
 #: Extra -> a module of it, and what it is for.
 EXTRAS = {
     "dev": ("pytest", "for kdbench's tests"),
+    "onnx": ("onnx", "for export to .onnx"),
     "parquet": ("pyarrow", "for results export parquet"),
     "ray": ("ray", "for --backend ray"),
     "slurm": ("submitit", "for --backend slurm"),

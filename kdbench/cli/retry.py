@@ -15,7 +15,7 @@ from kdbench.cli.manifest import became
 from kdbench.cli.run import carry_out
 from kdbench.cli.say import complain, say
 from kdbench.errors import EXIT_OK, UserError, listed, shown
-from kdbench.plan.expand import Selection
+from kdbench.plan.expand import Selection, with_settings
 from kdbench.plan.plan import Request, Seat
 from kdbench.records import Store
 from kdbench.records.runs import manifests
@@ -110,9 +110,10 @@ def _request(asked: dict[str, Any], options: argparse.Namespace, store: Store, w
     from kdbench.data import data_root, download_allowed
     from kdbench.suites import get_suite
 
+    settings = tuple(asked.get("settings", ()))
     return Request(
-        tuple(map(get_suite, asked["suites"])),
-        Selection(tuple(asked["pairs"]), tuple(asked["methods"]), asked["seeds"], asked["train_teachers"]),
+        with_settings(tuple(map(get_suite, asked["suites"])), settings),
+        Selection(tuple(asked["pairs"]), tuple(asked["methods"]), asked["seeds"], asked["train_teachers"], settings),
         data_root(options.data_root),
         download=download_allowed(options.download),
         dry=options.dry_run,
@@ -121,4 +122,5 @@ def _request(asked: dict[str, Any], options: argparse.Namespace, store: Store, w
         again=("*",) if store.done(wanted.values()) else (),
         looks=tuple(asked["looks"]),
         only=frozenset(wanted),
+        weights=asked.get("weights", True),
     )

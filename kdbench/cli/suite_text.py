@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, fields
 
@@ -9,7 +10,7 @@ from kdbench.cli.fields import field, section, values
 from kdbench.data import data_root
 from kdbench.plan.expand import Selection, expand, inapplicable
 from kdbench.protocol import Protocol
-from kdbench.suites import Row, Suite, get_suite
+from kdbench.suites import SUITES, Row, Suite, get_suite
 from kdbench.supervision import FULL
 from kdbench.trials.teacher import Teacher
 
@@ -39,6 +40,13 @@ def lines(name: str) -> Iterator[str]:
     reasons = inapplicable(suite, Selection())
     yield from section("not applicable", (f"{label} to {pair}: {reason}" for label, pair, reason in reasons))
     yield from section("notes", suite.notes)
+
+
+def template(name: str) -> str:
+    """The text of the suite ``name``, under a name that nobody has."""
+    suite = get_suite(name)
+    text, _ = SUITES.get(suite.name)
+    return re.sub(r"(?m)^name *=.*$", f'name = "my-{suite.name}"', text, count=1)
 
 
 def _unusual(protocol: Protocol) -> dict[str, object]:

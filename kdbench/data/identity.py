@@ -51,6 +51,8 @@ def content_digest(train: Part, test: Part, times: Any = None) -> str:
     for name, (images, labels) in (("train", train), ("test", test)):
         shape = "x".join(map(str, images.shape))
         digest.update(f"kdbench data 1 {name} {images.dtype.name} {shape} int64\n".encode())
+        if isinstance(images, ImageFiles) and images.view is not None:
+            digest.update(f"kdbench view 1 {list(images.view)}\n".encode())
         for piece in _listing(images, times) if isinstance(images, ImageFiles) else _bytes(images):
             digest.update(piece)
         digest.update(labels.astype("<i8").tobytes())

@@ -12,10 +12,23 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from kdbench.data.files import ImageFiles
+from kdbench.data.files import ImageFiles, View
 
 Images = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder of classes on this machine that a suite names: ``train`` and ``val`` or ``test``, or one to be split.
+
+    Of one that is split, the share ``test`` of each class is drawn by ``seed`` and tested on.
+    """
+
+    path: str
+    test: float = 0.2
+    seed: int = 0
+    view: View = field(default_factory=View)
 
 
 @dataclass(frozen=True)
@@ -28,7 +41,8 @@ class DatasetSpec:
     published checksums of files, by name; ``files`` says to a person which files are wanted where, below the data root,
     or that it is nothing, and why; ``torchvision`` names the class of ``torchvision.datasets`` that can download it;
     ``test_labels`` is the ``labels_digest`` of the official test labels, by which anybody's predictions are checked;
-    ``hub`` is what Hugging Face's hub calls the data set.
+    ``hub`` is what Hugging Face's hub calls the data set; ``val_size`` is how many training images, the last ones, are
+    its own validation split; ``folder`` is where a suite's own images are.
     """
 
     name: str
@@ -49,6 +63,8 @@ class DatasetSpec:
     test_labels: str | None = None
     hub: str | None = None
     sha1: Mapping[str, str] = field(default_factory=dict, hash=False)
+    val_size: int = 0
+    folder: Folder | None = None
 
     @property
     def nbytes(self) -> int:
@@ -63,6 +79,16 @@ class DatasetSpec:
     @property
     def downloadable(self) -> bool:
         return self.torchvision is not None
+
+
+def spec_from_json(raw: Mapping[str, Any]) -> DatasetSpec:
+    """The spec that ``kdbench.canonical.plain`` made plain, after a way through JSON."""
+    values = dict(raw)
+    for name in ("image_shape", "mean", "std"):
+        values[name] = tuple(values[name])
+    if (folder := values["folder"]) is not None:
+        values["folder"] = Folder(**{**folder, "view": View(*folder["view"])})
+    return DatasetSpec(**values)
 
 
 def labels_digest(labels: npt.NDArray[Any]) -> str:

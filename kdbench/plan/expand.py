@@ -19,7 +19,7 @@ from kdbench.models import MODELS
 from kdbench.names import check_name
 from kdbench.plugins import source_of
 from kdbench.registry import OURS, Registry
-from kdbench.suites import PAIRS, Pair, Row, Suite, added_pair, check_seeds
+from kdbench.suites import PAIRS, Pair, Row, Suite, added_pair, added_row, check_seeds
 from kdbench.supervision import SUPERVISIONS
 from kdbench.trials.teacher import Normalisation, Teacher
 from kdbench.trials.trial import Trial
@@ -39,6 +39,14 @@ class Selection:
     methods: tuple[str, ...] = ()
     seeds: int | None = None
     train_teachers: bool = False
+    settings: tuple[str, ...] = ()
+
+
+def with_settings(suites: Sequence[Suite], settings: Sequence[str]) -> tuple[Suite, ...]:
+    """``suites``, each with a row more for each of ``settings``: ``kd.temperature=2``."""
+    for setting in settings:
+        suites = [added_row(suite, setting) for suite in suites]
+    return tuple(suites)
 
 
 def with_pairs(suites: Sequence[Suite], globs: Sequence[str]) -> tuple[list[Suite], list[str]]:
@@ -71,7 +79,7 @@ def chosen_rows(suite: Suite, globs: Sequence[str]) -> tuple[list[Row], list[str
     labels = [row.label for row in suite.rows]
     matched = _matches(labels, globs)
     wanted = set().union(*matched.values())
-    rows = [row for row in suite.rows if row.label in wanted]
+    rows = [row for row in suite.rows if row.label in wanted or row.added]
     added = [glob for glob, found in matched.items() if not found]
     for glob in added:
         if glob not in METHODS and not is_expression(glob):

@@ -13,6 +13,7 @@ from kdbench.methods import METHODS, leaves, load_class
 from kdbench.models import MODELS
 from kdbench.paths import cache_dir
 from kdbench.plan.cohorts import Cohort, cohorts
+from kdbench.plan.cost import weights_bytes
 from kdbench.plan.cut import fitted, landing
 from kdbench.plan.expand import Selection, chosen_pairs, chosen_rows, expand, inapplicable, matched, with_pairs
 from kdbench.plan.fleet import Fleet
@@ -47,7 +48,8 @@ class Request:
     ``baselines``: stores whose records count as if they had been made here. ``within``: seconds in which each cohort is
     to land its records, so that a machine may go afterwards. ``again``: globs of labels whose rows are trained though
     they are recorded. ``looks``: the numbers of seeds at which it is decided whether to add some, where that is done at
-    all. ``only``: the seats of the trials to which it is confined, where there are any.
+    all. ``only``: the seats of the trials to which it is confined, where there are any. ``weights``: whether students
+    are kept.
     """
 
     suites: tuple[Suite, ...]
@@ -60,6 +62,7 @@ class Request:
     again: tuple[str, ...] = ()
     looks: tuple[int, ...] = ()
     only: frozenset[Seat] = frozenset()
+    weights: bool = True
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,8 @@ class Plan:
     outdated: list[Outdated]
     #: Keys of the missing that are recorded and trained again, with how many endings are on record.
     again: Mapping[str, int]
+    #: Bytes of the students that are kept, about.
+    weights: int = 0
 
     @property
     def title(self) -> str:
@@ -135,6 +140,7 @@ def make_plan(request: Request, store: Store, fleet: Fleet) -> Plan:
         tasks=tasks,
         outdated=older,
         again=again,
+        weights=sum(map(weights_bytes, missing)) if request.weights else 0,
     )
 
 
@@ -269,6 +275,7 @@ def _tasks(
         source=source_digest(),
         within=request.within,
         looks=request.looks,
+        weights=request.weights,
     )
     records = [record for record in store.read()[0] if record["evidence"] == "measured"]
     rate = Speeds(fleet.kind, records, cache_dir() / "costs", template.threads, here=not fleet.elsewhere)

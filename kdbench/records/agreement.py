@@ -108,6 +108,16 @@ def _ending(record: Record) -> Iterator[str]:
                 yield _text("status", status, field, None)
         if record["detail"]:
             yield _text("status", status, "detail", record["detail"])
+    if record.get("selected_weights_sha256") is not None:
+        if not finished:
+            yield _text("status", status, "selected_weights_sha256", record["selected_weights_sha256"])
+        elif _at(record, "identity/protocol/selection") == "last":
+            yield from _same(
+                "selected_weights_sha256",
+                record["selected_weights_sha256"],
+                "weights_sha256, as the last epoch ranks,",
+                record["weights_sha256"],
+            )
     held_out = _at(record, "identity/protocol/holdout")
     if (_at(record, "scores/best_val") is not None) != (finished and bool(held_out)):
         yield _text("scores/best_val", _at(record, "scores/best_val"), "identity/protocol/holdout", held_out)

@@ -38,11 +38,17 @@ TEACHERS: Registry[tuple[str, str]] = Registry("teacher")
 
 
 def parse_teacher(
-    name: str, raw: object, data: DatasetSpec, base: Protocol, where: str, others: Lookup | None = None
+    name: str,
+    raw: object,
+    data: DatasetSpec,
+    base: Protocol,
+    where: str,
+    others: Lookup | None = None,
+    anywhere: bool = False,
 ) -> Teacher:
     """The teacher that the table ``raw`` describes; one that is trained is so under ``base`` and what it changes.
 
-    ``others`` finds those that it is made of.
+    ``others`` finds those that it is made of. ``anywhere``: its weights may lie outside the data root.
     """
     table = Table(raw, where)
     kind = table.take("kind", str)
@@ -77,7 +83,7 @@ def parse_teacher(
     if kind == "self":
         teacher = _generations(table, teacher, data)
     table.finish()
-    _check(teacher, where)
+    _check(teacher, where, anywhere)
     return teacher
 
 
@@ -218,12 +224,15 @@ def _lesson(table: Table, last: Teacher, data: DatasetSpec) -> tuple[str, dict[s
     return method.name, config
 
 
-def _check(teacher: Teacher, where: str) -> None:
+def _relative(file: str) -> bool:
+    return not PurePosixPath(file).is_absolute() and ".." not in PurePosixPath(file).parts
+
+
+def _check(teacher: Teacher, where: str, anywhere: bool = False) -> None:
+    """UserError for what no single field shows; ``anywhere``: its files may be outside the data root."""
     if teacher.kind == "checkpoint" and not teacher.files:
         raise UserError(f"{where}: a checkpoint names the files it may be in, in 'files'.")
-    if any(
-        type(f) is not str or PurePosixPath(f).is_absolute() or ".." in PurePosixPath(f).parts for f in teacher.files
-    ):
+    if any(type(f) is not str or not (anywhere or _relative(f)) for f in teacher.files):
         raise UserError(f"{where}: files must be relative paths, which are looked up under the data root.")
     if teacher.weights_sha256 and not _DIGEST.fullmatch(teacher.weights_sha256):
         raise UserError(f"{where}: weights_sha256 must be 64 digits of 0-9a-f, not {shown(teacher.weights_sha256)}.")

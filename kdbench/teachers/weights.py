@@ -24,8 +24,10 @@ DTYPES = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64,
     torch.int32,
     torch.int64,
 }
-#: Under this name a file that is kept says the digest of its weights.
-DIGEST = "kdbench weights"
+#: Under these names a file that is kept says the digest of its weights, and of a student's which network it is.
+DIGEST, STUDENT = "kdbench weights", "kdbench student"
+#: What the names of a student's weights begin with, as those of its network's body.
+BODY = "body."
 
 
 def weights_digest(state: Mapping[str, Tensor]) -> str:
@@ -50,8 +52,23 @@ def weights_digest(state: Mapping[str, Tensor]) -> str:
 def read_weights(path: Path) -> dict[str, Tensor]:
     """The state_dict in ``path`` (.safetensors, or a torch file read with ``weights_only=True``).
 
-    CheckpointError names a bad file.
+    Of a student that was kept it is that of its body. CheckpointError names a bad file.
     """
+    state = _read(path)
+    if STUDENT in said_of(path) and all(name.startswith(BODY) for name in state):
+        return {name.removeprefix(BODY): value for name, value in state.items()}
+    return state
+
+
+def said_of(path: Path) -> dict[str, str]:
+    """What the file ``path``, which can be read, says of itself: nothing unless it is a .safetensors."""
+    if path.suffix != ".safetensors":
+        return {}
+    with safe_open(path, "pt") as file:
+        return file.metadata() or {}
+
+
+def _read(path: Path) -> dict[str, Tensor]:
     try:
         raw = (
             load_file(path)
@@ -89,17 +106,15 @@ def _odd(name: object, value: Tensor) -> str:
     return ""
 
 
-def write_weights(state: Mapping[str, Tensor], path: Path) -> None:
-    """Keep ``state`` and its digest in the .safetensors file ``path``, which is whole at any time."""
-    kept = {name: value.detach().cpu().contiguous() for name, value in state.items()}
-    write_atomically(path, save(kept, metadata={DIGEST: weights_digest(kept)}))
+def write_weights(state: Mapping[str, Tensor], path: Path, said: Mapping[str, str] | None = None) -> None:
+    """Keep ``state``, its digest and what else is ``said`` in the .safetensors file ``path``, which is always whole."""
+    kept = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
+    write_atomically(path, save(kept, metadata={**(said or {}), DIGEST: weights_digest(kept)}))
 
 
 def kept_weights(path: Path) -> dict[str, Tensor]:
     """What ``write_weights`` kept at ``path``; CheckpointError unless it is that, to the last bit."""
-    state = read_weights(path)
-    with safe_open(path, "pt") as file:
-        said = (file.metadata() or {}).get(DIGEST)
-    if said != weights_digest(state):
+    state = _read(path)
+    if said_of(path).get(DIGEST) != weights_digest(state):
         raise CheckpointError(f"The weights in {path} are not those that were kept there; delete that file.")
     return state

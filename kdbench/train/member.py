@@ -103,6 +103,8 @@ class Member:
         self.resumed = 0
         #: Of ``seconds`` and ``images``, what an earlier process counted.
         self._earlier = (0.0, 0)
+        #: The deployed network's weights of the best epoch on held-out images, where that ranks.
+        self._best: dict[str, Tensor] | None = None
 
     def _timetable(self) -> list[tuple[int, int, Phase]]:
         table: list[tuple[int, int, Phase]] = []
@@ -349,7 +351,15 @@ class Member:
             return None
         network = self.deployed
         own = network is self.network
-        return self.scoring.close_epoch(epoch, self.shown(network), self.rate, wall_seconds, trained_is_scored=own)
+        point = self.scoring.close_epoch(epoch, self.shown(network), self.rate, wall_seconds, trained_is_scored=own)
+        if self.trial.protocol.selection == "best_val" and self.scoring.kept["best_val"][0] == epoch:
+            self._best = {name: value.detach().cpu().clone() for name, value in network.state_dict().items()}
+        return point
+
+    @property
+    def selected(self) -> Mapping[str, Tensor] | None:
+        """The deployed network's weights of the epoch that ranks; None where a resume has not kept them."""
+        return self._best if self.trial.protocol.selection == "best_val" else self.deployed.state_dict()
 
     def state(self) -> dict[str, Any]:
         """Everything a resume needs, as tensors and plain data (loads with ``weights_only=True``)."""
@@ -362,6 +372,7 @@ class Member:
             "network": self.network.state_dict(),
             "method": self.method.state_dict(),
             "optimiser": self.optimiser.state_dict(),
+            **({} if self._best is None else {"best": self._best}),
             **self.scoring.state(),
         }
 
@@ -374,6 +385,7 @@ class Member:
         self.watch = Stopwatch(self.device, state["seconds"])
         self._earlier = (state["seconds"], state["images"])
         self.resumed = state["resumed"] + 1
+        self._best = state.get("best")
         self.scoring.restore(state)
 
 
