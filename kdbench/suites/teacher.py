@@ -57,7 +57,7 @@ def parse_teacher(
     if kind not in NETWORKS:
         known = [*NETWORKS, *COMPOSITIONS]
         raise UserError(f"{where}: kind must be {', '.join(known[:-1])} or {known[-1]}, not {shown(kind)}.")
-    foreign = [field for field in ("mean", "std", "files", "url", "weights_sha256") if field in table.raw]
+    foreign = [field for field in ("mean", "std", "files", "key", "url", "weights_sha256") if field in table.raw]
     if kind == "self" and foreign:
         raise UserError(
             f"{where}: kind self takes no {foreign[0]!r}, as it is the student, trained here; leave it out."
@@ -72,6 +72,7 @@ def parse_teacher(
         if kind == "checkpoint"
         else parse_protocol(table.take("protocol", dict, {}), f"{where} [protocol]", base),
         files=tuple(table.take("files", list, [])),
+        key=table.take("key", str, ""),
         url=table.take("url", str, ""),
         weights_sha256=table.take("weights_sha256", str, ""),
         claimed_top1=table.take("claimed_top1", (float, int), None),
