@@ -62,6 +62,7 @@ def parse_teacher(
     foreign = [field for field in ("mean", "std", "files", "url", "weights_sha256") if field in table.raw]
     if kind == "student" and foreign:
         raise UserError(f"{where}: kind student takes no {foreign[0]!r}, as its record says it; leave it out.")
+    foreign += ["key"] if kind not in IMPORTED and "key" in table.raw else []
     if kind == "self" and foreign:
         raise UserError(
             f"{where}: kind self takes no {foreign[0]!r}, as it is the student, trained here; leave it out."
@@ -76,6 +77,7 @@ def parse_teacher(
         if kind in IMPORTED
         else parse_protocol(table.take("protocol", dict, {}), f"{where} [protocol]", base),
         files=tuple(table.take("files", list, [])),
+        key=table.take("key", str, "") if kind == "checkpoint" else "",
         url=table.take("url", str, ""),
         weights_sha256=table.take("weights_sha256", str, ""),
         claimed_top1=table.take("claimed_top1", (float, int), None),
