@@ -4,28 +4,32 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from kdbench import environment
 from kdbench.cli import study_text
 from kdbench.cli.durations import seconds
 from kdbench.cli.machine import add_machine_arguments, backend_of
-from kdbench.cli.manifest import end_killed, request_json
+from kdbench.cli.manifest import request_json
 from kdbench.cli.plan_text import say_plan
-from kdbench.cli.run import train
+from kdbench.cli.run import check_folders, train
 from kdbench.cli.say import in_folder, outlive_readers, say
 from kdbench.data import data_root, download_allowed
 from kdbench.errors import EXIT_INCOMPLETE, EXIT_INTERRUPTED, EXIT_OK
 from kdbench.plan.expand import Selection
 from kdbench.plan.plan import Plan, Request, make_plan
 from kdbench.records import Store
-from kdbench.records.inventory import take_inventory
+from kdbench.records.inventory import Inventory, take_inventory
 from kdbench.shipped import shipped
 from kdbench.stats.claims import Verdict
 from kdbench.studies import get_study, judge
 from kdbench.studies.check import suites_of
+from kdbench.studies.judge import Right
 from kdbench.trials.trial import Trial
 
 FORMS = ("text", "markdown", "json")
@@ -55,9 +59,7 @@ def main(options: argparse.Namespace) -> int:
     store = Store(Path(options.results))
     code = EXIT_OK
     if not options.dry_run:
-        store.check_writable(suite.id for suite in suites.values())
-        store.tidy()
-        end_killed(store)
+        check_folders(store, suites.values())
     backend = backend_of(options)
     fleet = backend.fleet(max(suite.protocol.threads for suite in suites.values()))
     known = shipped("results")
@@ -78,7 +80,8 @@ def main(options: argparse.Namespace) -> int:
         if code == EXIT_INTERRUPTED:
             return code
     stores = [store, *(request.baselines if options.dry_run else ())]
-    found = judge(study, suites, _rows(plan, stores))
+    inventories = [take_inventory(each) for each in stores]
+    found = judge(study, suites, _rows(plan, inventories), _right(inventories))
     if options.format == "json":
         say(json.dumps(study_text.document(study, found), indent=1))
     else:
@@ -87,12 +90,22 @@ def main(options: argparse.Namespace) -> int:
     return max(code, EXIT_INCOMPLETE if any(each.verdict is Verdict.INCOMPLETE for each in found) else EXIT_OK)
 
 
-def _rows(plan: Plan, stores: Sequence[Store]) -> Iterator[Mapping[str, Any]]:
+def _right(inventories: Sequence[Inventory]) -> Right:
+    """What any of ``inventories`` knows of on which test images a record's network is right."""
+
+    def right(selection: str) -> Callable[[Mapping[str, Any]], NDArray[np.bool_] | None]:
+        known = [inventory.seen.right(selection) for inventory in inventories]
+        return lambda record: next((found for of in known if (found := of(record)) is not None), None)
+
+    return right
+
+
+def _rows(plan: Plan, inventories: Sequence[Inventory]) -> Iterator[Mapping[str, Any]]:
     """The results of the trials of ``plan`` wherever it has them, whatever suites they were made for."""
     places: dict[str, list[Trial]] = {}
     for trial in plan.trials:
         places.setdefault(trial.key, []).append(trial)
-    for store in stores:
-        for record in take_inventory(store).results:
+    for inventory in inventories:
+        for record in inventory.results:
             for trial in places.get(record["key"], ()):
                 yield {**record, "suite": trial.suite, "label": trial.label, "pair": trial.pair}

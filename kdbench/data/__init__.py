@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kdbench.data.loading import DATASETS, data_root, download_allowed, identify, load
+from kdbench.data.loading import DATASETS, data_root, download_allowed, identify, load, views_of
 from kdbench.data.spec import Dataset, DatasetSpec
 from kdbench.data.splits import split, split_digest
 
@@ -16,4 +16,5 @@ __all__ = [
     "load",
     "split",
     "split_digest",
+    "views_of",
 ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from kdbench.data.spec import DatasetSpec
 
 DIGITS = DatasetSpec(
@@ -157,4 +159,34 @@ IMAGENET = DatasetSpec(
     hub="ILSVRC/imagenet-1k",
 )
 
-BUILTIN = (DIGITS, MNIST, FASHION_MNIST, CIFAR10, CIFAR10H, CIFAR100, IMAGENET)
+#: What is drawn by us has the level of an empty pixel for its mean, and the strength 1 of a feature for its deviation:
+#: networks then see patches as the definition has them.
+MULTIVIEW = DatasetSpec(
+    name="multiview",
+    title="Multi-view patches",
+    classes=10,
+    image_shape=(1, 28, 28),
+    train_size=500,
+    test_size=900,
+    mean=(0.2,),
+    std=(0.4,),
+    loader="kdbench.data.multiview:multiview",
+    digest="b62eff0e1173b84e4fec2aeb2c37c2b14535832abd46b2eeef2cd36776db4843",
+    files="nothing, it is drawn",
+    source="drawn by kdbench after Z. Allen-Zhu and Y. Li, Towards Understanding Ensemble, Knowledge Distillation and "
+    "Self-Distillation in Deep Learning, ICLR 2023, definitions 3.1 to 3.3",
+    url="https://arxiv.org/abs/2012.09816",
+    licence="Apache-2.0",
+    test_labels="0e3a05053fb7940c7b6406d6979bf9afb071e18f799891b403e60aab1d098a3a",
+    views="kdbench.data.multiview:views",
+)
+
+ONE_FEATURE = replace(
+    MULTIVIEW,
+    name="one_feature",
+    title="One-feature patches",
+    digest="226f99b8a9fa4835c1941addb6328852a35f134e229b45e54709e73b9be81b1e",
+    source=f"{MULTIVIEW.source}, with one feature a class as a control",
+)
+
+BUILTIN = (DIGITS, MNIST, FASHION_MNIST, CIFAR10, CIFAR10H, CIFAR100, IMAGENET, MULTIVIEW, ONE_FEATURE)

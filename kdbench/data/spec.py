@@ -28,7 +28,8 @@ class DatasetSpec:
     published checksums of files, by name; ``files`` says to a person which files are wanted where, below the data root,
     or that it is nothing, and why; ``torchvision`` names the class of ``torchvision.datasets`` that can download it;
     ``test_labels`` is the ``labels_digest`` of the official test labels, by which anybody's predictions are checked;
-    ``hub`` is what Hugging Face's hub calls the data set.
+    ``hub`` is what Hugging Face's hub calls the data set; ``views`` is ``module:function``, a function ``(spec) ->
+    ClassViews``, where a class has two views and it is known which a test image shows.
     """
 
     name: str
@@ -48,6 +49,7 @@ class DatasetSpec:
     torchvision: str | None = None
     test_labels: str | None = None
     hub: str | None = None
+    views: str | None = None
     sha1: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     @property
@@ -68,6 +70,17 @@ class DatasetSpec:
 def labels_digest(labels: npt.NDArray[Any]) -> str:
     """The sha256 of labels [N] as eight-byte integers, the lowest byte first."""
     return hashlib.sha256(labels.astype("<i8").tobytes()).hexdigest()
+
+
+#: Of an image that shows both views of its class.
+BOTH = 0
+
+
+class ClassViews(NamedTuple):
+    """Of test images: their ``labels`` [N], and which view of its class each has ``shown`` [N]: BOTH, 1 or 2."""
+
+    labels: Labels
+    shown: Labels
 
 
 class Part(NamedTuple):

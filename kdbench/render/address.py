@@ -33,6 +33,18 @@ def study_page(name: str) -> str:
     return f"studies/{slug(name)}.html"
 
 
+def row_page(suite: str, label: str, evidence: str = "measured") -> str:
+    """``evidence``: rows of one label that others contributed have a page of their own."""
+    name = slug(label) if evidence == "measured" else f"{slug(label)}--{slug(evidence)}"
+    return f"rows/{slug(suite)}/{name}.html"
+
+
+def versus_page(one: str, other: str) -> str:
+    """The page of two methods, whichever is named first."""
+    first, second = sorted((one, other))
+    return f"compare/{slug(first)}--{slug(second)}.html"
+
+
 def pair_page(dataset: str, teacher: str, student: str) -> str:
     return f"pairs/{slug(dataset)}/{slug(teacher)}--{slug(student)}.html"
 

@@ -16,6 +16,7 @@ from kdbench.render import measured
 from kdbench.render.cards import Card, card, newest
 from kdbench.render.measured import Table
 from kdbench.stats.aggregate import Cell, cells, ranking_selection
+from kdbench.stats.standings import Standings, standings
 
 #: data set, teacher, student
 PairName = tuple[str, str, str]
@@ -54,6 +55,23 @@ class Catalogue:
             for (dataset, pair), group in groups.items():
                 tables[suite, dataset, pair] = measured.table(group, selection, reconstructions)
         return tables
+
+    def standings_of(self, table: Table) -> Standings:
+        """How the measured rows of one ``table`` stand among themselves."""
+        return self.standings_over((table,))
+
+    def standings_over(self, tables: tuple[Table, ...]) -> Standings:
+        """The same over ``tables``, which are of one suite."""
+        place = tables[0].suite, tuple((table.dataset, table.pair) for table in tables)
+        if place not in self._standings:
+            selection = tables[0].selection
+            cells = [line.cell for table in tables for line in table.lines]
+            self._standings[place] = standings(cells, selection, self.seen.right(selection))
+        return self._standings[place]
+
+    @cached_property
+    def _standings(self) -> dict[tuple[str, tuple[tuple[str, str], ...]], Standings]:
+        return {}
 
     @cached_property
     def suites(self) -> list[str]:
@@ -105,7 +123,12 @@ class Catalogue:
     def pairs(self) -> list[PairName]:
         return sorted({*self.reported_by_pair, *self.measured_by_pair})
 
-    @property
+    @cached_property
+    def latest(self) -> str:
+        """When the newest record was made, as it says itself; empty without records."""
+        return max((str(record["provenance"]["created"]) for record in self.records), default="")
+
+    @cached_property
     def digest(self) -> str:
         """Names this set of records: 12 hex digits of the sorted keys and prediction digests."""
         parts = sorted(f"{r['key']} {(r['predictions'] or {}).get('sha256')} {r['status']}" for r in self.records)

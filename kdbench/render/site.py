@@ -23,6 +23,7 @@ from kdbench.render import pages
 from kdbench.render.address import root_of
 from kdbench.render.catalogue import Catalogue
 from kdbench.render.content import load_content
+from kdbench.render.downloads import File
 from kdbench.render.output import MARKER, replacing
 from kdbench.shipped import shipped
 
@@ -84,8 +85,8 @@ def _write(folder: Path, catalogue: Catalogue, shared: Mapping[str, Any]) -> int
         path.parent.mkdir(parents=True, exist_ok=True)
         # "x": two pages in one file would be a mistake in the addresses. Lone surrogates of hostile text become "?".
         with path.open("x", encoding="utf-8", errors="replace", newline="\n") as stream:
-            stream.write(_rendered(page, shared))
-        count += 1
+            stream.write(page.text if isinstance(page, File) else _rendered(page, shared))
+        count += isinstance(page, pages.Page)
     files = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     (folder / MARKER).write_text("".join(f"{name}\n" for name in sorted([MARKER, *files])), encoding="utf-8")
     return count

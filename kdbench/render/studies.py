@@ -65,7 +65,7 @@ def study_views(catalogue: Catalogue) -> Iterator[StudyView]:
             suites = suites_of(study)
         except UserError:  # its own command says what is wrong with it
             continue
-        found = judge(study, suites, catalogue.records)
+        found = judge(study, suites, catalogue.records, catalogue.seen.right)
         if any(each.verdict is not Verdict.INCOMPLETE for each in found):
             yield _view(study, tuple(suites.values()), found, plane_of(study, suites, catalogue.records))
 

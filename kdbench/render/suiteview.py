@@ -18,7 +18,7 @@ from kdbench.stats import aggregate
 from kdbench.stats.across import Across, across
 from kdbench.stats.aggregate import Record, protocol
 from kdbench.stats.intervals import Interval
-from kdbench.stats.standings import Standing, Standings, standings, whole_rows
+from kdbench.stats.standings import Standing, Standings, whole_rows
 from kdbench.suites import Suite, installed_suite
 
 Column = tuple[str, str]
@@ -70,7 +70,16 @@ class SuiteView:
 
     @property
     def short(self) -> bool:
-        return self.installed is not None and self.installed.short
+        """By the version at hand, whichever this one is: a suite that trains little does so in all of them."""
+        known = self.installed or self.newer
+        return known is not None and known.short
+
+    @property
+    def newer(self) -> Suite | None:
+        """The later version of it that is at hand."""
+        name, _, version = self.name.partition("@")
+        found = installed_suite(name)
+        return found if found and version.isdigit() and int(version) < found.version else None
 
     @property
     def methods(self) -> int:
@@ -83,9 +92,18 @@ class SuiteView:
 
     @property
     def best(self) -> list[Row]:
-        """The three rows of the largest mean gain among those that cover every pair; no rank is meant."""
-        whole = [r for r in self.rows if r.kind == "measured" and r.gain and r.covered == len(self.tables)]
-        return whole[:3]
+        """The three rows of the largest mean gain among those that cover every pair and whose gain is no chance.
+
+        It is not where other seeds and other test images may well have none. No rank is meant.
+        """
+        whole = [r for r in self.rows if r.kind == "measured" and r.covered == len(self.tables)]
+        return [row for row in whole if _resolved(row)][:3]
+
+
+def _resolved(row: Row) -> bool:
+    """Whether the whole interval of its gain is above zero: over images, too, where that is known."""
+    found = (row.standing and row.standing.gain_on_images) or row.gain
+    return found is not None and found.low is not None and found.low > 0
 
 
 def suite_view(catalogue: Catalogue, name: str) -> SuiteView:
@@ -145,8 +163,7 @@ def suite_outline(lines: Sequence[Line]) -> str:
 
 def standing_rows(catalogue: Catalogue, tables: Sequence[Table], selection: str) -> tuple[Standings, list[Row]]:
     """How the measured rows of ``tables``, which are of one suite, stand; and all rows, best mean gain first."""
-    cells = [line.cell for table in tables for line in table.lines]
-    found = standings(cells, selection, catalogue.seen.right(selection))
+    found = catalogue.standings_over(tuple(tables))
     return found, _rows(tables, selection, {row.label: row for row in found.rows})
 
 

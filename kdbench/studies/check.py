@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from kdbench.errors import UserError, listed, shown
-from kdbench.studies.judge import ON
+from kdbench.studies.judge import ON, TEACHER
+from kdbench.studies.measures import MEASURES, of_teacher
 from kdbench.studies.study import Study
 from kdbench.suites import Suite, get_suite
 
@@ -26,7 +27,12 @@ def _check(study: Study, suites: Mapping[str, Suite]) -> None:
         pairs, labels = {pair.name for pair in suite.pairs}, {row.label for row in suite.rows}
         for name in claim.named:
             label, _, pair = name.partition(ON)
-            if label not in labels:
+            if label == TEACHER and of_teacher(claim.measure) not in MEASURES:
+                raise UserError(
+                    f"Study {study.name}, claim {claim.name}: of a teacher the measure must be top1, not "
+                    f"{shown(claim.measure)}; name a row instead of {TEACHER!r} or change the measure."
+                )
+            if label not in labels | {TEACHER}:
                 raise UserError(
                     f"Study {study.name}, claim {claim.name}: the suite {suite.id} has no row {shown(label)}; its rows "
                     f"are {listed(sorted(labels))}."

@@ -7,19 +7,27 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kdbench.data import DATASETS
+import numpy as np
+from numpy.typing import NDArray
+
+from kdbench.data import DATASETS, views_of
 
 Record = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Measure:
-    """A number that a record holds: ``read(record, selection)``, nan where it holds none; ``unit`` in words."""
+    """A number that a record holds: ``read(record, selection)``, nan where it holds none; ``unit`` in words.
+
+    ``between(record, other)``: of a measure that compares two networks, which a single record does not hold. Beside
+    what is in its file, a record says on which test images its network is ``right`` [N], or None.
+    """
 
     title: str
     unit: str
     read: Callable[[Record, str], float]
     digits: int = 2
+    between: Callable[[Record, Record], float] | None = None
 
 
 def _score(name: str) -> Callable[[Record, str], float]:
@@ -57,6 +65,11 @@ def _bound(record: Record, selection: str) -> float:
     return _teacher_error(record, selection) + divergence / 2 + joint
 
 
+def of_teacher(measure: str) -> str:
+    """The measure that is of the teacher what ``measure`` is of the student."""
+    return f"teacher_{measure}"
+
+
 def _errors(record: Record, selection: str) -> float:
     """Test images that are classified wrongly."""
     scores, dataset = record["scores"][selection], record["dataset"]
@@ -73,6 +86,43 @@ def _burden(record: Record, selection: str) -> float:
 def _cost(record: Record, selection: str) -> float:
     cost = record["cost"]
     return math.nan if not cost or cost["ratio_to_ce"] is None else float(cost["ratio_to_ce"])
+
+
+def learned(record: Record) -> NDArray[np.bool_] | None:
+    """Which views of each class the network knows [classes, 2]; None where its data or predictions do not say it.
+
+    It knows a view of a class if it is right on more than half of the test images that show this view of it alone.
+    """
+    spec = DATASETS.get(record["dataset"]) if record["dataset"] in DATASETS else None
+    shown = None if spec is None else views_of(spec)
+    if shown is None or record["right"] is None or len(record["right"]) != len(shown.labels):
+        return None
+    known = [
+        [record["right"][(shown.labels == label) & (shown.shown == view)].mean() > 0.5 for view in (1, 2)]
+        for label in range(int(shown.labels.max()) + 1)
+    ]
+    return np.array(known)
+
+
+def _views(count: int) -> Callable[[Record, str], float]:
+    def read(record: Record, selection: str) -> float:
+        """The share of classes of which as many views are known."""
+        known = learned(record)
+        return math.nan if known is None else float((known.sum(1) == count).mean())
+
+    return read
+
+
+def _complement(record: Record, other: Record) -> float:
+    """The share of classes of which each network knows one view, and the other network the other view."""
+    one, two = learned(record), learned(other)
+    if one is None or two is None:
+        return math.nan
+    return float(((one.sum(1) == 1) & (two == ~one).all(1)).mean())
+
+
+def _nothing(record: Record, selection: str) -> float:
+    return math.nan
 
 
 MEASURES: dict[str, Measure] = {
@@ -96,5 +146,10 @@ MEASURES: dict[str, Measure] = {
         "error of the teacher's classifier on the student's features", "0 to 1", _features("reused_error"), 4
     ),
     "bound": Measure("sum of the bound's parts", "0 to 4", _bound, 3),
+    "one_view": Measure("share of classes of which one view is known", "0 to 1", _views(1)),
+    "both_views": Measure("share of classes of which both views are known", "0 to 1", _views(2)),
+    "complement": Measure(
+        "share of classes of which two networks know different views", "0 to 1", _nothing, 2, _complement
+    ),
     "cost": Measure("cost of a step", "times the student alone", _cost),
 }

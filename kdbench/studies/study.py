@@ -22,6 +22,7 @@ STATISTICS: Mapping[str, tuple[str, ...]] = {
     "share": ("of", "base", "top"),
     "slope": ("rows", "at"),
     "rank-correlation": ("rows", "with"),
+    "between-seeds": ("of",),
 }
 
 
@@ -151,6 +152,11 @@ def _claim(raw: object, where: str, suites: tuple[str, ...]) -> Claim:
     for used in (measure, *filter(None, [fields.get("other")])):
         if used not in MEASURES:
             raise UserError(f"{where}: measure must be one of {listed(list(MEASURES))}, not {shown(used)}.")
+    if (MEASURES[measure].between is not None) != (statistic == "between-seeds"):
+        raise UserError(
+            f"{where}: the statistic between-seeds and a measure that compares two networks belong together, and "
+            f"{shown(statistic)} and {shown(measure)} do not; choose another one of the two."
+        )
     if "at" in fields and len(fields["at"]) != len(fields["rows"]):
         raise UserError(f"{where}: at must have a number for each of rows.")
     claim = Claim(
