@@ -284,7 +284,7 @@ def test_two_classifiers_are_refused() -> None:
 
 
 class Patches(nn.Module):
-    """Patches of 4 x 4 pixels as maps with the channels last, or as tokens behind one that is none, and a classifier."""
+    """Patches of 4 x 4 pixels as maps with the channels last, or as tokens behind one that is none; a classifier."""
 
     def __init__(self, tokens: bool) -> None:
         super().__init__()
