@@ -185,10 +185,31 @@ BROKEN = {
     ),
     "empty class": (lambda home: (home / "dog").mkdir(), "dog holds no picture"),
     "single picture": (lambda home: _lone(home / "dog"), "of class dog none is left to train on"),
-    "damaged": (lambda home: (home / "ape" / "00.jpg").write_bytes(b"no"), "00.jpg cannot be decoded"),
+    "damaged": (lambda home: (home / "ape" / "00.jpg").write_bytes(b"no"), "ape/00.jpg: it cannot be decoded"),
+    "empty file": (lambda home: (home / "ape" / "00.jpg").write_bytes(b""), "ape/00.jpg: it is empty"),
+    "truncated": (lambda home: _cut(home / "ape" / "01.png"), "ape/01.png: it cannot be decoded"),
+    "16 bits": (
+        lambda home: Image.fromarray(np.full((9, 9), 40000, np.uint16)).save(home / "ape" / "deep.png"),
+        "ape/deep.png: its pixels have more than 8 bits",
+    ),
+    "float": (
+        lambda home: Image.fromarray(np.full((9, 9), 0.5, np.float32)).save(home / "ape" / "float.tiff"),
+        "ape/float.tiff: its pixels have more than 8 bits (mode F)",
+    ),
+    "bomb": (lambda home: _bomb(home / "ape" / "bomb.png"), "ape/bomb.png: it has"),
     "train alone": (lambda home: (home / "train").mkdir(), "a folder train, but neither val nor test"),
     "gone": (shutil.rmtree, "cannot be read"),
 }
+
+
+def _cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-30])
+
+
+def _bomb(path: Path) -> None:
+    """A small file of 100 million pixels."""
+    Image.new("1", (10_000, 10_000)).save(path)
+    assert path.stat().st_size < 100_000
 
 
 def _lone(folder: Path) -> None:
@@ -420,3 +441,55 @@ def test_a_teachers_own_transform_is_written_out() -> None:
     assert (seen.mean, seen.std) == (config["mean"], config["std"])
     assert input_of("torchvision/resnet18")[:2] == (224, 0.875)
     assert input_of("resnet20").size == 32
+
+
+def test_every_file_that_is_refused_is_named_at_once(cli: Cli, bench: Bench, zoo: Path) -> None:  # noqa: F811
+    for name in CLASSES:
+        (zoo / name / "bad.png").write_bytes(b"no")
+    ended = cli(*run(write_suite(bench)), "--dry-run")
+    assert ended.code == 2
+    assert f"{len(CLASSES)} files that nobody should learn from" in ended.err
+    assert all(f"{name}/bad.png: " in ended.err for name in CLASSES)
+    assert 'broken = "skip"' in ended.err
+
+
+def looked_at(bench: Bench, dataset: str = ""):
+    """The data as a new process finds them."""
+    DATASETS._items.pop("zoo", None)
+    name = get_suite("./" + write_suite(bench, dataset)).dataset
+    identify(name)  # as a plan does first
+    return load(name)
+
+
+def test_files_that_are_skipped_are_counted_and_a_repaired_one_is_other_data(bench: Bench, zoo: Path) -> None:
+    sound = looked_at(bench)
+    bad = zoo / "ape" / "bad.png"
+    good = (zoo / "ape" / "01.png").read_bytes()
+    bad.write_bytes(b"\0" * len(good))
+    skipped = looked_at(bench, 'broken = "skip"')
+    assert skipped.warnings == ("zoo: 1 file left out, as they hold no picture to learn from.",)
+    assert skipped.digest == sound.digest, "what is left out is not in the data"
+    bad.write_bytes(good)  # in place, and as long as it was
+    repaired = looked_at(bench, 'broken = "skip"')
+    assert repaired.warnings == ()
+    assert repaired.digest != sound.digest
+    assert len(repaired.train_labels) + len(repaired.test_labels) == 1 + len(sound.train_labels) + len(
+        sound.test_labels
+    )
+
+
+def test_another_picture_of_the_same_size_is_other_data(bench: Bench, zoo: Path) -> None:
+    before = looked_at(bench).digest
+    path = next(zoo.rglob("*.jpg"))
+    path.write_bytes(path.read_bytes() + b"x")
+    longer = looked_at(bench).digest
+    path.write_bytes(path.read_bytes()[:-1] + b"y")
+    assert len({before, longer, looked_at(bench).digest}) == 3
+
+
+def test_a_file_is_decoded_once_while_it_looks_the_same(bench: Bench, zoo: Path, monkeypatch) -> None:
+    from kdbench.data import sound
+
+    looked_at(bench)
+    monkeypatch.setattr(sound, "_look", lambda path: pytest.fail(f"{path} was looked at again"))
+    looked_at(bench)

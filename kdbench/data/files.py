@@ -40,6 +40,8 @@ class ImageFiles:
     labels: npt.NDArray[np.int64]
     picture: tuple[int, int, int]
     view: View | None = None
+    #: A digest of each file's bytes, where somebody has looked into all of them.
+    marks: npt.NDArray[np.bytes_] | None = None
 
     dtype = np.dtype(np.uint8)
 
@@ -51,7 +53,8 @@ class ImageFiles:
         return len(self.names)
 
     def __getitem__(self, places: npt.NDArray[np.int64] | slice) -> ImageFiles:
-        return replace(self, names=self.names[places], labels=self.labels[places])
+        marks = None if self.marks is None else self.marks[places]
+        return replace(self, names=self.names[places], labels=self.labels[places], marks=marks)
 
     def paths(self) -> Iterator[str]:
         """The path of each file, in order."""

@@ -11,7 +11,8 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from PIL import Image
 
 from kdbench.data.files import ImageFiles
 from kdbench.data.imagefolder import is_image
+from kdbench.data.sound import looks
 from kdbench.data.spec import DatasetSpec, Folder, Labels, Part, Source
 from kdbench.data.splits import split
 from kdbench.errors import DataError, listed, reason, shown
@@ -30,6 +32,10 @@ from kdbench.paths import cache_dir
 #: Training images that the channels' statistics are of: more change the fourth digit at most.
 LOOKED_AT = 2000
 MODES = {1: "L", 3: "RGB"}
+#: Files that a sentence names.
+MOST_NAMED = 20
+#: What every record says where files were left out.
+SKIPPED = "{}: {} left out, as they hold no picture to learn from."
 LOADER = "kdbench.data.folder:folder_source"
 
 
@@ -45,12 +51,15 @@ class _Listing:
     names: npt.NDArray[np.bytes_]
     places: Labels
     labels: Labels
+    #: A digest of each file's bytes, once they were looked at.
+    marks: npt.NDArray[np.bytes_] | None = None
 
     def __len__(self) -> int:
         return len(self.names)
 
     def __getitem__(self, chosen: Labels) -> _Listing:
-        return _Listing(self.root, self.folders, self.names[chosen], self.places[chosen], self.labels[chosen])
+        marks = None if self.marks is None else self.marks[chosen]
+        return _Listing(self.root, self.folders, self.names[chosen], self.places[chosen], self.labels[chosen], marks)
 
     def __add__(self, other: _Listing) -> _Listing:
         return _Listing(
@@ -59,6 +68,7 @@ class _Listing:
             np.concatenate([self.names, other.names]),
             np.concatenate([self.places, other.places + len(self.folders)]),
             np.concatenate([self.labels, other.labels]),
+            None if self.marks is None or other.marks is None else np.concatenate([self.marks, other.marks]),
         )
 
     def paths(self) -> Iterator[Path]:
@@ -66,7 +76,7 @@ class _Listing:
             yield self.root / self.folders[place] / os.fsdecode(bytes(name))
 
     def part(self, spec: DatasetSpec, view: Any) -> Part:
-        files = ImageFiles(self.root, self.folders, self.names, self.places, spec.image_shape, view)
+        files = ImageFiles(self.root, self.folders, self.names, self.places, spec.image_shape, view, self.marks)
         return Part(files, self.labels)
 
 
@@ -76,6 +86,7 @@ class _Parts:
     train: _Listing
     val: _Listing | None
     test: _Listing
+    skipped: int = 0
 
 
 def described(
@@ -131,7 +142,8 @@ def folder_source(spec: DatasetSpec, root: Path) -> Source:
         return learnt.part(spec, folder.view), parts.test.part(spec, folder.view)
 
     folders = {each.root / name for each in (learnt, parts.test) for name in each.folders}
-    return Source(tuple(sorted(folders)), read, verified=True)
+    notes = (SKIPPED.format(spec.title, _files(parts.skipped)),) if parts.skipped else ()
+    return Source(tuple(sorted(folders)), read, verified=True, notes=notes)
 
 
 def _found(folder: Folder) -> _Parts:
@@ -142,18 +154,53 @@ def _found(folder: Folder) -> _Parts:
         if not {"val", "test"} & set(inside):
             raise DataError(f"{root} has a folder train, but neither val nor test; add one, or take away the parts.")
         classes = _classes(root / "train")
-        train = _listing(root, "train", classes)
-        rest = {part: _listing(root, part, classes) for part in ("val", "test") if part in inside}
-        return _Parts(classes, train, rest.get("val") if len(rest) > 1 else None, rest.get("test") or rest["val"])
+        listed_parts = {part: _listing(root, part, classes) for part in ("train", "val", "test") if part in inside}
+        rest, skipped = _sound(folder, classes, listed_parts)
+        train = rest.pop("train")
+        return _Parts(
+            classes, train, rest.get("val") if len(rest) > 1 else None, rest.get("test") or rest["val"], skipped
+        )
     classes = _classes(root)
-    whole = _listing(root, "", classes)
+    sound, skipped = _sound(folder, classes, {"": _listing(root, "", classes)})
+    whole = sound[""]
     wanted = round(folder.test * len(whole))
     learnt, tested = split(whole.labels, min(wanted, len(whole) - 1), folder.seed, purpose="test")
     lacking = [each for label, each in enumerate(classes) if label not in whole.labels[learnt]]
     if lacking or not len(tested):
         which = f"of class {lacking[0]} none is left to train on" if lacking else "none is left to test on"
         raise DataError(f"{root}: with a share of {folder.test} tested on, {which}; add images, or change the share.")
-    return _Parts(classes, whole[learnt], None, whole[tested])
+    return _Parts(classes, whole[learnt], None, whole[tested], skipped)
+
+
+def _files(count: int) -> str:
+    return f"{count:,} file{'' if count == 1 else 's'}"
+
+
+def _sound(folder: Folder, classes: tuple[str, ...], parts: dict[str, _Listing]) -> tuple[dict[str, _Listing], int]:
+    """``parts`` without the files that hold no picture to learn from, and how many these are.
+
+    DataError that names them, unless they are to be skipped, or where a class has no other.
+    """
+    root = Path(folder.path)
+    paths = [path for part in parts.values() for path in part.paths()]
+    found = iter(looks(root, paths))
+    seen = {name: list(islice(found, len(part))) for name, part in parts.items()}
+    bad = [(path, look.problem) for path, look in zip(paths, chain(*seen.values()), strict=True) if look.problem]
+    if bad and folder.broken == "refuse":
+        which = "; ".join(f"{path.relative_to(root)}: {problem}" for path, problem in bad[:MOST_NAMED])
+        more = f"; and {len(bad) - MOST_NAMED} more" if len(bad) > MOST_NAMED else ""
+        raise DataError(
+            f"{root} has {_files(len(bad))} that nobody should learn from ({which}{more}); repair or remove them, "
+            'or write broken = "skip" under [dataset].'
+        )
+    kept = {}
+    for name, part in parts.items():
+        marked = replace(part, marks=np.array([look.mark.encode() for look in seen[name]]))
+        kept[name] = marked[np.array([number for number, look in enumerate(seen[name]) if not look.problem], np.int64)]
+        lacking = [each for label, each in enumerate(classes) if label not in kept[name].labels]
+        if lacking and (name in ("", "train") or not len(kept[name])):
+            raise DataError(f"{root / name / lacking[0]} has no picture left that can be learnt from; fill it.")
+    return kept, len(bad)
 
 
 def _classes(folder: Path) -> tuple[str, ...]:

@@ -22,13 +22,15 @@ Labels = npt.NDArray[np.int64]
 class Folder:
     """A folder of classes on this machine that a suite names: ``train`` and ``val`` or ``test``, or one to be split.
 
-    Of one that is split, the share ``test`` of each class is drawn by ``seed`` and tested on.
+    Of one that is split, the share ``test`` of each class is drawn by ``seed`` and tested on. ``broken``: what becomes
+    of a file that nobody should learn from, ``refuse`` or ``skip``.
     """
 
     path: str
     test: float = 0.2
     seed: int = 0
     view: View = field(default_factory=View)
+    broken: str = "refuse"
 
 
 @dataclass(frozen=True)
@@ -122,12 +124,13 @@ class Source:
     """The files of one copy of a data set, found but not read yet.
 
     ``read`` gives (train, test) and raises DataError for a file that is truncated or impossible. ``verified`` says that
-    it also refuses any file but the official one.
+    it also refuses any file but the official one. ``notes`` are sentences for every record.
     """
 
     files: tuple[Path, ...]
     read: Callable[[], tuple[Part, Part]] = field(repr=False)
     verified: bool = False
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,6 +18,8 @@ from kdbench.suites.table import Table
 
 RESIZES = ("short", "squash")
 INTERPOLATIONS = ("bilinear", "bicubic")
+#: What becomes of a file that holds no picture to learn from.
+BROKEN = ("refuse", "skip")
 #: The sides of pictures, in pixels.
 SMALLEST, LARGEST = 8, 2048
 
@@ -40,7 +42,8 @@ def parse_dataset(raw: dict[str, Any], where: str, home: Path | None) -> Dataset
         _choice(table, "resize", RESIZES),
         _choice(table, "interpolation", INTERPOLATIONS),
     )
-    folder = Folder(str(path.absolute()), _share(table, "test", 0.2), table.count("seed", 0, 0), view)
+    broken = _choice(table, "broken", BROKEN)
+    folder = Folder(str(path.absolute()), _share(table, "test", 0.2), table.count("seed", 0, 0), view, broken)
     title = table.take("title", str, name)
     mean, std = _figures(table, "mean", channels), _figures(table, "std", channels)
     table.finish()
