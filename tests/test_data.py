@@ -57,6 +57,7 @@ def test_every_builtin_spec_is_whole() -> None:
     assert data.DATASETS.names() == [
         "cifar10",
         "cifar100",
+        "cifar10h",
         "digits",
         "fashion_mnist",
         "imagenet",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from kdbench.cli.machine import add_machine_arguments, backend_of
 from kdbench.cli.say import complain
+from kdbench.cli.suite_names import suite_ids
 from kdbench.errors import (
     EXIT_INCOMPARABLE,
     EXIT_INCOMPLETE,
@@ -101,7 +102,8 @@ def main(options: argparse.Namespace) -> int:
         if value < 1:
             raise UserError(f"{flag} must be at least 1, not {value}.")
     files = [(path, _format_of(path)) for path in map(Path, options.write)]
-    baseline = _baseline(Path(options.against), options.suite)
+    suite = suite_ids([options.suite], options.plugin)[0] if options.suite else None
+    baseline = _baseline(Path(options.against), suite)
     judgement, interrupted = _judged(options, baseline)
     for path, form in files:
         write_atomically(path, f"{FORMATS[form](judgement)}\n".encode())
@@ -179,9 +181,9 @@ def _deciding(judgement: Judgement, most: int) -> dict[Place, int]:
 def _train(options: argparse.Namespace, suite_id: str, root: Path, wanted: dict[Place, int]) -> int:
     """Train the first so many seeds of each cell that is ``wanted``, those that are recorded left out."""
     from kdbench import environment
-    from kdbench.cli.manifest import end_killed, request_json
+    from kdbench.cli.manifest import request_json
     from kdbench.cli.plan_text import say_plan
-    from kdbench.cli.run import train
+    from kdbench.cli.run import check_folders, train
     from kdbench.cli.say import outlive_readers
     from kdbench.data import data_root, download_allowed
     from kdbench.plan.plan import Request, make_plan
@@ -193,9 +195,7 @@ def _train(options: argparse.Namespace, suite_id: str, root: Path, wanted: dict[
     outlive_readers()
     suite = get_suite(suite_id)
     store = Store(root)
-    store.check_writable([suite.id])
-    store.tidy()
-    end_killed(store)
+    check_folders(store, [suite])
     backend = backend_of(options)
     fleet = backend.fleet(suite.protocol.threads)
     code = EXIT_OK

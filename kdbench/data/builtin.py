@@ -94,6 +94,26 @@ CIFAR10 = DatasetSpec(
     },
 )
 
+CIFAR10H = DatasetSpec(
+    name="cifar10h",
+    title="CIFAR-10's test images",
+    classes=10,
+    image_shape=(3, 32, 32),
+    train_size=8000,
+    test_size=2000,
+    mean=(0.4954, 0.4859, 0.4507),
+    std=(0.2463, 0.2425, 0.2611),
+    loader="kdbench.data.cifar:cifar10h",
+    digest=None,
+    files="cifar-10-batches-bin/test_batch.bin (the binary version) or "
+    "cifar-10-batches-py/test_batch (the python version)",
+    source="A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009",
+    url="https://www.cs.toronto.edu/~kriz/cifar.html",
+    licence="none stated; the authors ask to cite the report",
+    test_labels="dcbbe8adfc1d6e9120cfab7009f56c52421e7f0cf8559e37a2ed565c6c53acf6",
+    sha1={"test_batch.bin": "67eb016db431130d61cd03c7ad570b013799c88c"},
+)
+
 CIFAR100 = DatasetSpec(
     name="cifar100",
     title="CIFAR-100",
@@ -169,4 +189,4 @@ ONE_FEATURE = replace(
     source=f"{MULTIVIEW.source}, with one feature a class as a control",
 )
 
-BUILTIN = (DIGITS, MNIST, FASHION_MNIST, CIFAR10, CIFAR100, IMAGENET, MULTIVIEW, ONE_FEATURE)
+BUILTIN = (DIGITS, MNIST, FASHION_MNIST, CIFAR10, CIFAR10H, CIFAR100, IMAGENET, MULTIVIEW, ONE_FEATURE)
