@@ -166,11 +166,14 @@ def test_each_status_metric_and_selection_is_documented() -> None:
 
 def test_each_array_of_a_prediction_file_is_documented_and_no_other() -> None:
     import numpy as np
+    import torch
 
-    from kdbench.measure.evaluate import Predictions, arrays_of
+    from kdbench.measure.evaluate import Predictions, arrays_of, leads_of
 
     nothing = np.zeros(1, dtype=np.int16)
-    kept = Predictions(nothing, nothing, nothing, 0.0, None, None)
+    logits, labels = torch.zeros(1, 2), np.zeros(1, dtype=np.int64)
+    leads = leads_of(np.array([1]), (logits, labels), (logits, labels))
+    kept = Predictions(nothing, nothing, nothing, 0.0, None, None, leads)
     assert terms(section("docs/records.md", "Prediction files")) == set(arrays_of({"SELECTION": kept}, nothing))
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,23 +12,17 @@ from numpy.typing import NDArray
 
 from kdbench import environment
 from kdbench.cli import study_text
-from kdbench.cli.durations import seconds
-from kdbench.cli.machine import add_machine_arguments, backend_of
-from kdbench.cli.manifest import request_json
-from kdbench.cli.plan_text import say_plan
-from kdbench.cli.run import check_folders, train
+from kdbench.cli.machine import add_machine_arguments
 from kdbench.cli.say import in_folder, outlive_readers, say
-from kdbench.data import data_root, download_allowed
+from kdbench.cli.tune import Tuner
 from kdbench.errors import EXIT_INCOMPLETE, EXIT_INTERRUPTED, EXIT_OK
-from kdbench.plan.expand import Selection
-from kdbench.plan.plan import Plan, Request, make_plan
-from kdbench.records import Store
+from kdbench.plan.plan import Plan
 from kdbench.records.inventory import Inventory, take_inventory
-from kdbench.shipped import shipped
 from kdbench.stats.claims import Verdict
 from kdbench.studies import get_study, judge
 from kdbench.studies.check import suites_of
 from kdbench.studies.judge import Right
+from kdbench.suites.rungs import with_chosen
 from kdbench.trials.trial import Trial
 
 FORMS = ("text", "markdown", "json")
@@ -56,31 +49,19 @@ def main(options: argparse.Namespace) -> int:
     outlive_readers()
     study = get_study(options.name)
     suites = suites_of(study)
-    store = Store(Path(options.results))
-    code = EXIT_OK
-    if not options.dry_run:
-        check_folders(store, suites.values())
-    backend = backend_of(options)
-    fleet = backend.fleet(max(suite.protocol.threads for suite in suites.values()))
-    known = shipped("results")
-    request = Request(
-        tuple(suites.values()),
-        Selection(),
-        data_root(options.data_root),
-        download=download_allowed(options.download),
-        dry=options.dry_run,
-        baselines=(Store(known),) if (known / "v1").is_dir() and known.resolve() != store.root.resolve() else (),
-        within=None if options.land_within is None else seconds(options.land_within, "--land-within"),
-    )
-    plan = make_plan(request, store, fleet)
-    if options.format == "text":
-        say_plan(plan, store, verbose=False)
-    if plan.missing and not options.dry_run:
-        code = train(plan, store, backend, request_json(request, options, None))
-        if code == EXIT_INTERRUPTED:
-            return code
-    stores = [store, *(request.baselines if options.dry_run else ())]
-    inventories = [take_inventory(each) for each in stores]
+    tuner = Tuner(options, list(suites.values()))
+    store, code = tuner.store, EXIT_OK
+    for name, suite in suites.items():
+        if suite.tuning is not None and code == EXIT_OK:
+            code = EXIT_OK if options.dry_run else tuner.tune(suite)
+            suites[name] = with_chosen(suite, tuner.course(suite).chosen)
+    if code == EXIT_INTERRUPTED:
+        return code
+    plan, ended = tuner.train(*suites.values(), quiet=options.format != "text")
+    code = max(code, ended)
+    if ended == EXIT_INTERRUPTED:
+        return ended
+    inventories = [take_inventory(each) for each in tuner.stores]
     found = judge(study, suites, _rows(plan, inventories), _right(inventories))
     if options.format == "json":
         say(json.dumps(study_text.document(study, found), indent=1))

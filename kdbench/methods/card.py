@@ -24,10 +24,21 @@ Value = float | int | bool | str
 
 
 @dataclass(frozen=True)
+class Search:
+    """Where ``kdbench tune`` draws a knob from: evenly, or evenly in its logarithm. ``source``: why from there."""
+
+    low: float
+    high: float
+    source: str
+    log: bool = False
+
+
+@dataclass(frozen=True)
 class HyperParameter:
     """One knob of a method. ``source`` says where the default was printed; bounds are inclusive unless ``open``.
 
     ``newer``: it came when the method had records. At its default it is in no configuration, so that keys stay.
+    ``search``: the range that it is tuned over, None where it keeps its value.
     """
 
     name: str
@@ -40,6 +51,7 @@ class HyperParameter:
     open: bool = False
     choices: tuple[str, ...] = ()
     newer: bool = False
+    search: Search | None = None
 
     def check(self, value: object, where: str) -> Value:
         """Return ``value`` in this knob's type, or raise UserError naming ``where``, the knob and its range."""

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
+from kdbench.records.implementations import implementation
 from kdbench.records.literature import Reported
-from kdbench.render import reported
+from kdbench.records.reported import contradictions, gain
 from kdbench.render.catalogue import Catalogue, PairName, components
 from kdbench.render.measured import Line, Table
 from kdbench.render.suiteview import SuiteView
@@ -120,7 +121,7 @@ def _answer(
         pair=pair,
         suites=suites,
         options=tuple(_option(catalogue, each, here, costs) for each in evidence),
-        contradictions=len(reported.contradictions(rows)),
+        contradictions=len(contradictions(rows)),
         sources=tuple(sorted({source for each in evidence for source in each.sources})),
         runs=tuple(_runs(pair, suites, evidence)),
         command="" if (suite := _suite_of(pair)) is None else f"{_command(suite, pair, ('ce',))} --method NAME",
@@ -140,9 +141,9 @@ def _own_lines(table: Table) -> dict[str, Line]:
 def _printed(catalogue: Catalogue, rows: Iterable[Reported]) -> dict[str, list[Printed]]:
     found: dict[str, list[Printed]] = defaultdict(list)
     for row in rows:
-        if row.metric == "top1" and row.student_baseline is not None and not _baseline(row):
-            gain = row.value - row.student_baseline
-            found[row.method].append(Printed(row.source, gain, _by(catalogue, row)))
+        gained = gain(row)
+        if row.metric == "top1" and gained is not None and not row.apart and not _baseline(row):
+            found[row.method].append(Printed(row.source, gained, _by(catalogue, row)))
     return found
 
 
@@ -189,7 +190,7 @@ def _option(
         needs=() if card is None else tuple(need for need in card.needs if need != "teacher"),
         cost=here.get(name) or costs.get(name),
         elsewhere=name not in here,
-        implemented=card is not None,
+        implemented=card is not None or implementation(name) is not None,
     )
 
 

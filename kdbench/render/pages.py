@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
-from kdbench.methods import METHODS
-from kdbench.render import finding, reported
+from kdbench.methods import METHODS, leaves
+from kdbench.records.implementations import implementation
+from kdbench.records.reported import METRICS, contradictions
+from kdbench.render import finding, lines, literature, reported
 from kdbench.render import studies as studyview
 from kdbench.render.address import href, method_page, pair_page, row_page, study_page, suite_page, versus_page
 from kdbench.render.answers import GRADE_NAMES, Answer, answers
@@ -63,8 +65,11 @@ def all_pages(catalogue: Catalogue, content: Content) -> Iterator[Page | File]:
             study_page(study.study.name),
             "study.html",
             f"Study: {study.study.title}",
-            {"view": study, "width": studyview.WIDTH, "height": studyview.HEIGHT},
+            {"view": study, "width": studyview.WIDTH, "height": studyview.HEIGHT, "lines": lines},
         )
+    if catalogue.literature.rows:
+        printed = literature.literature_view(catalogue.literature, catalogue.measured)
+        yield Page(literature.PAGE, "literature.html", "Literature", {"view": printed})
     for pair in catalogue.pairs:
         yield _pair(catalogue, pair, views, answered.get(pair))
     for name in catalogue.methods:
@@ -80,7 +85,7 @@ def _index(catalogue: Catalogue, content: Content, views: dict[str, SuiteView], 
     for pair in catalogue.pairs:
         printed = catalogue.reported_by_pair.get(pair, [])
         lines = sum(len(table.lines) for table in catalogue.measured_by_pair.get(pair, []))
-        pairs.append((pair, lines, len(printed), len(reported.contradictions(printed))))
+        pairs.append((pair, lines, len(printed), len(contradictions(printed))))
     return Page(
         "index.html",
         "index.html",
@@ -166,7 +171,7 @@ def _pair(catalogue: Catalogue, pair: PairName, views: dict[str, SuiteView], ans
             "tables": [(table, views[table.suite]) for table in tables],
             "teachers": _teachers(tables),
             "reported": reported.tables(rows),
-            "contradictions": reported.contradictions(rows),
+            "contradictions": contradictions(rows),
             "teacher_values": reported.printed_values(rows, "teacher_value"),
             "student_values": reported.printed_values(rows, "student_baseline"),
             "sources": _sources(catalogue, rows),
@@ -175,13 +180,9 @@ def _pair(catalogue: Catalogue, pair: PairName, views: dict[str, SuiteView], ans
 
 
 def _method(catalogue: Catalogue, name: str, views: dict[str, SuiteView]) -> Page:
-    lines = [
-        (table, line, views[table.suite])
-        for _, table in sorted(catalogue.tables.items())
-        for line in table.every
-        if line.cell.method == name
-    ]
+    lines = [(table, line, views[table.suite]) for table, line in catalogue.lines_by_method.get(name, ())]
     rows = catalogue.reported_by_method.get(name, [])
+    trained = implementation(name)
     measured = [line.cell for _, line, _ in lines if line.cell.measured]
     versions = sorted({str(record["method_card"].get("version")) for cell in measured for record in cell.records})
     return Page(
@@ -194,7 +195,11 @@ def _method(catalogue: Catalogue, name: str, views: dict[str, SuiteView]) -> Pag
             "lines": [found for found in lines if found[1].cell.measured],
             "contributed": [found for found in lines if not found[1].cell.measured],
             "versions": versions,
-            "reported": sorted(rows, key=lambda r: (r.dataset, r.teacher, r.student, r.metric, r.source, r.locator)),
+            "reported": reported.by_metric(
+                sorted(rows, key=lambda r: (r.dataset, r.teacher, r.student, r.source, r.locator))
+            ),
+            "implementation": trained,
+            "parts": [spec.name for spec in leaves(METHODS.get(trained))] if trained else [],
             "combinations": catalogue.combinations(name),
             "sources": _sources(catalogue, rows),
         },
@@ -271,6 +276,9 @@ GLOBALS = {
     "row_page": row_page,
     "versus_page": versus_page,
     "pair_title": pair_title,
+    "implementation": implementation,
+    "metric_names": METRICS,
+    "summary": literature.summary,
     "split": split,
     "plot_width": WIDTH,
     "plot_height": HEIGHT,

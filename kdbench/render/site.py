@@ -19,7 +19,7 @@ from kdbench.records.inventory import take_inventory
 from kdbench.records.literature import Literature, load
 from kdbench.records.store import Store
 from kdbench.records.verify import Problem
-from kdbench.render import pages
+from kdbench.render import pages, publishing
 from kdbench.render.address import root_of
 from kdbench.render.catalogue import Catalogue
 from kdbench.render.content import load_content
@@ -44,20 +44,26 @@ class BuildReport:
     index: Path
 
 
-def build(results: Path | None, out: Path, data: Path | None = None) -> BuildReport:
+def build(
+    results: Path | None, out: Path, data: Path | None = None, publish: bool = False, url: str | None = None
+) -> BuildReport:
     """Write the leaderboard of ``results`` (None: the records shipped) and of the shipped literature to ``out``.
 
     The same input gives the same bytes. UserError when ``results`` is no folder, or ``out`` holds anything but an
-    earlier site; nor may it hold the ``data`` root.
+    earlier site; nor may it hold the ``data`` root. To ``publish`` adds what GitHub Pages wants of one at ``url``.
     """
     results = shipped("results") if results is None else results
     if not results.is_dir():
         raise UserError(f"There is no results folder at {results}; name one that kdbench run has written.")
+    content = load_content(shipped("site"))
+    address = publishing.site_address(url, content.repository) if publish else None
     with replacing(out, results, data) as folder:
         store = Store(results)
         store.tidy()
         catalogue = gather(store)
-        shared = {"site": load_content(shipped("site")), "results_name": results.resolve().name}
+        if address is not None:
+            publishing.write(folder, content.title, address, CSP)
+        shared = {"site": content, "results_name": results.resolve().name}
         count = _write(folder, catalogue, shared)
     problems = [problem.text for problem in catalogue.problems]
     return BuildReport(catalogue.count, count, problems, resolved(out) / "index.html")

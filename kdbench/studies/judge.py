@@ -14,6 +14,7 @@ from kdbench.stats import claims
 from kdbench.stats.aggregate import Cell, cells
 from kdbench.stats.claims import Finding, Verdict, family_level
 from kdbench.studies.measures import MEASURES, of_teacher
+from kdbench.studies.plots import Line, Plot
 from kdbench.studies.study import Claim, Study
 from kdbench.suites import Suite
 
@@ -50,6 +51,14 @@ TEACHER = "teacher"
 Right = Callable[[str], Callable[[Record], NDArray[np.bool_] | None]]
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """A plot and its values: for each line, those of each of its rows over pairs and seeds, where known."""
+
+    plot: Plot
+    lines: tuple[tuple[Line, tuple[Floats, ...]], ...]
+
+
 def judge(
     study: Study, suites: Mapping[str, Suite], rows: Iterable[Record], right: Right | None = None
 ) -> list[Judged]:
@@ -58,10 +67,26 @@ def judge(
     ``right``: what is known of their predictions. The intervals of all claims hold together in 95 of 100 studies
     (Bonferroni).
     """
-    measured = [row for row in rows if row["evidence"] == "measured"]
-    tables = {name: _Table(suite, measured, right) for name, suite in suites.items()}
+    tables = _tables(suites, rows, right)
     level = family_level(len(study.claims))
     return [_judged(claim, tables[claim.suite], level) for claim in study.claims]
+
+
+def plotted(study: Study, suites: Mapping[str, Suite], rows: Iterable[Record]) -> list[Drawn]:
+    """The plots of ``study`` that have a value by the results in ``rows``, as they are shown in ``suites``."""
+    tables = _tables(suites, rows)
+    found = []
+    for plot in study.plots:
+        read = tables[plot.suite].named
+        lines = tuple((line, tuple(read(row, line.pair, plot.measure) for row in line.rows)) for line in plot.lines)
+        if any(len(values) for _, line in lines for values in line):
+            found.append(Drawn(plot, lines))
+    return found
+
+
+def _tables(suites: Mapping[str, Suite], rows: Iterable[Record], right: Right | None = None) -> dict[str, _Table]:
+    measured = [row for row in rows if row["evidence"] == "measured"]
+    return {name: _Table(suite, measured, right) for name, suite in suites.items()}
 
 
 def _judged(claim: Claim, table: _Table, level: float) -> Judged:
@@ -101,22 +126,27 @@ class _Table:
         found = cells({**row, "right": of(row)} for row in rows if row["suite"] == suite.id)
         self._cells: dict[tuple[str, str], Cell] = {(cell.pair, cell.label): cell for cell in found}
 
-    def places(self, claim: Claim, name: str) -> list[tuple[str, str]]:
-        """The pairs and the label that ``name`` stands for in ``claim``."""
+    def places(self, name: str, common: str) -> list[tuple[str, str]]:
+        """The pairs and the label that ``name`` stands for, where it names no pair on the ``common`` one, if any."""
         label, _, pair = name.partition(ON)
-        pair = pair or claim.pair
+        pair = pair or common
         return [(each.name, label) for each in self.suite.pairs if pair in ("", each.name)]
 
     def values(self, claim: Claim, name: str, measure: str) -> Floats:
         """A number for each pair and seed of the suite, nan where there is none."""
-        return self._values(self.places(claim, name), measure)
+        return self._values(self.places(name, claim.pair), measure)
+
+    def named(self, name: str, pair: str, measure: str) -> Floats:
+        """The known numbers of the row ``name`` on ``pair``, or on all."""
+        values = self._values(self.places(name, pair), measure)
+        return values[np.isfinite(values)]
 
     def beside(self, claim: Claim) -> tuple[Floats, int, int]:
         """The scores of all rows that have as many pairs and seeds as the two of ``claim``, and where those stand.
 
         The others say how much differences vary from seed to seed.
         """
-        of, versus = self.places(claim, claim.of), self.places(claim, claim.versus)
+        of, versus = self.places(claim.of, claim.pair), self.places(claim.versus, claim.pair)
         if ON in claim.of or ON in claim.versus or len(of) == 1:
             rows = [[place] for place in dict.fromkeys((*self._cells, *of, *versus))]
         else:
@@ -169,7 +199,7 @@ class _Table:
         compare = MEASURES[claim.measure].between
         assert compare is not None  # as the claim was read
         tables = []
-        for place in self.places(claim, claim.of):
+        for place in self.places(claim.of, claim.pair):
             of = [next(iter(self._records(place, seed)), None) for seed in self.suite.seeds]
             tables.append([[compare(a, b) if a and b else math.nan for b in of] for a in of])
         return np.mean(tables, axis=0)  # type: ignore[no-any-return]
@@ -178,7 +208,7 @@ class _Table:
         """What is needed and not there. A trial that diverged is there, and is missing among the values."""
         found: dict[Missing, None] = {}
         for name in claim.named:
-            for pair, label in self.places(claim, name):
+            for pair, label in self.places(name, claim.pair):
                 records = [record for cell in self._of((pair, label)) for record in cell.records]
                 known = {r["seed"] for r in records if r["status"] in ("finished", "diverged")}
                 seeds = tuple(seed for seed in self.suite.seeds if seed not in known)

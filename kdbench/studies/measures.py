@@ -33,7 +33,8 @@ class Measure:
 def _score(name: str) -> Callable[[Record, str], float]:
     def read(record: Record, selection: str) -> float:
         scores = record["scores"][selection]
-        return math.nan if scores is None or scores[name] is None else float(scores[name])
+        value = None if scores is None else scores.get(name)
+        return math.nan if value is None else float(value)
 
     return read
 
@@ -44,6 +45,11 @@ def _teacher(name: str) -> Callable[[Record, str], float]:
         return math.nan if facts is None or facts[name] is None else float(facts[name])
 
     return read
+
+
+def of_teacher(measure: str) -> str:
+    """The measure that is of the teacher what ``measure`` is of the student."""
+    return f"teacher_{measure}"
 
 
 def _features(name: str) -> Callable[[Record, str], float]:
@@ -65,17 +71,37 @@ def _bound(record: Record, selection: str) -> float:
     return _teacher_error(record, selection) + divergence / 2 + joint
 
 
-def of_teacher(measure: str) -> str:
-    """The measure that is of the teacher what ``measure`` is of the student."""
-    return f"teacher_{measure}"
-
-
 def _errors(record: Record, selection: str) -> float:
     """Test images that are classified wrongly."""
     scores, dataset = record["scores"][selection], record["dataset"]
     if scores is None or dataset not in DATASETS:
         return math.nan
     return float(round((1 - scores["top1"] / 100) * DATASETS.get(dataset).test_size))
+
+
+def _corrected(name: str) -> Callable[[Record, str], float]:
+    """Test errors with a corrected bias; the errors as they are where no class was left out."""
+
+    def read(record: Record, selection: str) -> float:
+        whole = record["identity"]["supervision"] == "full"
+        return _errors(record, selection) if whole else _score(name)(record, selection)
+
+    return read
+
+
+def _removed(name: str) -> Callable[[Record, str], float]:
+    """The share of the errors that a corrected bias takes away, in percent."""
+
+    def read(record: Record, selection: str) -> float:
+        before, after = _score("errors_uncorrected")(record, selection), _score(name)(record, selection)
+        return 100 * (1 - after / before) if before else math.nan
+
+    return read
+
+
+def _optimism(record: Record, selection: str) -> float:
+    """Errors that choosing the bias on the test set hides."""
+    return _score("errors_corrected")(record, selection) - _score("errors_corrected_on_test")(record, selection)
 
 
 def _burden(record: Record, selection: str) -> float:
@@ -129,6 +155,17 @@ MEASURES: dict[str, Measure] = {
     "top1": Measure("accuracy", "points", _score("top1")),
     "top5": Measure("top-5 accuracy", "points", _score("top5")),
     "errors": Measure("test errors", "images", _errors, 0),
+    "errors_corrected": Measure(
+        "test errors, the bias chosen on held-out images,", "images", _corrected("errors_corrected"), 0
+    ),
+    "errors_corrected_on_test": Measure(
+        "test errors, the bias chosen on the test images,", "images", _corrected("errors_corrected_on_test"), 0
+    ),
+    "removed": Measure("errors removed by a bias chosen on held-out images", "percent", _removed("errors_corrected")),
+    "removed_on_test": Measure(
+        "errors removed by a bias chosen on the test images", "percent", _removed("errors_corrected_on_test")
+    ),
+    "optimism": Measure("errors hidden by choosing the bias on the test images", "images", _optimism, 1),
     "nll": Measure("negative log-likelihood", "nats", _score("nll"), 4),
     "ece": Measure("calibration error", "0 to 1", _score("ece"), 4),
     "entropy": Measure("entropy of the output", "nats", _score("entropy"), 4),
@@ -138,6 +175,11 @@ MEASURES: dict[str, Measure] = {
     "unreliability": Measure("unreliability of the teacher", "0 to 1", _teacher("unreliability"), 3),
     "ambiguity": Measure("ambiguity of the teacher", "0 to 1", _teacher("ambiguity"), 3),
     "burden": Measure("unreliability and ambiguity of the teacher", "0 to 2", _burden, 3),
+    "one_view": Measure("share of classes of which one view is known", "0 to 1", _views(1)),
+    "both_views": Measure("share of classes of which both views are known", "0 to 1", _views(2)),
+    "complement": Measure(
+        "share of classes of which two networks know different views", "0 to 1", _nothing, 2, _complement
+    ),
     "teacher_error": Measure("the teacher's error", "0 to 1", _teacher_error, 4),
     "h_divergence": Measure("divergence of the features", "0 to 2", _features("h_divergence"), 3),
     "mmd": Measure("maximum mean discrepancy of the features", "0 to 1.41", _features("mmd"), 3),
@@ -146,10 +188,5 @@ MEASURES: dict[str, Measure] = {
         "error of the teacher's classifier on the student's features", "0 to 1", _features("reused_error"), 4
     ),
     "bound": Measure("sum of the bound's parts", "0 to 4", _bound, 3),
-    "one_view": Measure("share of classes of which one view is known", "0 to 1", _views(1)),
-    "both_views": Measure("share of classes of which both views are known", "0 to 1", _views(2)),
-    "complement": Measure(
-        "share of classes of which two networks know different views", "0 to 1", _nothing, 2, _complement
-    ),
     "cost": Measure("cost of a step", "times the student alone", _cost),
 }

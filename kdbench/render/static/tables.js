@@ -13,16 +13,21 @@ const remember = (name, value) => {
 };
 const value = (row, column, numeric) => {
   const cell = row.cells[column], raw = cell?.dataset.v ?? cell?.textContent.trim() ?? "";
-  return numeric ? (raw === "" || isNaN(raw) ? null : Number(raw)) : raw.toLowerCase();
+  if (!numeric) return raw.toLowerCase();
+  const number = parseFloat(raw.replace("\u2212", "-")); // what a cell begins with is what it is sorted by
+  return isNaN(number) ? null : number;
 };
+const members = (rows) => [...rows].filter((row) => !row.classList.contains("group")); // what a group's head stands over
 const sort = (head, down) => {
-  const numeric = head.dataset.sort === "number", sign = down ? -1 : 1, body = head.closest("table").tBodies[0];
+  const numeric = head.dataset.sort === "number", sign = down ? -1 : 1;
   for (const other of head.parentNode.cells) other.removeAttribute("aria-sort");
   head.setAttribute("aria-sort", down ? "descending" : "ascending");
   // A row that lacks pairs has a mean over others, and stays below those that lack none.
-  const rows = [...body.rows].map((row) => [row.dataset.part !== undefined, value(row, head.cellIndex, numeric), row]);
-  rows.sort(([p, a], [q, b]) => p - q || (a === null) - (b === null) || sign * (a < b ? -1 : a > b ? 1 : 0));
-  body.append(...rows.map(([, , row]) => row));
+  for (const body of head.closest("table").tBodies) {
+    const rows = members(body.rows).map((row) => [row.dataset.part !== undefined, value(row, head.cellIndex, numeric), row]);
+    rows.sort(([p, a], [q, b]) => p - q || (a === null) - (b === null) || sign * (a < b ? -1 : a > b ? 1 : 0));
+    body.append(...rows.map(([, , row]) => row));
+  }
 };
 tables.forEach((table, number) => {
   const heads = [...(table.tHead?.rows[0]?.cells ?? [])];
@@ -74,6 +79,7 @@ const wanted = new Map();
 const filter = (rows) => {
   let count = 0;
   for (const row of rows) count += !(row.hidden = ![...wanted.values()].every((wants) => wants(row)));
+  for (const head of document.querySelectorAll("tr.group")) head.hidden = members(head.parentNode.rows).every((row) => row.hidden);
   said.textContent = `${count} of ${rows.length} rows shown.`;
   for (const empty of document.querySelectorAll(".nothing")) empty.remove();
   if (count || !rows.length) return;
@@ -99,9 +105,9 @@ const control = (element, rows, wants) => {
   }
   element.addEventListener(element.type === "search" || element.type === "number" ? "input" : "change", apply);
 };
-const rowsOf = (id) => () => document.getElementById(id).tBodies[0].rows;
+const rowsOf = (id) => () => members(document.querySelectorAll(`#${id} > tbody > tr`));
 for (const each of document.querySelectorAll("[data-filter]"))
-  control(each, rowsOf(each.dataset.filter), (row, asked) => row.dataset.selection === asked);
+  control(each, rowsOf(each.dataset.filter), (row, asked) => row.dataset[each.dataset.field] === asked);
 for (const each of document.querySelectorAll("[data-choose]"))
   control(each, rowsOf("pairs"), (row, asked) => row.dataset[each.dataset.choose] === asked);
 for (const each of document.querySelectorAll("[data-most]"))
