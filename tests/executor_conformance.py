@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -19,11 +20,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from attack.faults import Scene, damage_cache, kill_worker
+from attack.nodes import Nodes
 from bench import ROOT, Bench, same_bits, suite_text, wait_until
 from test_trial import TRIAL
 
 from kdbench.plan.fleet import Device, Fleet, cpu
 from kdbench.plan.task import Task
+from kdbench.plugins import load_plugins
 from kdbench.schedule import Executor, Report, local
 from kdbench.schedule.devices import dealt
 from kdbench.suites.suite import parse_suite
@@ -123,11 +127,14 @@ def on_a_cluster(backend: type[ExecutorConformance]) -> type[ExecutorConformance
 class ExecutorConformance:
     """Derive from this, define ``make``, and every check below is run on that backend.
 
-    ``devices``: two GPUs that it has, by their names, and how many of each name.
+    ``devices``: two GPUs that it has, by their names, and how many of each name. ``faults``: what can go wrong there
+    besides, with ``nodes``.
     """
 
     devices: tuple[str, str] = ("4", "7")
     alike = 1
+    faults: tuple[Callable[[Scene], bool], ...] = ()
+    nodes: Nodes | None = None
 
     def make(self, fleet: Fleet, folder: Path, command: Callable[[Path], list[str]], **options: Any) -> Executor:
         """A backend on ``fleet`` that starts ``command(task file)``; options: silence, limit, retries."""
@@ -398,11 +405,14 @@ class ExecutorConformance:
         wait_until(lambda: not alive(worker["child"]))
 
     def test_runs_share_their_work_and_leave_the_records_of_a_quiet_one(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Two at once, and then one more: each trial is trained once, with the bits of this very process."""
+        """Two at once, and then one more: each trial is trained once, with the bits of this very process.
+
+        One task is enough: what makes them share is the worker's (tests/test_claims.py), and each start takes seconds.
+        """
         monkeypatch.setenv("PYTHONPATH", str(ROOT))
         bench = Bench(self.folder)
         quiet = bench.again("quiet")
-        trials = bench.trials(parse_suite(suite_text(("ce", "kd")), "a test"))
+        trials = bench.trials(parse_suite(suite_text(("ce",)), "a test"))
         tasks, wanted = bench.tasks(trials), quiet.train(trials)
         told: list[tuple[str, dict[str, Any]]] = []
 
@@ -420,6 +430,34 @@ class ExecutorConformance:
         assert sorted(bench.store.root.rglob("*.json")) == files
         trained = [event["title"] for _, event in told if event["event"] == "trial" and not event["teacher"]]
         assert sorted(trained) == sorted(trial.title for trial in trials)
+
+    def test_whatever_goes_wrong_the_record_is_that_of_a_quiet_run(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The attack (tests/attack) in short: as soon as a worker has trained for an epoch, the next fault.
+
+        Its method takes its time until all of them are made, so that no worker ends before.
+        """
+        monkeypatch.setenv("PYTHONPATH", str(ROOT))
+        monkeypatch.setenv("KDBENCH_CHECKPOINT_SECONDS", "0")
+        bench, scene = Bench(self.folder), Scene(self.folder, [], random.Random(1))
+        scene.nodes = self.nodes
+        faults = [kill_worker, lambda scene: damage_cache(scene) and kill_worker(scene), *self.faults]
+        over = self.folder / "over"
+        slow = bench.plugin("slow", loss=f"os.path.exists({str(over)!r}) or __import__('time').sleep(0.3)")
+        load_plugins([slow])
+        trials = bench.trials(parse_suite(suite_text(("slow",), epochs=30), "a test"))
+
+        def disturb(_: Task, event: dict[str, Any]) -> None:
+            if event["event"] == "epoch" and faults and scene.workers() and faults[0](scene):
+                del faults[0]
+                if not faults:
+                    over.touch()
+
+        executor = self.make(cpu(1), self.folder / "runs", local.worker, retries=9)
+        report = executor.run(bench.tasks(trials, [slow]), disturb)
+        assert not report.failed, report.failed
+        assert not faults
+        assert report.finished[0].attempt > 2 + len(self.faults), self.said("retried")
+        assert same_bits(bench.records()["slow"], bench.again("quiet").train(trials, [slow])["slow"])
 
     def test_a_duplicate_counts_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """A node that was given up goes on and records, too; its claims are not seen by others."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -59,9 +60,21 @@ def test_what_fails_costs_itself_and_what_waits_for_it(capsys: pytest.CaptureFix
 
 
 def test_a_ctrl_c_ends_the_run() -> None:
-    report, _ = run(task("t"), task("u"), t=KeyboardInterrupt())
+    def interrupt(one: Task, _: object) -> None:
+        if one.id == "u":
+            signal.raise_signal(signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    report = InlineExecutor(cpu(), interrupt).run([task("t"), task("u"), task("v")], lambda *_: None)
     assert report.interrupted
-    assert not report.finished
+    assert [done.id for done in report.finished] == ["t"]
+    assert signal.getsignal(signal.SIGINT) == before
+
+
+def test_a_plugin_that_interrupts_costs_its_own_task() -> None:
+    report, _ = run(task("t"), task("u"), t=KeyboardInterrupt())
+    assert "raised KeyboardInterrupt" in report.failed["t"]
+    assert [done.id for done in report.finished] == ["u"]
 
 
 def test_its_records_are_those_of_any_backend(

@@ -147,13 +147,36 @@ def test_the_share_done_never_falls_and_ends_whole(tasks: list[Task]) -> None:
     done: list[float] = []
 
     def look() -> None:
-        lines = progress.running.values()
-        done.append(progress._done_cost + sum(line.task.cost * line.share for line in lines))
+        done.append(progress._done())
 
     play(progress, tasks, look)
     assert done == sorted(done)
     assert 0 < done[len(done) // 2] < 4
     assert done[-1] == 4
+
+
+def test_the_time_left_is_by_what_workers_did_lately(tasks: list[Task], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that becomes four times as slow halfway is soon said to take four times as long."""
+    clock = [0.0]
+    monkeypatch.setattr("kdbench.cli.following.time.monotonic", lambda: clock[0])
+    teacher, task = tasks
+    progress, left = Progress(tasks), {}
+    progress.watch(teacher, {"event": "failed", "text": "no.", "dependent": True})  # which nobody waits for
+    progress.watch(task, {"event": "started"})
+    for second in range(0, 3000, 10):
+        clock[0] = float(second)
+        done = second if second < 600 else 600 + (second - 600) / 4
+        progress.watch(task, progressed(done / 1200, len(task.trials)))
+        left[second] = progress.time_left()
+    assert left[0] is None
+    assert left[590] == pytest.approx(610, rel=0.02)
+    assert left[1200] == pytest.approx(4 * 450, rel=0.05)
+    assert left[2990] == pytest.approx(10, abs=1)
+
+
+def progressed(share: float, members: int) -> dict[str, Any]:
+    told = {"event": "progress", "epoch": 1, "step": 10000 * share, "steps": 10000, "loss": 1.0, "images_per_s": 1.0}
+    return {**told, "members": members}
 
 
 def test_what_the_backend_says_is_told(capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,23 +6,23 @@ import builtins
 import signal
 import socket
 from collections.abc import Callable, Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
-from bench import ROOT, Bench, wait_until
+from attack.faults import kill_relay
+from bench import Bench, wait_until
+from clusters import HAS_RAY, add_node, parent_of, ray_cluster
 from executor_conformance import SAVER, WATCHFUL, ExecutorConformance, alive, leaves_the_same_records, on_a_cluster
 
 from kdbench.errors import UserError
 from kdbench.plan.fleet import Device, Fleet
+from kdbench.plan.task import Task
 from kdbench.schedule import Choice, Coordinator, Executor, find_backend
 from kdbench.schedule import ray as ray_backend
 from kdbench.schedule.ray import RayLauncher
 
-pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="needs pip install 'kdbench[ray]'")
-
-MEGABYTE = 2**20
+pytestmark = pytest.mark.skipif(not HAS_RAY, reason="needs pip install 'kdbench[ray]'")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -35,39 +35,23 @@ def _own_print() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
-    """A cluster on the loopback: a head without work, and two nodes with two GPUs each, which are not there."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(ROOT))
-        patch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        patch.setenv("RAY_AUTH_MODE", "disabled")
-        patch.setenv("RAY_worker_niceness", "0")
+    """Two nodes with two GPUs each, and this process connected by way of the head."""
+    with ray_cluster(2, 2) as made:
         import ray
-        from ray.cluster_utils import Cluster
 
-        small = {"object_store_memory": 80 * MEGABYTE, "include_dashboard": False}
-        soon = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_failure_threshold": 3}
-        head = {"num_cpus": 0, "num_gpus": 0, "_system_config": soon, **small}
-        made = Cluster(initialize_head=True, head_node_args=head)
         try:
-            ray.init(address=made.address, log_to_driver=False, logging_level="ERROR")  # by way of the head
-            for _ in range(2):
-                add_node(made)
+            ray.init(address=made.address, log_to_driver=False, logging_level="ERROR")
             made.wait_for_nodes()
             yield made
         finally:
             ray.shutdown()
-            made.shutdown()
-
-
-def add_node(cluster: Any) -> Any:
-    return cluster.add_node(num_cpus=2, num_gpus=2, node_ip_address="127.0.0.1", object_store_memory=80 * MEGABYTE)
 
 
 @on_a_cluster
 @pytest.mark.usefixtures("cluster")
 class TestRay(ExecutorConformance):
     devices, alike = ("0", "1"), 2
+    faults = (kill_relay,)
 
     def make(self, fleet: Fleet, folder: Path, command: Callable[[Path], list[str]], **options: Any) -> Executor:
         launcher = RayLauncher(fleet, folder, command, share=0.1, look=0.05, lag=2.0)
@@ -80,8 +64,10 @@ class TestRay(ExecutorConformance):
         with pytest.raises(UserError, match="no node left"):
             self.run(1, self.task("t", "sleep:20"))
 
-    def test_a_node_that_goes_costs_an_attempt_and_no_more(self, cluster: Any) -> None:
-        """Its worker ends with it, and another goes on elsewhere."""
+    def test_a_node_that_goes_costs_an_attempt_and_no_more(
+        self, cluster: Any, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Its worker ends with it, and another goes on elsewhere; Ray itself prints nothing of that."""
         nodes = {node.all_processes["raylet"][0].process.pid: node for node in cluster.worker_nodes}
         (self.folder / "actor.py").write_text(WATCHFUL)
         runs: list[dict[str, Any]] = []
@@ -94,12 +80,13 @@ class TestRay(ExecutorConformance):
         try:
             report = self.run(1, self.task("t", "ok"), watch=remove)
         finally:
-            add_node(cluster)
+            add_node(cluster, 2, 2)
         assert [task.attempt for task in report.finished] == [2]
         assert "gone with its node" in self.said("retried")[0]["text"]
         first, second = self.said("ready")
         wait_until(lambda: not alive(first["pid"]))
         assert first["parent"] != second["parent"]
+        assert capsys.readouterr() == ("", "")
 
     def test_a_worker_is_told_to_save_before_it_is_ended(self) -> None:
         (self.folder / "actor.py").write_text(SAVER)
@@ -111,26 +98,21 @@ class TestRay(ExecutorConformance):
         assert self.run(1, self.task("t", "ok"), watch=interrupt).interrupted
         assert self.said("stopped")
 
-    def test_what_waits_for_a_node_is_cancelled(self, cluster: Any) -> None:
-        """Two want all there is, and Ray has the second one wait."""
-        fleet = Fleet("cpu", (Device(), Device()))
+    def test_what_waits_for_a_node_is_cancelled(self) -> None:
+        """Two want all there is, and Ray has the third one wait."""
+        fleet = Fleet("cpu", (Device(),) * 3)
+        ready: list[str] = []
 
-        def interrupt(_: Any, event: dict[str, Any]) -> None:
+        def interrupt(task: Task, event: dict[str, Any]) -> None:
             if event["event"] == "ready":
-                signal.raise_signal(signal.SIGINT)
+                ready.append(task.id)
+                if len(ready) == 2:
+                    signal.raise_signal(signal.SIGINT)
 
         launcher = RayLauncher(fleet, self.folder / "runs", self.command, share=2.0, look=0.05)
-        tasks = [self.task(f"t{number}", "parent") for number in range(2)]
-        cluster.remove_node(cluster.worker_nodes.copy().pop(), allow_graceful=False)
-        try:
-            assert Coordinator(fleet, launcher).run(tasks, interrupt).interrupted
-        finally:
-            add_node(cluster)
-        assert len(self.journal("start")) == 1
-
-
-def parent_of(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        tasks = [self.task(f"t{number}", "parent") for number in range(3)]
+        assert Coordinator(fleet, launcher).run(tasks, interrupt).interrupted
+        assert len(self.journal("start")) == 2
 
 
 def test_a_run_on_ray_leaves_the_records_of_any_other(cluster: Any, bench: Bench) -> None:

@@ -15,6 +15,7 @@ from kdbench.methods import METHODS
 from kdbench.models import MODELS, ModelSpec
 from kdbench.models.facts import FACTS
 from kdbench.records.literature import load
+from kdbench.studies import STUDIES, get_study
 from kdbench.suites import SUITES, Suite, get_suite
 
 
@@ -27,6 +28,19 @@ def test_every_card_can_be_shown(name: str, capsys: pytest.CaptureFixture[str]) 
         assert text in shown
     for knob in spec.hyperparameters.values():
         assert f"  {knob.name} = " in shown
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_study_can_be_shown(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    study = get_study(name)
+    out = shown(capsys, "study", name)
+    assert out in shown(capsys, name)  # there may be a method of the name
+    for text in (f"study {name}: {study.title}", study.summary, study.paper.url, *study.suites, *study.differs):
+        assert text in out
+    for claim in study.claims:
+        assert f"claim {claim.name}: {claim.text}\n" in out
+        for text in (f"[{claim.source}]", claim.printed, claim.full, *claim.rows):
+            assert text in out
 
 
 def test_a_preset_shows_its_own_values(capsys: pytest.CaptureFixture[str]) -> None:
@@ -166,7 +180,7 @@ def test_a_broken_suite_hides_nothing_but_itself(capsys: pytest.CaptureFixture[s
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["digts"], "There is no method, suite, data set, model or pair named 'digts'; the nearest are digits"),
+        (["digts"], "There is no method, suite, study, data set, model or pair named 'digts'; the nearest are digits"),
         (["ResNet20"], "the nearest are resnet20,"),
         (["resnet56:resnet21"], "the nearest are resnet56:resnet20,"),
         (["dataset", "cifar"], "There is no data set named 'cifar'; the nearest are cifar10"),

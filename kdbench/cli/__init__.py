@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Mapping
 from types import ModuleType
+from typing import NoReturn
 
 from kdbench import __version__
 from kdbench.cli.say import complain, prepare_streams
@@ -23,15 +24,23 @@ COMMANDS = {
     "export": "write a trained student as a file for other programs: safetensors, ONNX, pt2",
     "results": "check results folders, put them together, take them away",
     "study": "train what a study needs, and say what came out of its claims",
+    "tune": "choose each method's hyper-parameters from as many configurations, and judge the choice",
     "regress": "say of each row whether its accuracy dropped below that of a baseline",
     "baseline": "freeze a suite's records as what later trainings are compared with",
     "list": "list suites, studies, methods, models, data sets, pairs, teachers or supervisions",
-    "show": "show what is known of a method, a suite, a data set, a model or a pair",
+    "show": "show what is known of a method, a suite, a study, a data set, a model or a pair",
     "check-method": "say whether a method keeps the contract, and what it costs",
     "new-suite": "write the file of a suite on your own pictures, by flags or by a few questions",
     "new-method": "write an installable package with a method, its test and its entry point",
     "doctor": "say what this machine has: packages, devices, data sets, teachers' weights, extras",
 }
+
+
+class _Parser(argparse.ArgumentParser):
+    """One whose complaint is a sentence, and not its usage."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{reason(message.removeprefix('argument '))}; see {self.prog} --help.")
 
 
 def module_of(command: str) -> ModuleType:
@@ -42,8 +51,8 @@ def module_of(command: str) -> ModuleType:
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit code; a user's mistake is one sentence on standard error."""
     prepare_streams()
-    options = _parsed(sys.argv[1:] if arguments is None else arguments)
     try:
+        options = _parsed(sys.argv[1:] if arguments is None else arguments)
         return int(options.main(options))
     except UserError as error:
         complain(error)
@@ -61,7 +70,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _parsed(words: list[str]) -> argparse.Namespace:
     """The options of a command, whose ``main`` is among them; its flags may stand between its other words."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="kdbench", description="A benchmark suite and leaderboard for knowledge distillation.", allow_abbrev=False
     )
     parser.add_argument("--version", action="version", version=f"kdbench {__version__}")

@@ -230,7 +230,7 @@ def _wrong(teacher: Teacher, path: Path) -> tuple[State, str] | None:
     from kdbench.teachers.weights import read_weights, weights_digest
 
     try:
-        if weights_digest(read_weights(path)) == teacher.weights_sha256:
+        if weights_digest(read_weights(path, teacher.key)) == teacher.weights_sha256:
             return None
     except CheckpointError as error:
         return "damaged", str(error)

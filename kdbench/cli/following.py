@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -15,6 +15,8 @@ from kdbench.trials.trial import Trial
 
 #: Statuses that are no result of a trial's own: a later run tries it again. ``left``: it was not even begun.
 LOST = ("crashed", "timed_out", "left")
+#: Seconds over which the pace is taken that tells the time left: machines become slower and faster as others use them.
+RECENT = 300.0
 
 
 @dataclass
@@ -63,7 +65,6 @@ class Following:
     """Takes in every event of a run. Its lock is for those who look at it from another thread."""
 
     def __init__(self, tasks: Sequence[Task]) -> None:
-        self.tasks = list(tasks)
         self.trials = sum(len(task.trials) for task in tasks)
         #: How many trials ended with each status.
         self.counts: Counter[str] = Counter()
@@ -77,13 +78,23 @@ class Following:
         self.lost: list[tuple[Task, Event]] = []
         self.lock = threading.RLock()
         self._ended: set[str] = set()
+        self._total = sum(task.cost for task in tasks)
         self._done_cost = 0.0
-        self._began = time.monotonic()
+        #: How much was done when, now and then within RECENT, and at the very first.
+        self._way: deque[tuple[float, float]] = deque([(time.monotonic(), 0.0)])
 
     def watch(self, task: Task, event: Event) -> None:
         """Take in one event of ``task``."""
         with self.lock:
             self._take_in(task, event)
+            self._note_pace()
+
+    def _note_pace(self) -> None:
+        now = time.monotonic()
+        if now - self._way[-1][0] >= RECENT / 60:
+            self._way.append((now, self._done()))
+        while len(self._way) > 2 and now - self._way[1][0] >= RECENT:
+            self._way.popleft()
 
     def _take_in(self, task: Task, event: Event) -> None:
         what = event["event"]
@@ -98,7 +109,7 @@ class Following:
             if what == "ended":
                 self._done_cost += task.cost
             if what == "failed":
-                self._failed(task, event)
+                self._failed(task, event, line.share if line else 0.0)
         elif what == "trial":
             self._trial(task, event)
         if line is not None and what == "progress":
@@ -131,8 +142,13 @@ class Following:
         if event["status"] not in ("finished", "inapplicable"):
             self.failures.append(Failure(event["title"], event["status"], event["detail"], self.log_of(task)))
 
-    def _failed(self, task: Task, event: Event) -> None:
-        """Its trials that have not ended are lost, but for those that need no teacher where that is what failed."""
+    def _failed(self, task: Task, event: Event, share: float) -> None:
+        """Its trials that have not ended are lost, but for those that need no teacher where that is what failed.
+
+        ``share``: how much of it was done.
+        """
+        self._done_cost += task.cost * share
+        self._total -= task.cost * (1 - share)
         apart = event.get("refused") or event.get("dependent")
         status = "left" if apart else "timed_out" if event.get("timed_out") else "crashed"
         lost = [t for t in self.students(task) if not event.get("dependent") or t.teacher is not None]
@@ -168,12 +184,16 @@ class Following:
         return max(self.trials - sum(self.counts.values()) - students, 0)
 
     def time_left(self) -> float | None:
-        """Seconds, from the share of the plan's cost that is done; None before there is anything to go by."""
-        total = sum(task.cost for task in self.tasks)
-        done = self._done_cost + sum(line.task.cost * line.share for line in self.running.values())
-        if not total or done / total < 0.01:
+        """Seconds, from how much of the plan's cost workers got done lately; None before there is anything to go by."""
+        then, before = self._way[0]
+        done = self._done()
+        if done <= before or done < 0.01 * self._total:
             return None
-        return (time.monotonic() - self._began) * max(total - done, 0.0) / done
+        return (time.monotonic() - then) * max(self._total - done, 0.0) / (done - before)
+
+    def _done(self) -> float:
+        """How much of the plan's cost is done."""
+        return self._done_cost + sum(line.task.cost * line.share for line in self.running.values())
 
 
 def _whole(value: object) -> int | None:

@@ -40,10 +40,9 @@ def say_plan(plan: Plan, store: Store, verbose: bool) -> None:
     if not plan.missing:
         say("  Nothing to do: every trial of the selection is recorded.")
         return
-    total = max(longest_first([task.cost for task in plan.tasks], plan.fleet), longest_chain(plan.tasks))
     groups = plan.cohorts
     slots = many(plan.fleet.slots, f"{plan.fleet.kind} slot")
-    say(f"  {many(len(groups), 'cohort')} on {slots}, about {duration(total)}.")
+    say(f"  {many(len(groups), 'cohort')} on {slots}, about {duration(expected(plan))}.")
     if len(groups) < len(plan.missing):
         say(f"  {_shared(groups)}")
     if plan.weights:
@@ -52,6 +51,11 @@ def say_plan(plan: Plan, store: Store, verbose: bool) -> None:
         for task in plan.tasks:
             labels = ", ".join(dict.fromkeys(trial.label for trial in task.trials))
             say(f"  {task.title:<40} about {duration(task.cost):>9}  {labels}".rstrip())
+
+
+def expected(plan: Plan) -> float:
+    """The seconds that ``plan`` takes on its fleet."""
+    return max(longest_first([task.cost for task in plan.tasks], plan.fleet), longest_chain(plan.tasks), 0.0)
 
 
 def _size(count: int) -> str:

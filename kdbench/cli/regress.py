@@ -181,9 +181,9 @@ def _deciding(judgement: Judgement, most: int) -> dict[Place, int]:
 def _train(options: argparse.Namespace, suite_id: str, root: Path, wanted: dict[Place, int]) -> int:
     """Train the first so many seeds of each cell that is ``wanted``, those that are recorded left out."""
     from kdbench import environment
-    from kdbench.cli.manifest import end_killed, request_json
+    from kdbench.cli.manifest import request_json
     from kdbench.cli.plan_text import say_plan
-    from kdbench.cli.run import train
+    from kdbench.cli.run import check_folders, train
     from kdbench.cli.say import outlive_readers
     from kdbench.data import data_root, download_allowed
     from kdbench.plan.plan import Request, make_plan
@@ -195,9 +195,7 @@ def _train(options: argparse.Namespace, suite_id: str, root: Path, wanted: dict[
     outlive_readers()
     suite = get_suite(suite_id)
     store = Store(root)
-    store.check_writable([suite.id])
-    store.tidy()
-    end_killed(store)
+    check_folders(store, [suite])
     backend = backend_of(options)
     fleet = backend.fleet(suite.protocol.threads)
     code = EXIT_OK

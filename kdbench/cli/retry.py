@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kdbench import environment
 from kdbench.cli.live import live_runs, standing
@@ -19,6 +19,9 @@ from kdbench.plan.expand import Selection, with_settings
 from kdbench.plan.plan import Request, Seat
 from kdbench.records import Store
 from kdbench.records.runs import manifests
+
+if TYPE_CHECKING:
+    from kdbench.suites import Suite
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -108,11 +111,10 @@ def _wanted(manifests: Sequence[dict[str, Any]], store: Store, glob: str) -> dic
 def _request(asked: dict[str, Any], options: argparse.Namespace, store: Store, wanted: dict[Seat, str]) -> Request:
     """What ``asked`` says, of those trials alone. Some of them have ended on the record, by diverging say."""
     from kdbench.data import data_root, download_allowed
-    from kdbench.suites import get_suite
 
     pairs, methods, settings = (tuple(asked.get(name, ())) for name in ("pairs", "methods", "settings"))
     selection = Selection(pairs, methods, asked["seeds"], asked["train_teachers"], settings)
-    suites, selection = with_settings(tuple(map(get_suite, asked["suites"])), selection)
+    suites, selection = with_settings(tuple(map(_suite, asked["suites"])), selection)
     return Request(
         suites,
         selection,
@@ -126,3 +128,13 @@ def _request(asked: dict[str, Any], options: argparse.Namespace, store: Store, w
         only=frozenset(wanted),
         weights=asked.get("weights", True),
     )
+
+
+def _suite(name: str) -> Suite:
+    from kdbench.suites import SUITES, get_suite, is_file
+
+    if "-rung-" in name and not is_file(name) and name.partition("@")[0] not in SUITES:
+        raise UserError(
+            f"{shown(name)} is a rung of kdbench tune; give that command again, which goes on where it was."
+        )
+    return get_suite(name)

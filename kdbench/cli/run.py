@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -132,20 +132,21 @@ def main(options: argparse.Namespace) -> int:
 def carry_out(request: Request, options: argparse.Namespace, retries: str = "") -> int:
     """Train what ``request`` asks for and is missing, then build the site; ``retries``: see the manifest."""
     from kdbench.cli.manifest import request_json
-    from kdbench.render import first_page
+    from kdbench.render import check_replaceable, first_page
 
     outlive_readers()
     store, suites = Store(Path(options.results)), request.suites
     threads = max(suite.protocol.threads for suite in suites)
     if options.fleet and not options.dry_run:
         raise UserError("--fleet describes devices to plan for, not to run on; give it with --dry-run.")
-    backend = backend_of(options)
-    fleet = read_fleet(Path(options.fleet)) if options.fleet else backend.fleet(threads)
     out = Path(options.out or SITE)
     if store.root.exists() and not store.root.is_dir():
         raise UserError(f"--results {store.root} is no folder; name a new one, or one that kdbench run has written.")
     if not options.dry_run:
-        _check_folders(out, request.data_root, store, suites)
+        check_replaceable(out, store.root, request.data_root)
+        check_folders(store, suites)
+    backend = backend_of(options)
+    fleet = read_fleet(Path(options.fleet)) if options.fleet else backend.fleet(threads)
 
     def run(request: Request) -> tuple[Plan, int]:
         plan = make_plan(request, store, fleet)
@@ -194,13 +195,12 @@ def _say_standings(plan: Plan, store: Store, form: str) -> None:
         say()
 
 
-def _check_folders(out: Path, data: Path, store: Store, suites: Sequence[Suite]) -> None:
-    """UserError where records or the site could not be written or would cost other files: now, and not after hours."""
+def check_folders(store: Store, suites: Iterable[Suite]) -> None:
+    """UserError where a training could not be recorded: now, and not after hours. Killed runs are written off."""
     from kdbench.cli.manifest import end_killed
-    from kdbench.render import check_replaceable
 
     store.check_writable(suite.id for suite in suites)
-    check_replaceable(out, store.root, data)
+    check_writable(cache_dir() / "runs", f"The cache folder {cache_dir()}")
     store.tidy()
     end_killed(store)
 
@@ -243,7 +243,6 @@ def train(plan: Plan, store: Store, backend: Backend, asked: Mapping[str, Any], 
     from kdbench.cli.manifest import Manifest
     from kdbench.cli.progress import make_progress
 
-    check_writable(cache_dir() / "runs", f"The cache folder {cache_dir()}")
     manifest = Manifest(store, plan, asked)
     progress = make_progress(plan.tasks, sys.stdout, verbose)
     live = LiveFile(live_path(manifest.path), manifest.head, progress)
@@ -266,8 +265,9 @@ def train(plan: Plan, store: Store, backend: Backend, asked: Mapping[str, Any], 
     if report.interrupted:
         say(f"{done}. Interrupted; the same command goes on from the last checkpoints.")
         return EXIT_INTERRUPTED
-    rest = f", {len(left)} left for the next run; what the workers printed is in {manifest.logs}" if left else ""
-    say(f"{done}{rest}.")
+    rest = f", {len(left)} left for the next run" if left else ""
+    logs = f"; what the workers printed is in {manifest.logs}" if left and manifest.logs.is_dir() else ""
+    say(f"{done}{rest}{logs}.")
     return EXIT_INCOMPLETE if left or report.failed else EXIT_OK
 
 

@@ -6,10 +6,11 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from kdbench.cli.fields import field, section
 from kdbench.cli.say import many
 from kdbench.stats.claims import Finding, Verdict
-from kdbench.studies import Judged, Study
-from kdbench.studies.words import claimed, measured, missing_text
+from kdbench.studies import Claim, Judged, Study, get_study
+from kdbench.studies.words import claimed, criterion, measured, missing_text
 
 
 def lines(study: Study, found: Sequence[Judged], form: str = "text", flags: str = "") -> Iterator[str]:
@@ -40,6 +41,26 @@ def _details(judged: Judged) -> Iterator[str]:
     for missing in judged.missing:
         yield f"missing: {missing_text(missing)}"
     if judged.verdict is not Verdict.AGREES and claim.full:
+        yield f"at full size: {claim.full}"
+
+
+def card(name: str) -> Iterator[str]:
+    """What the study ``name`` is of, and what it claims."""
+    study = get_study(name)
+    paper = study.paper
+    yield f"study {study.name}: {study.title}"
+    yield study.summary
+    yield ""
+    yield field("paper", f"{paper.title}. {paper.authors}. {paper.venue} {paper.year}. {paper.url}")
+    yield field("suites", ", ".join(study.suites))
+    yield from section("not as in the paper", study.differs)
+    for claim in study.claims:
+        yield from section(f"claim {claim.name}: {claim.text}", _criterion(claim))
+
+
+def _criterion(claim: Claim) -> Iterator[str]:
+    yield f"holds if: {criterion(claim)} [{claim.source}]"
+    if claim.full:
         yield f"at full size: {claim.full}"
 
 

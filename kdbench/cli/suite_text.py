@@ -37,6 +37,8 @@ def lines(name: str) -> Iterator[str]:
     yield from section("teachers", (_teacher(teacher, suite) for teacher in suite.teachers.values()))
     yield from section("pairs", _pairs(suite))
     yield from section("rows", map(_row, suite.rows))
+    if suite.tuning is not None:
+        yield from section("rows that are tuned", (f"{suite.tuning}: {', '.join(suite.tuning.labels)}",))
     reasons = inapplicable(suite, Selection())
     yield from section("not applicable", (f"{label} to {pair}: {reason}" for label, pair, reason in reasons))
     yield from section("notes", suite.notes)
@@ -64,7 +66,8 @@ def _changes(protocol: Protocol | None, base: Protocol) -> Mapping[str, object]:
 def _teacher(teacher: Teacher, suite: Suite) -> str:
     """Where the weights of ``teacher`` come from, or what it is made of."""
     if teacher.composition is not None:
-        said = [f"{teacher.composition} of {', '.join(part.name for part in teacher.parts)}"]
+        named = ", ".join(part.name for part in teacher.parts)
+        said = [f"{teacher.composition} of {named}" if named else str(teacher.composition)]
         said += [f"seed {teacher.seed}" if teacher.protocol else "", values(_changes(teacher.protocol, suite.protocol))]
     elif teacher.kind == "student":
         wanted, suite_id, pair = teacher.trial

@@ -5,6 +5,7 @@ from __future__ import annotations
 from kdbench.composition.base import Composition
 from kdbench.composition.biased import Biased
 from kdbench.composition.ensemble import Ensemble
+from kdbench.composition.labels import Labels
 from kdbench.composition.specialists import Specialists
 from kdbench.registry import OURS, Registry
 
@@ -19,5 +20,5 @@ NETWORKS = {
 }
 
 COMPOSITIONS: Registry[type[Composition]] = Registry("kind of teacher")
-for _kind in (Ensemble, Biased, Specialists):
+for _kind in (Ensemble, Biased, Specialists, Labels):
     COMPOSITIONS.add(_kind.kind, _kind, OURS)

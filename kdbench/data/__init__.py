@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kdbench.data.loading import DATASETS, data_root, download_allowed, identify, load, register
+from kdbench.data.loading import DATASETS, data_root, download_allowed, identify, load, register, views_of
 from kdbench.data.spec import Dataset, DatasetSpec
 from kdbench.data.splits import held_out, split, split_digest
 
@@ -18,4 +18,5 @@ __all__ = [
     "register",
     "split",
     "split_digest",
+    "views_of",
 ]

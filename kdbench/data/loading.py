@@ -6,7 +6,9 @@ import importlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +17,7 @@ from kdbench.data import mapped
 from kdbench.data.builtin import BUILTIN
 from kdbench.data.checks import check_labels
 from kdbench.data.identity import Known, look, recall, stamp
-from kdbench.data.spec import Dataset, DatasetSpec, Part, Source
+from kdbench.data.spec import ClassViews, Dataset, DatasetSpec, Part, Source
 from kdbench.errors import DataError, UserError, described, reason
 from kdbench.paths import cache_dir, expanded
 from kdbench.registry import OURS, Registry
@@ -115,14 +117,22 @@ def _find(spec: DatasetSpec, root: Path, download: bool) -> Source:
         return locate(spec, root)
 
 
+@cache
+def views_of(spec: DatasetSpec) -> ClassViews | None:
+    """Which views of their classes the test images of ``spec`` show; None where classes have none that are known."""
+    return None if spec.views is None else _function(spec, spec.views)(spec)
+
+
 def _loader(spec: DatasetSpec) -> Callable[[DatasetSpec, Path], Source]:
-    module, _, function = spec.loader.partition(":")
+    return _function(spec, spec.loader)
+
+
+def _function(spec: DatasetSpec, place: str) -> Callable[..., Any]:
+    module, _, function = place.partition(":")
     try:
         return getattr(importlib.import_module(module), function)  # type: ignore[no-any-return]
     except Exception as error:  # a plugin's module is other people's code: it may raise anything
-        raise UserError(
-            f"data set {spec.name!r}: cannot import its loader {spec.loader!r}: {described(error)}."
-        ) from error
+        raise UserError(f"data set {spec.name!r}: cannot import its loader {place!r}: {described(error)}.") from error
 
 
 def _read(spec: DatasetSpec, source: Source) -> tuple[Part, Part]:

@@ -41,8 +41,10 @@ class DatasetSpec:
     published checksums of files, by name; ``files`` says to a person which files are wanted where, below the data root,
     or that it is nothing, and why; ``torchvision`` names the class of ``torchvision.datasets`` that can download it;
     ``test_labels`` is the ``labels_digest`` of the official test labels, by which anybody's predictions are checked;
-    ``hub`` is what Hugging Face's hub calls the data set; ``val_size`` is how many training images, the last ones, are
-    its own validation split; ``folder`` is where a suite's own images are.
+    ``hub`` is what Hugging Face's hub calls the data set; ``views`` is ``module:function``, a function ``(spec) ->
+    ClassViews``, where a class has two views and it is known which a test image shows;
+    ``val_size`` is how many training images, the last ones, are its own validation split; ``folder`` is where a suite's
+    own images are.
     """
 
     name: str
@@ -62,6 +64,7 @@ class DatasetSpec:
     torchvision: str | None = None
     test_labels: str | None = None
     hub: str | None = None
+    views: str | None = None
     sha1: Mapping[str, str] = field(default_factory=dict, hash=False)
     val_size: int = 0
     folder: Folder | None = None
@@ -94,6 +97,17 @@ def spec_from_json(raw: Mapping[str, Any]) -> DatasetSpec:
 def labels_digest(labels: npt.NDArray[Any]) -> str:
     """The sha256 of labels [N] as eight-byte integers, the lowest byte first."""
     return hashlib.sha256(labels.astype("<i8").tobytes()).hexdigest()
+
+
+#: Of an image that shows both views of its class.
+BOTH = 0
+
+
+class ClassViews(NamedTuple):
+    """Of test images: their ``labels`` [N], and which view of its class each has ``shown`` [N]: BOTH, 1 or 2."""
+
+    labels: Labels
+    shown: Labels
 
 
 class Part(NamedTuple):

@@ -5,13 +5,15 @@ from __future__ import annotations
 import errno
 import traceback
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 from torch import Tensor
 
 from kdbench.data import Dataset
 from kdbench.errors import NotApplicable, described
+from kdbench.measure.features import Sight, features, sight
+from kdbench.models.composed import Composed
 from kdbench.models.precision import native
 from kdbench.plan.task import Task
 from kdbench.plugins import planned
@@ -109,7 +111,27 @@ class Clerk:
             "scores": member.scoring.scores(),
             "weights_sha256": last,
             "selected_weights_sha256": None if selected is None else weights_digest(selected) if ranked else last,
+            "diagnostics": self._diagnosed(member) if member.trial.diagnostics else None,
         }
+
+    def _diagnosed(self, member: Member) -> dict[str, Any]:
+        """What the suite asks for beside the scores; null where this student has no such thing."""
+        if "features" not in member.trial.diagnostics:
+            return {}
+        seen = self._sight if member.spec.needs_teacher else None
+        if seen is None:
+            return {"features": None}
+        classes = self.dataset.spec.classes
+        return {"features": features(member.method, member.network, seen, classes, member.device, self.pulse.beat)}
+
+    @cached_property
+    def _sight(self) -> Sight | None:
+        """What of the teacher is compared with each student; None where it has logits alone."""
+        if self.taught is None or isinstance(self.taught.network, Composed):
+            return None
+        network, data = self.taught.network, self.dataset
+        device = next(network.parameters()).device
+        return sight(network, data.test_images, data.test_labels, device, self.pulse.beat)
 
     def _warnings(self, member: Member, taught: ReadyTeacher | None) -> list[str]:
         found = list(self.task.warnings) + ([] if taught is None else taught.facts.warnings(taught.teacher))

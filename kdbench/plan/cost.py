@@ -38,8 +38,8 @@ def weights_bytes(trial: Trial) -> int:
 def teacher_gflops(teacher: Teacher, shape: Shape, classes: int) -> float:
     """GFLOP of what ``teacher`` says of one image: its own forward pass, or that of each of its parts."""
     if teacher.composition is not None:
-        own = teacher.composition.networks() * teacher_gflops(teacher.parts[0], shape, classes)
-        return own + sum(teacher_gflops(part, shape, classes) for part in teacher.parts)
+        each = [teacher_gflops(part, shape, classes) for part in teacher.parts]
+        return sum(each) + (teacher.composition.networks() * each[0] if each else 0.0)
     return forward_gflops(teacher.model, shape, classes)
 
 

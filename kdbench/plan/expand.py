@@ -199,6 +199,7 @@ def expand(
                 student_code=_model_code(pair.student),
                 supervision=(supervision := row.supervision or suite.supervision),
                 supervision_sha256=_source(SUPERVISIONS, supervision.kind),
+                diagnostics=suite.diagnostics,
             )
             for seed in seeds:
                 trial = replace(first, seed=seed)

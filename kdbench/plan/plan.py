@@ -20,12 +20,12 @@ from kdbench.plan.expand import Selection, chosen_pairs, chosen_rows, expand, in
 from kdbench.plan.fleet import Fleet
 from kdbench.plan.memory import Needs
 from kdbench.plan.outdated import Outdated, outdated
+from kdbench.plan.pins import pinned, wanted
 from kdbench.plan.speeds import Speeds
 from kdbench.plan.task import Task
 from kdbench.plan.tasks import make_tasks
 from kdbench.records import Store
 from kdbench.records.listings import Place
-from kdbench.records.pins import bring_over_pins
 from kdbench.records.provenance import source_digest
 from kdbench.registry import OURS
 from kdbench.suites import Suite
@@ -124,12 +124,13 @@ def make_plan(request: Request, store: Store, fleet: Fleet) -> Plan:
     missing += {trial.key: trial for trial in trials if trial.key in again}.values()
     _check_code(missing)
     _check_lone_images(missing)
+    lacking = _check_weights(missing, request, fleet)
     warnings = {name: said for name, (_, said) in data.items()}
     made, tasks = _tasks(missing, request, store, warnings, fleet) if missing else ([], [])
     tasks = [replace(task, again={t.key: again[t.key] for t in task.trials if t.key in again}) for task in tasks]
     added += dict.fromkeys(name for suite in suites for name in chosen_rows(suite, selection.methods)[1])
     listed = list_trials(trials, store, request.dry)
-    said = tuple(dict.fromkeys(text for texts in warnings.values() for text in texts))
+    said = tuple(dict.fromkeys([*lacking, *(text for texts in warnings.values() for text in texts)]))
     return Plan(
         suites=tuple(suites),
         trials=trials,
@@ -258,28 +259,22 @@ def _identify(dataset: str, request: Request) -> tuple[str, tuple[str, ...]]:
 
 
 def _pins(suite: Suite, request: Request, store: Store) -> dict[str, str]:
-    """The recorded digests of the suite's checkpoint teachers that it does not pin; a first use is recorded here."""
+    """The recorded digests of the suite's checkpoint teachers that the selection learns from."""
     selection = request.selection
     rows, _ = chosen_rows(suite, selection.methods)
     if selection.train_teachers or not any(METHODS.get(row.method).needs_teacher for row in rows):
         return {}
-    if not request.dry:
-        bring_over_pins(store.root)
-    pins = store.pins(suite.name)
     pairs = chosen_pairs(suite, selection.pairs)
-    for teacher in (each for pair in pairs for each in suite.teacher_of(pair).lineage):
-        if teacher.kind != "checkpoint" or teacher.weights_sha256 or teacher.name in pins:
-            continue
-        if request.dry:
-            pins[teacher.name] = "0" * 64
-            continue
-        from kdbench.teachers.find import find_checkpoint
-        from kdbench.teachers.weights import read_weights, weights_digest
+    teachers = [(each, pair.dataset) for pair in pairs for each in suite.teacher_of(pair).lineage]
+    return pinned(suite, teachers, request.data_root, store, request.dry)
 
-        weights = weights_digest(read_weights(find_checkpoint(teacher, request.data_root)))
-        store.pin(suite.name, teacher.name, weights)
-        pins = store.pins(suite.name)  # UserError where another run has pinned it at the same time, to others
-    return pins
+
+def _check_weights(missing: Sequence[Trial], request: Request, fleet: Fleet) -> tuple[str, ...]:
+    """What is wrong with published weights that are needed, in sentences; UserError where that is no dry run."""
+    lacking = tuple(dict.fromkeys(wanted(missing, request.data_root, fleet.kind)))
+    if lacking and not request.dry:
+        raise UserError(lacking[0])
+    return lacking
 
 
 def _tasks(

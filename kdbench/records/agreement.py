@@ -87,6 +87,10 @@ def _teacher(record: Record) -> Iterator[str]:
     if measured is not None:
         if planned is None:
             yield _text("teacher", measured, "identity/teacher", planned)
+        for degree in measured.get("degrees", ()):
+            if degree["top_k"] == measured["top_k"]:
+                for field in ("unreliability", "ambiguity"):
+                    yield from _same(f"teacher/{field}", measured[field], "that in teacher/degrees", degree[field])
         yield from _same("teacher/model", measured["model"], "teacher_model", record["teacher_model"])
         alike = {"self": "trained", "student": "checkpoint"}  # an earlier generation was trained, too
         if alike.get(measured["kind"], measured["kind"]) != kind:

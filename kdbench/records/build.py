@@ -33,9 +33,10 @@ def build_record(
     attempts: int = 1,
     resumed: int = 0,
     looks: Sequence[int] = (),
+    diagnostics: Mapping[str, Any] | None = None,
 ) -> Record:
     """A record of ``trial``, which ran the code of ``plugins``; what did not come to be (a crash's scores) is null."""
-    return {
+    record = {
         "schema_version": SCHEMA_VERSION,
         "key": trial.key,
         "identity": trial.identity(),
@@ -72,6 +73,7 @@ def build_record(
         ),
         "warnings": [_unicode(text)[:LONGEST_TEXT] for text in warnings],
     }
+    return record if diagnostics is None else {**record, "diagnostics": dict(diagnostics)}
 
 
 def _unicode(text: str) -> str:

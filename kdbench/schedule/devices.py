@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import subprocess
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 
 from kdbench.errors import UserError, shown
 from kdbench.plan.fleet import Device, Fleet
@@ -45,11 +47,25 @@ def dealt(found: Sequence[Device], slots: int | None) -> Fleet:
 
 
 def _check_cuda() -> None:
-    """UserError where torch, too, sees no GPU: the driver's tool may be missing, or be another maker's."""
-    import torch
+    """UserError where torch, too, sees no GPU: the driver's tool may be missing, or be another maker's.
 
-    if not torch.cuda.is_available():
-        raise UserError("--device cuda: torch sees no CUDA device here; use --device cpu, or look at kdbench doctor.")
+    Torch is asked only where a driver is there, as it takes seconds to load.
+    """
+    if _has_driver():
+        import torch
+
+        if torch.cuda.is_available():
+            return
+    raise UserError("--device cuda: there is no CUDA device here; use --device cpu, or look at kdbench doctor.")
+
+
+def _has_driver() -> bool:
+    """Whether a driver is installed that torch could have GPUs from: NVIDIA's, or AMD's."""
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return Path("/dev/kfd").exists()
+    return True
 
 
 def cores() -> int:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import socket
 import sys
+import threading
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from kdbench import environment
@@ -41,15 +44,17 @@ class InlineExecutor:
 
     def __init__(self, fleet: Fleet, work: Work) -> None:
         self.fleet, self.work = fleet, work
+        self._told_to_end = False
 
     def run(self, tasks: Sequence[Task], watch: Watch) -> Report:
         """Run ``tasks``; a Ctrl-C ends the run, and what landed stays."""
         queue, interrupted = Queue(tasks, self.fleet, retries=0), False
         try:
-            while not queue.over:
-                for grant in queue.start(time.monotonic()):
-                    for task, event in queue.ended(grant, self._ending(grant, watch)):
-                        watch(task, event)
+            with self._heeding():
+                while not queue.over:
+                    for grant in queue.start(time.monotonic()):
+                        for task, event in queue.ended(grant, self._ending(grant, watch)):
+                            watch(task, event)
         except KeyboardInterrupt:
             interrupted = True
         return Report(queue.finished, queue.failed, interrupted)
@@ -62,8 +67,27 @@ class InlineExecutor:
             self.work(task, lambda event: watch(task, event))
         except UserError as error:
             return Ending(EXIT_REFUSED, "refused", "this terminal", refused=str(error))
-        except Exception as error:
+        except (Exception, KeyboardInterrupt) as error:  # which a plugin may raise, too
+            if self._told_to_end:
+                raise
             for line in traceback.format_exc().splitlines():
                 print(plain(line), file=sys.stderr)
             return Ending(1, f"raised {described(error)}", "this terminal")
         return Ending(0, "", done=True)
+
+    @contextlib.contextmanager
+    def _heeding(self) -> Iterator[None]:
+        """Inside, Ctrl-C is told from a KeyboardInterrupt that was merely raised."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def end(*_: object) -> None:
+            self._told_to_end = True
+            raise KeyboardInterrupt
+
+        before = signal.signal(signal.SIGINT, end)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)

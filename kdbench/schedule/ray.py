@@ -94,6 +94,8 @@ class RayLauncher(RemoteLauncher):
     ) -> None:
         import ray
 
+        # Ray prints of each process that dies, and what becomes of its task is said by the run.
+        ray._private.worker._worker_logs_enabled = False
         super().__init__(folder, fleet.kind == "cuda", command, look, lag)
         self.fleet, self.share = fleet, share
         self._relayed = ray.remote(_relayed)

@@ -7,18 +7,22 @@ import math
 from kdbench.stats.claims import Bounds
 from kdbench.studies.judge import Judged, Missing
 from kdbench.studies.measures import MEASURES
+from kdbench.studies.study import Claim
 
 
 def claimed(judged: Judged) -> str:
     """Where the value lies if the claim holds, and what the paper prints."""
-    claim = judged.claim
+    return criterion(judged.claim)
+
+
+def criterion(claim: Claim) -> str:
+    """Where the value of ``claim`` lies if it holds, and what the paper prints."""
     printed = f"; printed: {claim.printed}" if claim.printed else ""
-    return f"{subject(judged)} {_region(claim.bounds)}{printed}"
+    return f"{subject(claim)} {_region(claim.bounds)}{printed}"
 
 
-def subject(judged: Judged) -> str:
+def subject(claim: Claim) -> str:
     """What is measured, in words."""
-    claim = judged.claim
     title = MEASURES[claim.measure].title
     if claim.statistic == "mean":
         return f"{title} of {claim.of}"
@@ -28,6 +32,8 @@ def subject(judged: Judged) -> str:
         return f"the part of the difference between {claim.top} and {claim.base} in {title} that {claim.of} has"
     if claim.statistic == "slope":
         return f"change of {title} with each unit of the setting over {', '.join(claim.rows)}"
+    if claim.statistic == "between-seeds":
+        return f"{title}, of {claim.of} with any two seeds"
     return f"rank correlation of {MEASURES[claim.other].title} and {title} over {_many(len(claim.rows), 'row')}"
 
 

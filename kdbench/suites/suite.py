@@ -15,6 +15,7 @@ from kdbench.data import DATASETS, DatasetSpec
 from kdbench.data.checks import check_spec
 from kdbench.errors import UnknownName, UserError, listed, plain, shown
 from kdbench.methods import METHODS
+from kdbench.methods.search import searched
 from kdbench.models import get_spec
 from kdbench.names import check_name
 from kdbench.protocol import Protocol, parse_protocol
@@ -23,9 +24,11 @@ from kdbench.suites.pictures import parse_dataset
 from kdbench.suites.supervised import parse_supervision
 from kdbench.suites.table import Table
 from kdbench.suites.teacher import TEACHERS, check_seeds, parse_teacher, registered_teacher, resolved
+from kdbench.suites.tuning import Tuning, parse_tuning
 from kdbench.supervision import FULL, Supervision
 from kdbench.toml import parse_toml
 from kdbench.trials.teacher import Teacher
+from kdbench.trials.trial import DIAGNOSTICS
 
 #: How many teachers a teacher may be a part of, each a part of the next.
 DEEPEST = 8
@@ -87,12 +90,21 @@ class Suite:
     elsewhere: Mapping[tuple[str, str], Teacher] = field(default_factory=dict)
     #: What its students are shown; its teachers see every label unless their tables say otherwise.
     supervision: Supervision = FULL
+    #: What is measured of each finished student beside its scores (kdbench.trials.trial).
+    diagnostics: tuple[str, ...] = ()
+    #: How further rows are chosen, if any are.
+    tuning: Tuning | None = None
     #: The file that it is read from, where nobody has installed it.
     file: str = ""
 
     @property
     def id(self) -> str:
         return f"{self.name}@{self.version}"
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels of its rows, and of those that are chosen by tuning."""
+        return (*(row.label for row in self.rows), *(self.tuning.labels if self.tuning else ()))
 
     @property
     def asked(self) -> str:
@@ -172,10 +184,14 @@ def _suite(table: Table, where: str, home: Path | None) -> Suite:
         ),
         notes=tuple(table.take("notes", list, [])),
         elsewhere=elsewhere,
+        diagnostics=_diagnostics(table.take("diagnostics", list, []), where),
+        tuning=parse_tuning(table.take("tune", dict), f"{where} [tune]") if "tune" in table.raw else None,
         file="" if home is None else where,
     )
     table.finish()
     _check(suite, where)
+    if suite.tuning is not None:
+        _check_tuning(suite, suite.tuning, f"{where} [tune]")
     return suite
 
 
@@ -208,7 +224,7 @@ def _check(suite: Suite, where: str) -> None:
     if any(type(note) is not str for note in suite.notes):
         raise UserError(f"{where}: notes must be a list of sentences.")
     pairs = [pair.name if pair.dataset == suite.dataset else f"{pair.name} on {pair.dataset}" for pair in suite.pairs]
-    for noun, names in (("pair", pairs), ("label", [row.label for row in suite.rows])):
+    for noun, names in (("pair", pairs), ("label", list(suite.labels))):
         doubled = sorted(name for name, count in Counter(names).items() if count > 1)
         if doubled:
             raise UserError(f"{where}: the {noun} {doubled[0]!r} occurs twice.")
@@ -219,6 +235,23 @@ def _check(suite: Suite, where: str) -> None:
             raise UserError(
                 f"{where}: the rows {other.label!r} and {row.label!r} are the same trials; change config or stream."
             )
+
+
+def _check_tuning(suite: Suite, tuning: Tuning, where: str) -> None:
+    """UserError where ``suite`` cannot be tuned as it says."""
+    for method in tuning.methods:
+        searched(resolved(method, where)[0], where)
+    if len(suite.pairs) != 1:
+        raise UserError(
+            f"{where}: what is chosen is chosen for a pair; a suite with it has one pair, not {len(suite.pairs)}."
+        )
+    if not suite.protocol.holdout:
+        raise UserError(f"{where}: configurations are chosen on held-out images; give the protocol a holdout.")
+    if tuning.seed in suite.seeds:
+        raise UserError(f"{where}: seed {tuning.seed} is one of the suite's; choose with another than is judged by.")
+    check_seeds(suite.teacher_of(suite.pairs[0]), suite.pairs[0].student, (tuning.seed,), where)
+    for epochs in tuning.epochs:
+        parse_protocol({"epochs": epochs}, f"{where} epochs", suite.pairs[0].protocol)
 
 
 def _resolved(row: Row, pairs: Sequence[Pair]) -> Hashable:
@@ -246,6 +279,12 @@ def _seeds(raw: list[Any], where: str) -> tuple[int, ...]:
     if not raw or any(type(s) is not int or s < 0 for s in raw) or len(set(raw)) != len(raw):
         raise UserError(f"{where}: seeds must be a list of different whole numbers from 0, not {shown(raw)}.")
     return tuple(raw)
+
+
+def _diagnostics(raw: list[Any], where: str) -> tuple[str, ...]:
+    if wrong := [each for each in raw if each not in list(DIAGNOSTICS)]:
+        raise UserError(f"{where}: diagnostics may list {', '.join(DIAGNOSTICS)}, not {shown(wrong[0])}.")
+    return tuple(dict.fromkeys(raw))
 
 
 def added_row(suite: Suite, setting: str) -> Suite:

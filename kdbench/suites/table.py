@@ -14,8 +14,10 @@ class Table:
         if not isinstance(raw, dict):
             raise UserError(f"{where}: it must be a table, not {shown(raw)}.")
         self.raw, self.where = dict(raw), where
+        self._known: list[str] = []
 
     def take(self, name: str, kind: type | tuple[type, ...], default: Any = ...) -> Any:
+        self._known.append(name)
         value = self.raw.pop(name, default)
         if value is ...:
             raise UserError(f"{self.where}: {name!r} is missing.")
@@ -37,4 +39,5 @@ class Table:
 
     def finish(self) -> None:
         if self.raw:
-            raise UserError(f"{self.where}: unknown field {shown(sorted(self.raw)[0])}.")
+            known = ", ".join(dict.fromkeys(self._known))
+            raise UserError(f"{self.where}: unknown field {shown(sorted(self.raw)[0])}; known are {known}.")

@@ -87,6 +87,8 @@ class Batches:
         self.train = lesson.places
         if not len(self.train):
             raise UserError(f"The supervision {supervision.kind} leaves no image to train on; change its fields.")
+        #: Classes of which none of these is.
+        self.left_out = np.setdiff1d(np.arange(dataset.spec.classes), dataset.train_labels[self.train])
         self.labels = torch.from_numpy(np.ascontiguousarray(lesson.labels)).to(device)
         self.weak = supervision.WEAK
         self.candidates = None if lesson.candidates is None else torch.from_numpy(lesson.candidates).to(device)

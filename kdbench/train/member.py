@@ -96,7 +96,7 @@ class Member:
         self.timetable = self._timetable()
         self.optimiser, self.rates = make_optimiser(self.method, self.network, trial.protocol)
         logits = teacher_logits if taught is not None else None
-        self.scoring = Scoring(dataset, batches.val, trial.protocol.epochs, device, logits)
+        self.scoring = Scoring(dataset, batches.val, trial.protocol.epochs, device, logits, batches.left_out)
         #: Where this training starts: below 0 by the steps of its phases.
         self.first = self.timetable[0][0] if self.timetable else 0
         self.position = self.first

@@ -41,6 +41,8 @@ class Teacher:
     seed: int = 0
     protocol: Protocol | None = None
     files: tuple[str, ...] = ()
+    #: Where in the file its weights are, where it holds several networks.
+    key: str = ""
     url: str = ""
     weights_sha256: str = ""
     claimed_top1: float | None = None

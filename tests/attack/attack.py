@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
 import shutil
 import subprocess
 import sys
 import time
 from collections import Counter
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,8 +25,10 @@ from typing import Any
 sys.path[:0] = [str(Path(__file__).resolve().parents[number]) for number in (1, 2)]  # this checkout, and no other
 
 from bench import Bench, plugin_text, suite_text  # noqa: E402
+from clusters import ray_cluster, slurm_cluster  # noqa: E402
 
-from attack.faults import FAULTS, WEIGHTS, Scene  # noqa: E402
+from attack.faults import Scene, possible  # noqa: E402
+from attack.nodes import Nodes, RayNodes, SlurmNodes  # noqa: E402
 from attack.plugins import MISBEHAVING  # noqa: E402
 from kdbench.records.results import fold  # noqa: E402
 
@@ -39,7 +40,9 @@ TRIES = 4
 IMPATIENT = Path(__file__).with_name("impatient.py")
 #: Bytes of a disk that can be filled: a round needs some 60 MB.
 DISK = 400 * 2**20
-PATIENCE = 600.0
+PATIENCE = 1800.0
+#: Seconds without a word after which a run gives a worker up, at least: many times what it takes to start.
+SILENCE = 45.0
 
 
 @dataclass
@@ -69,40 +72,6 @@ def bits(record: dict[str, Any]) -> list[Any]:
     return [record["weights_sha256"], record["predictions"]["sha256"], record["scores"], curve]
 
 
-class Cluster:
-    """Ray on the loopback: a head without work, and two nodes of one core each."""
-
-    def __init__(self) -> None:
-        for name, value in (("ENABLE_WINDOWS_OR_OSX_CLUSTER", "0"), ("USAGE_STATS_ENABLED", "0")):
-            os.environ[f"RAY_{name}"] = value
-        os.environ |= {
-            "RAY_AUTH_MODE": "disabled",
-            "RAY_worker_niceness": "0",
-            "PYTHONPATH": str(Path(__file__).resolve().parents[2]),
-        }
-        from ray.cluster_utils import Cluster as RayCluster
-
-        soon = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_failure_threshold": 3}
-        small = {"object_store_memory": 80 * 2**20, "include_dashboard": False}
-        head = {"num_cpus": 0, "num_gpus": 0, "_system_config": soon, **small}
-        self._cluster = RayCluster(initialize_head=True, head_node_args=head)
-        self.address = str(self._cluster.address)
-        self._nodes = [self._add() for _ in range(2)]
-
-    def _add(self) -> Any:
-        return self._cluster.add_node(num_cpus=1, node_ip_address="127.0.0.1", object_store_memory=80 * 2**20)
-
-    def remove_one(self, rng: random.Random) -> None:
-        """Let a node be gone, and another one come a little later."""
-        node = self._nodes.pop(rng.randrange(len(self._nodes)))
-        self._cluster.remove_node(node, allow_graceful=False)
-        time.sleep(rng.uniform(0.5, 3.0))
-        self._nodes.append(self._add())
-
-    def close(self) -> None:
-        self._cluster.shutdown()
-
-
 def mounted(folder: Path) -> bool:
     """Whether ``folder`` is a small disk of its own now."""
     return not subprocess.run(
@@ -128,7 +97,7 @@ class Attack:
     """
 
     def __init__(
-        self, folder: Path, seed: int, pause: float = 6.0, disk: bool = False, nodes: Cluster | None = None
+        self, folder: Path, seed: int, pause: float = 6.0, disk: bool = False, nodes: Nodes | None = None
     ) -> None:
         self.folder, self.rng, self.report, self.pause = folder, random.Random(seed), Report(), pause
         self.disk = disk and mountable(folder)
@@ -137,18 +106,30 @@ class Attack:
         self.quiet = Bench(folder / "quiet")
         self.quiet.folder.mkdir(parents=True)
         self.packages = self.quiet.install_suite(SUITE)
+        self.silence = PATIENCE
+        began = time.monotonic()
         run = self._start(self.quiet.folder, [])
         _, errors = run.communicate(timeout=PATIENCE)
         if run.returncode != 0:
             raise RuntimeError(f"the quiet run ended with {run.returncode}: {errors.decode()}")
+        self.silence = max(SILENCE, time.monotonic() - began)  # other work may make this machine slow
         if nodes is not None:
-            self.backend = ["--backend", "ray", "--ray-address", nodes.address]
+            self.backend = [*nodes.backend]
         self.expected = {key: bits(record) for key, record in self._records(self.quiet.folder)[0]}
         assert len(self.expected) == len(ROWS) * 2 + 1  # and the teacher
 
     def _start(self, folder: Path, words: list[str]) -> subprocess.Popen[bytes]:
         bench = Bench(folder)
-        command = [sys.executable, str(IMPATIENT), "run", "--suite", "tiny", "--results", str(folder / "results")]
+        command = [
+            sys.executable,
+            str(IMPATIENT),
+            str(self.silence),
+            "run",
+            "--suite",
+            "tiny",
+            "--results",
+            str(folder / "results"),
+        ]
         return subprocess.Popen(
             [
                 *command,
@@ -195,6 +176,8 @@ class Attack:
             self._disturb(scene, words, faults)
             self._compare(scene, words)
         finally:
+            if self.nodes is not None:
+                self.nodes.settle()
             if small:
                 subprocess.run(["umount", "-l", str(folder)], check=True)
         self.report.rounds += 1
@@ -204,7 +187,7 @@ class Attack:
     def _disturb(self, scene: Scene, words: list[str], faults: int) -> None:
         """Runs, one or two at a time, under ``faults`` faults."""
         running: list[subprocess.Popen[bytes]] = []
-        weights = [WEIGHTS.get(name, 1) for name in FAULTS]
+        chances = possible(scene)
         done = 0
         while done < faults:
             running = [run for run in running if not self._over(scene, run)]
@@ -213,10 +196,10 @@ class Attack:
                 self.report.runs += 1
             scene.runs = [run.pid for run in running]
             time.sleep(self.rng.uniform(0.2, self.pause))
-            (name,) = self.rng.choices(list(FAULTS), weights)
-            if FAULTS[name](scene):
-                self.report.faults[name] += 1
-            done += 1
+            (fault,) = self.rng.choices(list(chances), list(chances.values()))
+            if fault.make(scene):
+                self.report.faults[fault.name] += 1
+                done += 1
         for run in running:
             run.terminate()
             self._over(scene, run, wait=True)
@@ -273,21 +256,26 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--faults", type=int, default=6, help="faults a round")
+    parser.add_argument("--pause", type=float, default=6.0, help="the most seconds between two faults")
     parser.add_argument("--disk", action="store_true", help="fill disks, too, which root may mount")
-    parser.add_argument("--ray", action="store_true", help="run on a Ray cluster, of which nodes are removed")
+    parser.add_argument("--backend", choices=("local", "ray", "slurm"), default="local", help="where its nodes go, too")
     parser.add_argument("--keep", type=Path, help="a folder that keeps the rounds that failed")
     options = parser.parse_args()
-    end = time.monotonic() + options.minutes * 60
-    with TemporaryDirectory() as folder:
-        nodes = Cluster() if options.ray else None
-        attack = Attack(Path(folder), options.seed, disk=options.disk, nodes=nodes)
+    with TemporaryDirectory() as folder, ExitStack() as stack:
+        nodes: Nodes | None = None
+        if options.backend == "ray":
+            nodes = RayNodes(stack.enter_context(ray_cluster(1, 0)))
+        elif options.backend == "slurm":
+            stack.enter_context(slurm_cluster(Path(stack.enter_context(TemporaryDirectory()))))
+            nodes = SlurmNodes()
+        attack = Attack(Path(folder), options.seed, options.pause, options.disk, nodes)
+        end = time.monotonic() + options.minutes * 60
         with suppress(KeyboardInterrupt):
             while time.monotonic() < end:
                 attack.round(options.faults)
-                print(json.dumps({"rounds": attack.report.rounds, "failures": len(attack.report.failures)}), flush=True)
+                done = {"rounds": attack.report.rounds, "faults": attack.report.faults.total()}
+                print(json.dumps({**done, "failures": len(attack.report.failures)}), flush=True)
         print("\n".join(attack.report.lines()))
-        if nodes is not None:
-            nodes.close()
         if options.keep and attack.report.failures:
             shutil.copytree(folder, options.keep, dirs_exist_ok=True)
     return 1 if attack.report.failures else 0

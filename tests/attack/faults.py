@@ -9,18 +9,15 @@ import resource
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+
+from clusters import parent_of
+
+from attack.nodes import Nodes
 
 #: Files of the cache that a fault may damage, by the folder they lie in.
 CACHED = ("checkpoints/*", "teachers/*/*.*", "teachers/*/record/v1/*/*", "outputs/*/*", "images/*/*", "identity/*")
-
-
-class Nodes(Protocol):
-    """A cluster, of which a node can be removed."""
-
-    def remove_one(self, rng: random.Random) -> None:
-        """Let a node be gone, and another one come a little later."""
 
 
 class Scene:
@@ -32,7 +29,7 @@ class Scene:
         self.damaged = 0
         #: Whether its folder is a disk of its own, small enough to be filled.
         self.small_disk = False
-        #: The Ray cluster that its runs are on, if they are.
+        #: The cluster that its runs are on, if they are.
         self.nodes: Nodes | None = None
 
     @property
@@ -142,8 +139,6 @@ def leave_a_half_written_file(scene: Scene) -> bool:
 
 
 def edit_a_plugin(scene: Scene) -> bool:
-    if not scene.plugins:
-        return False
     path = scene.rng.choice(scene.plugins)
     path.write_text(path.read_text(encoding="utf-8") + f"# {scene.rng.random()}\n", encoding="utf-8")
     return True
@@ -168,8 +163,6 @@ def take_its_memory(scene: Scene) -> bool:
 
 def fill_the_disk(scene: Scene) -> bool:
     """For a while there is no room for another byte; on a small disk of the scene's own alone (Attack.disk)."""
-    if not scene.small_disk:
-        return False
     filler = scene.folder / "filler"
     with contextlib.suppress(OSError), filler.open("wb") as stream:
         while True:
@@ -180,24 +173,59 @@ def fill_the_disk(scene: Scene) -> bool:
     return True
 
 
+def kill_relay(scene: Scene) -> bool:
+    """What started a worker on its node; the worker is to end by itself."""
+    return _signal(
+        list({parent for pid in scene.workers() if (parent := parent_of(pid)) > 1}), signal.SIGKILL, scene.rng
+    )
+
+
 def remove_a_node(scene: Scene) -> bool:
-    if scene.nodes is not None:
-        scene.nodes.remove_one(scene.rng)
-    return scene.nodes is not None
+    assert scene.nodes is not None
+    scene.nodes.remove_one(scene.rng)
+    return True
 
 
-FAULTS: dict[str, Callable[[Scene], bool]] = {
-    "worker killed": kill_worker,
-    "worker hung": hang_worker,
-    "memory gone": take_its_memory,
-    "disk full": fill_the_disk,
-    "node removed": remove_a_node,
-    "run killed": kill_run,
-    "run ended by a signal": end_run,
-    "process stopped for a while": stop_for_a_while,
-    "file in the cache damaged": damage_cache,
-    "record damaged": damage_record,
-    "half-written file left": leave_a_half_written_file,
-    "plugin edited": edit_a_plugin,
-}
-WEIGHTS = {"worker killed": 3, "run killed": 2, "file in the cache damaged": 5, "record damaged": 2}
+def cancel_a_job(scene: Scene) -> bool:
+    assert scene.nodes is not None
+    return scene.nodes.cancel_one(scene.rng)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something that goes wrong: ``make`` does it, and says whether there was anything to do it to."""
+
+    name: str
+    make: Callable[[Scene], bool]
+    weight: int = 1
+
+
+FAULTS = (
+    Fault("worker killed", kill_worker, 3),
+    Fault("worker hung", hang_worker),
+    Fault("memory gone", take_its_memory),
+    Fault("run killed", kill_run, 2),
+    Fault("run ended by a signal", end_run),
+    Fault("process stopped for a while", stop_for_a_while),
+)
+AT_REST = (
+    Fault("file in the cache damaged", damage_cache, 5),
+    Fault("record damaged", damage_record, 2),
+    Fault("half-written file left", leave_a_half_written_file),
+)
+ON_A_CLUSTER = (
+    Fault("relay killed", kill_relay, 2),
+    Fault("node removed", remove_a_node, 3),
+    Fault("job cancelled", cancel_a_job, 2),
+)
+ON_A_DISK = Fault("disk full", fill_the_disk)
+IN_PLUGINS = Fault("plugin edited", edit_a_plugin)
+
+
+def possible(scene: Scene) -> dict[Fault, int]:
+    """What can go wrong in ``scene``, and how often beside the others."""
+    found = [*FAULTS, *AT_REST]
+    found += ON_A_CLUSTER if scene.nodes is not None else ()
+    found += [ON_A_DISK] if scene.small_disk else []
+    found += [IN_PLUGINS] if scene.plugins else []
+    return {fault: fault.weight for fault in found}

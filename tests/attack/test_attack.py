@@ -10,14 +10,11 @@ from bench import METHOD_ROWS, STEPS, Bench, same_bits, suite_text
 from test_kill_resume import Killed, at
 
 from attack.attack import Attack
-from attack.faults import FAULTS, Scene
+from attack.faults import AT_REST, Scene
 from kdbench.jobs import cohort
 from kdbench.records import Record
 from kdbench.suites import parse_suite
 from kdbench.train.lockstep import Lockstep
-
-#: Of the faults, those that need no process.
-AT_REST = ("file in the cache damaged", "record damaged", "half-written file left")
 
 
 @pytest.mark.parametrize("seed", [1, 2])
@@ -33,9 +30,9 @@ def test_killed_and_damaged_in_this_process_it_ends_with_the_bits_of_a_quiet_run
             patch.setattr(Lockstep, "_share", at(scene.rng.randrange(STEPS // 2), Lockstep._share))
             with pytest.raises(Killed):
                 taught.train(trials)
-        assert sum(FAULTS[scene.rng.choice(AT_REST)](scene) for _ in range(10))
+        assert sum(scene.rng.choice(AT_REST).make(scene) for _ in range(10))
     taught.train(trials)
-    assert sum(FAULTS[scene.rng.choice(AT_REST)](scene) for _ in range(10))
+    assert sum(scene.rng.choice(AT_REST).make(scene) for _ in range(10))
     records = taught.train(trials)
     assert all(same_bits(records[label], good[1][label]) for label in METHOD_ROWS)
 
