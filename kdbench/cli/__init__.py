@@ -21,6 +21,7 @@ COMMANDS = {
     "logs": "print what the worker printed that trains a trial, or trained it",
     "retry": "train again what failed in the last run, as that run was asked for",
     "site": "build the leaderboard from results files",
+    "export": "write a trained student as a file for other programs: safetensors, ONNX, pt2",
     "results": "check results folders, put them together, take them away",
     "study": "train what a study needs, and say what came out of its claims",
     "tune": "choose each method's hyper-parameters from as many configurations, and judge the choice",
@@ -29,6 +30,7 @@ COMMANDS = {
     "list": "list suites, studies, methods, models, data sets, pairs, teachers or supervisions",
     "show": "show what is known of a method, a suite, a study, a data set, a model or a pair",
     "check-method": "say whether a method keeps the contract, and what it costs",
+    "new-suite": "write the file of a suite on your own pictures, by flags or by a few questions",
     "new-method": "write an installable package with a method, its test and its entry point",
     "doctor": "say what this machine has: packages, devices, data sets, teachers' weights, extras",
 }

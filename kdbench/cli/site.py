@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdbench.cli.say import complain, many, say
+from kdbench.cli.suite_names import suite_ids
 from kdbench.errors import EXIT_INCOMPLETE, EXIT_OK, UserError
 
 if TYPE_CHECKING:
@@ -26,6 +27,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="the results folder (default: results here if there is one, else the shipped numbers)",
     )
+    parser.add_argument(
+        "--suite",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="the file of a suite in it, which says more of it than records do; may be given again",
+    )
     parser.add_argument("--out", default=SITE, metavar="DIR", help=f"where to build it (default: {SITE})")
     parser.add_argument("--check", action="store_true", help="fail on broken links and anchors and on invalid HTML")
     parser.add_argument("--strict", action="store_true", help="fail where a record or file is not shown")
@@ -40,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(options: argparse.Namespace) -> int:
     from kdbench.data import data_root
 
+    suite_ids(options.suite)
     publish = options.action == "publish"
     if options.url is not None and not publish:
         raise UserError("--url is for kdbench site publish; leave it out, or write publish.")

@@ -15,6 +15,7 @@ __all__ = ["COMPOSITIONS", "NETWORKS", "Composition"]
 NETWORKS = {
     "trained": "made here by plain cross-entropy training",
     "checkpoint": "imported weights",
+    "student": "what another suite has trained and kept",
     "self": "an earlier generation of the student",
 }
 

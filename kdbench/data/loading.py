@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,25 @@ from kdbench.data.identity import Known, look, recall, stamp
 from kdbench.data.spec import ClassViews, Dataset, DatasetSpec, Part, Source
 from kdbench.errors import DataError, UserError, described, reason
 from kdbench.paths import cache_dir, expanded
-from kdbench.registry import Registry
+from kdbench.registry import OURS, Registry
 
 DATASETS: Registry[DatasetSpec] = Registry("data set")
 for _spec in BUILTIN:
     DATASETS.add(_spec.name, _spec, "kdbench")
+
+
+def register(spec: DatasetSpec) -> DatasetSpec:
+    """``spec``, of a folder that a suite names, registered from now on; UserError where another one has its name."""
+    if spec.name in DATASETS:
+        known = DATASETS.get(spec.name)
+        if known.source != spec.source and replace(known, source=spec.source) != spec:
+            raise UserError(
+                f"{spec.source}: the name {spec.name!r} is another data set's, {known.title} from {known.source}; give "
+                "this one another name."
+            )
+        DATASETS.forget(spec.name)
+    DATASETS.add(spec.name, spec, OURS)
+    return spec
 
 
 #: Bytes of images that are hashed in every process: a second's work.

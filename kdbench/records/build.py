@@ -27,6 +27,7 @@ def build_record(
     teacher: Mapping[str, Any] | None = None,
     cost: Mapping[str, Any] | None = None,
     weights_sha256: str | None = None,
+    selected_weights_sha256: str | None = None,
     plugins: Sequence[Plugin] = (),
     warnings: Sequence[str] = (),
     attempts: int = 1,
@@ -59,6 +60,7 @@ def build_record(
         "cost": None if cost is None else dict(cost),
         "method_card": METHODS.get(trial.method).describe() if trial.method in METHODS else {"name": trial.method},
         "weights_sha256": weights_sha256,
+        "selected_weights_sha256": selected_weights_sha256,
         "predictions": None,
         "provenance": provenance(
             plugin_sha256=trial.plugin_sha256,

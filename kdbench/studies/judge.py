@@ -161,12 +161,16 @@ class _Table:
 
         A row without a teacher is shown on every pair, and does not differ from itself.
         """
-        kept: dict[tuple[bool, frozenset[str]], list[tuple[str, str]]] = {}
+        kept: dict[frozenset[Any], list[tuple[str, str]]] = {}
         for row in rows:
             if all(map(self._of, row)):
-                keys = frozenset(r["key"] for place in row for cell in self._of(place) for r in cell.records)
-                kept.setdefault((row[0][1] == TEACHER, keys), row)
+                kept.setdefault(frozenset(map(self._whose, row)), row)
         return list(kept.values())
+
+    def _whose(self, place: tuple[str, str]) -> Any:
+        """What two rows have in common that are the same trials; TEACHER is nobody else's."""
+        (cell, *_) = self._of(place)
+        return place if place[1] == TEACHER else frozenset(record["key"] for record in cell.records)
 
     def _values(self, places: Sequence[tuple[str, str]], measure: str) -> Floats:
         return np.array([self._value(place, seed, measure) for place in places for seed in self.suite.seeds])

@@ -26,6 +26,8 @@ from kdbench.trials.teacher import Normalisation, Teacher
 
 #: Each is a training of its own, and a key in the key of the next.
 MOST_GENERATIONS = 32
+#: The kinds of teacher whose weights are there.
+IMPORTED = ("checkpoint", "student")
 #: Teachers that may stand behind one that is made of others, each counted as often as it is named.
 MOST_BEHIND = 256
 _DIGEST = re.compile("[0-9a-f]{64}")
@@ -38,11 +40,17 @@ TEACHERS: Registry[tuple[str, str]] = Registry("teacher")
 
 
 def parse_teacher(
-    name: str, raw: object, data: DatasetSpec, base: Protocol, where: str, others: Lookup | None = None
+    name: str,
+    raw: object,
+    data: DatasetSpec,
+    base: Protocol,
+    where: str,
+    others: Lookup | None = None,
+    anywhere: bool = False,
 ) -> Teacher:
     """The teacher that the table ``raw`` describes; one that is trained is so under ``base`` and what it changes.
 
-    ``others`` finds those that it is made of.
+    ``others`` finds those that it is made of. ``anywhere``: its weights may lie outside the data root.
     """
     table = Table(raw, where)
     kind = table.take("kind", str)
@@ -52,6 +60,9 @@ def parse_teacher(
         known = [*NETWORKS, *COMPOSITIONS]
         raise UserError(f"{where}: kind must be {', '.join(known[:-1])} or {known[-1]}, not {shown(kind)}.")
     foreign = [field for field in ("mean", "std", "files", "url", "weights_sha256") if field in table.raw]
+    if kind == "student" and foreign:
+        raise UserError(f"{where}: kind student takes no {foreign[0]!r}, as its record says it; leave it out.")
+    foreign += ["key"] if kind not in IMPORTED and "key" in table.raw else []
     if kind == "self" and foreign:
         raise UserError(
             f"{where}: kind self takes no {foreign[0]!r}, as it is the student, trained here; leave it out."
@@ -63,21 +74,24 @@ def parse_teacher(
         normalisation=_normalisation(table, data),
         seed=table.count("seed", 0, 0),
         protocol=None
-        if kind == "checkpoint"
+        if kind in IMPORTED
         else parse_protocol(table.take("protocol", dict, {}), f"{where} [protocol]", base),
         files=tuple(table.take("files", list, [])),
+        key=table.take("key", str, "") if kind == "checkpoint" else "",
         url=table.take("url", str, ""),
         weights_sha256=table.take("weights_sha256", str, ""),
         claimed_top1=table.take("claimed_top1", (float, int), None),
         source=table.take("source", str, ""),
     )
-    if kind != "checkpoint":
+    if kind == "student":
+        teacher = replace(teacher, trial=_trial(table, teacher.seed))
+    if kind not in IMPORTED:
         supervision = parse_supervision(table.take("supervision", dict, {}), f"{where} supervision", data)
         teacher = replace(teacher, supervision=supervision)
     if kind == "self":
         teacher = _generations(table, teacher, data, others)
     table.finish()
-    _check(teacher, where)
+    _check(teacher, where, anywhere)
     return teacher
 
 
@@ -99,7 +113,7 @@ def resolved(name: str, where: str) -> tuple[MethodSpec, dict[str, Any]]:
 
 def check_seeds(teacher: Teacher, student: str, seeds: Sequence[int], where: str) -> None:
     """UserError where a ``student`` would start from the weights that a generation, or a part, started from."""
-    if teacher.kind in ("trained", "checkpoint"):
+    if teacher.kind in ("trained", *IMPORTED):
         return
     shared = sorted({each.seed for each in teacher.lineage if each.trained and each.model == student} & set(seeds))
     if shared:
@@ -154,6 +168,17 @@ def _composed(name: str, kind: str, table: Table, data: DatasetSpec, base: Proto
     )
     _check(teacher, where)
     return teacher
+
+
+def _trial(table: Table, seed: int) -> tuple[str, str, str]:
+    """Which trial left the weights, as ``kdbench.records.find.find`` takes it: by its key, or by row and seed."""
+    key, row = table.take("key", str, ""), table.take("row", str, "")
+    if bool(key) == bool(row):
+        raise UserError(
+            f"{table.where}: a student is named by 'key', or by 'row', 'seed' and 'suite'; give one of both."
+        )
+    suite, pair = table.take("suite", str, ""), table.take("pair", str, "")
+    return key or f"{row} seed {seed}", suite, pair
 
 
 def _with_seed(teacher: Teacher, seed: int, where: str) -> Teacher:
@@ -232,12 +257,15 @@ def _lesson(table: Table, last: Teacher, data: DatasetSpec, above: Teacher | Non
     return method.name, config
 
 
-def _check(teacher: Teacher, where: str) -> None:
+def _relative(file: str) -> bool:
+    return not PurePosixPath(file).is_absolute() and ".." not in PurePosixPath(file).parts
+
+
+def _check(teacher: Teacher, where: str, anywhere: bool = False) -> None:
+    """UserError for what no single field shows; ``anywhere``: its files may be outside the data root."""
     if teacher.kind == "checkpoint" and not teacher.files:
         raise UserError(f"{where}: a checkpoint names the files it may be in, in 'files'.")
-    if any(
-        type(f) is not str or PurePosixPath(f).is_absolute() or ".." in PurePosixPath(f).parts for f in teacher.files
-    ):
+    if any(type(f) is not str or not (anywhere or _relative(f)) for f in teacher.files):
         raise UserError(f"{where}: files must be relative paths, which are looked up under the data root.")
     if teacher.weights_sha256 and not _DIGEST.fullmatch(teacher.weights_sha256):
         raise UserError(f"{where}: weights_sha256 must be 64 digits of 0-9a-f, not {shown(teacher.weights_sha256)}.")

@@ -146,7 +146,7 @@ def teacher_identity(teacher: Teacher, dataset: str, data_digest: str) -> dict[s
         made_by = _with_source(teacher.composition.identity(), teacher.plugin_sha256)
         own = {} if teacher.protocol is None else {"seed": teacher.seed, "protocol": teacher.protocol.identity()}
         return {**made_by, **own, "parts": [teacher_identity(part, dataset, data_digest) for part in teacher.parts]}
-    if teacher.kind != "checkpoint":
+    if teacher.kind not in ("checkpoint", "student"):
         recipe = teacher.recipes.get((dataset, data_digest)) or teacher_trial(teacher, dataset, data_digest).key
         teacher.recipes[dataset, data_digest] = recipe
         return {"kind": "trained", "recipe": recipe}
