@@ -167,6 +167,16 @@ def test_without_javascript_everything_is_there_and_no_control_is(opened, site):
     assert page.locator("th button").count() == 0
 
 
+@pytest.mark.parametrize("name", [SUITE, PAIR, "literature.html"])
+def test_a_printed_page_cuts_nothing_off(opened, site, name):
+    page = opened(site / name, viewport={"width": 1040, "height": 720})  # A4 across, at 96 dots an inch
+    page.emulate_media(media="print")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 1040
+    cut = "(boxes) => boxes.filter((box) => getComputedStyle(box).overflowY !== 'visible').length"
+    assert page.eval_on_selector_all(".scroll", cut) == 0
+    assert page.locator("header").is_hidden()
+
+
 def test_the_keyboard_reaches_the_content_and_the_sorting(opened, site):
     page = opened(site / SUITE)
     page.keyboard.press("Tab")

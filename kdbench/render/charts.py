@@ -149,16 +149,12 @@ def costs(view: SuiteView) -> Chart | None:
 def _limits(rows: Sequence[Row], noise: float | None) -> tuple[float, float]:
     """From where to where the usual gains lie, zero and chance among them; one that failed is no measure for others."""
     means = typical([row.gain.mean for row in rows if row.gain])
-    ends = [
-        end
-        for row in rows
-        if row.gain and row.gain.mean in means
-        for end in (row.gain.low, row.gain.high, *row.seeds)
-        if end is not None
-    ]
-    width = max(max(*means, 0.0) - min(*means, 0.0), 0.5)
-    low = max(min(*means, *ends, 0.0, -(noise or 0.0)), min(*means, 0.0) - width)
-    high = min(max(*means, *ends, 0.0, noise or 0.0), max(*means, 0.0) + width)
+    usual = [row for row in rows if row.gain and row.gain.mean in means]
+    inside = [0.0, noise or 0.0, -(noise or 0.0), *means, *(seed for row in usual for seed in row.seeds)]
+    ends = [end for row in usual if row.gain for end in (row.gain.low, row.gain.high) if end is not None]
+    reach = max(max(*means, 0.0) - min(*means, 0.0), 0.5)  # no interval stretches the axis by more
+    low = min(*inside, max(min(ends, default=0.0), min(*means, 0.0) - reach))
+    high = max(*inside, min(max(ends, default=0.0), max(*means, 0.0) + reach))
     room = 0.03 * (high - low)
     return low - room, high + room
 
