@@ -16,7 +16,7 @@ from kdbench.errors import UserError
 from kdbench.methods import spec_from
 from kdbench.records.store import Store
 from kdbench.render import build
-from kdbench.render.pages import rate
+from kdbench.render.pages import rate, signed
 from kdbench.render.plot import MARGIN, WIDTH, axis
 from kdbench.render.site import CSP, MARKER, gather
 from kdbench.shipped import shipped
@@ -332,6 +332,10 @@ def test_throughput_is_shown_of_records_that_have_it(tmp_path):
             *("4200 batch 64, 31.0 % of ceiling", "2.10", "90"),
         ],
     ]
+
+
+def test_a_zero_has_one_sign_at_most():
+    assert [signed(value, 1) for value in (-0.0, 0.0, 0.2, -0.2)] == ["+0.0", "+0.0", "+0.2", "\u22120.2"]
 
 
 def test_few_images_a_second_keep_their_digits():

@@ -199,7 +199,7 @@ def test_the_page_of_a_suite_with_six_pairs_has_the_table(tmp_path: Path) -> Non
         for method, teacher in (("ce", "none"), ("kd", "resnet56")):
             for seed in range(2):
                 arrays = predictions(0.5 + 0.05 * number + 0.02 * (method == "kd"), 10 * number + seed)
-                store.put(record(method, f"{teacher}:{student}", seed, arrays=arrays), arrays)
+                store.put(record(method, f"{teacher}:{student}", seed, suite="six@1", arrays=arrays), arrays)
     build(tmp_path / "results", tmp_path / "site")
     (page,) = (tmp_path / "site" / "suites").glob("*.html")
     text = page.read_text(encoding="utf-8")

@@ -235,7 +235,7 @@ def number(value: float | None, digits: int = 2) -> str:
     """A number for people: a dash where there is none, a true minus sign."""
     if value is None or not math.isfinite(value):
         return "\u2013"
-    return f"{value:.{digits}f}".replace("-", "\u2212")
+    return f"{value + 0.0:.{digits}f}".replace("-", "\u2212")  # a zero has no sign
 
 
 def signed(value: float | None, digits: int = 2) -> str:
