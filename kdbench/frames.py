@@ -103,8 +103,9 @@ REPORTED = (
     *(Column(name, "that of the metric", NUMBER) for name in ("value", "std")),
     *map(Column, ("selection", "provenance")),
     *(Column(name, "that of the metric", NUMBER) for name in ("teacher_value", "student_baseline")),
-    *map(Column, ("source", "locator", "notes", "printed", "printed_std")),
-    *map(Column, ("citation", "identifier", "repository", "commit")),
+    *map(Column, ("recipe", "apart", "source", "locator", "notes", "printed", "printed_std", "citation")),
+    Column("year", dtype=COUNT),
+    *map(Column, ("identifier", "repository", "commit")),
 )
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdbench.composition import Composition
 from kdbench.data import DatasetSpec
-from kdbench.data.spec import Part, Source, labels_digest
+from kdbench.data.spec import ClassViews, Part, Source, labels_digest
 from kdbench.errors import DataError, UserError
 from kdbench.methods import MethodSpec, load_card, parse_card
 from kdbench.models import ModelSpec
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = [
     "NO_LABEL",
     "ApartOptimiser",
+    "ClassViews",
     "Composition",
     "DataError",
     "DataSpec",

@@ -33,6 +33,10 @@ class Registry(Generic[T]):
         self._items[name] = item
         self._origins[name] = origin
 
+    def forget(self, name: str) -> None:
+        """Drop ``name``: of what a file says, which may say something else by now."""
+        del self._items[name], self._origins[name]
+
     def get(self, name: str) -> T:
         try:
             return self._items[name]

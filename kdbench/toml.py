@@ -20,14 +20,18 @@ _UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202
 
 def read_toml(path: Path) -> dict[str, Any]:
     """What the TOML file ``path`` says; UserError where it cannot be read or says nothing that can be used."""
+    return parse_toml(read_text(path), str(path))
+
+
+def read_text(path: Path) -> str:
+    """The text of the TOML file ``path``; UserError where it cannot be read."""
     try:
         if not path.is_file():  # a pipe would block
             raise UserError(f"{path}: there is no such file.")
         with path.open("rb") as stream:
-            text = stream.read(LONGEST + 1).decode("utf-8")
+            return stream.read(LONGEST + 1).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read: {reason(error)}.") from None
-    return parse_toml(text, str(path))
 
 
 def parse_toml(text: str, where: str) -> dict[str, Any]:

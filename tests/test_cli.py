@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from bench import Bench, InlineExecutor, suite_text
 from test_teachers import CHECKPOINT, keep, weights
 
@@ -452,7 +453,7 @@ def test_ctrl_c_outside_of_training_is_one_line(
 
 
 def test_the_first_use_of_a_teacher_pins_it_and_another_file_is_refused(
-    cli: Cli, bench: Bench, make_suite: MakeSuite, monkeypatch: pytest.MonkeyPatch
+    cli: Cli, bench: Bench, make_suite: MakeSuite
 ) -> None:
     make_suite(suite_text(["ce", "kd"], epochs=1, teacher=CHECKPOINT))
     keep(bench, weights())
@@ -460,12 +461,35 @@ def test_the_first_use_of_a_teacher_pins_it_and_another_file_is_refused(
     assert bench.store.pins("tiny") == {"tutor": bench.records()["kd"]["teacher"]["weights_sha256"]}
     keep(bench, weights(seed=1))
     assert "0 to train" in cli(*RUN, "--method", "kd").out, "what was trained under the pinned weights stays done"
-    monkeypatch.setenv("KDBENCH_CACHE", str(bench.folder / "new cache"))
     refused = cli(*RUN, "--method", "kd", "--seeds", "2")
-    assert refused.code == 3
+    assert refused.code == 2, "though the cache folder has the teacher as it was"
     assert "are not the pinned ones" in refused.err
     keep(bench, weights())
     assert cli(*RUN, "--method", "kd", "--seeds", "2").code == 0
+
+
+def test_weights_that_do_not_fit_are_never_pinned(cli: Cli, bench: Bench, make_suite: MakeSuite) -> None:
+    make_suite(suite_text(["ce", "kd"], epochs=1, teacher=CHECKPOINT))
+    keep(bench, {"fc.weight": torch.ones(2)})
+    refused = cli(*RUN)
+    assert refused.code == 2
+    assert "do not fit the model" in refused.err
+    assert bench.store.pins("tiny") == {}
+    keep(bench, weights())
+    assert cli(*RUN, "--dry-run").code == 0
+    assert bench.store.pins("tiny") == {}, "a dry run pins nothing"
+
+
+@pytest.mark.parametrize("pinned", ["", f'weights_sha256 = "{"1" * 64}"\n'])
+def test_a_plan_says_which_weights_are_missing(cli: Cli, bench: Bench, make_suite: MakeSuite, pinned: str) -> None:
+    make_suite(suite_text(["ce", "kd"], epochs=1, teacher=f"{CHECKPOINT.rstrip()}\n{pinned}"))
+    said = cli(*RUN, "--dry-run")
+    assert said.code == 0
+    assert "Teacher tutor wants its weights" in said.out
+    refused = cli(*RUN)
+    assert refused.code == 2, "at once, and not by a worker"
+    assert "Teacher tutor wants its weights" in refused.err
+    assert bench.records() == {}
 
 
 def test_a_full_disk_is_one_sentence_and_costs_nothing(

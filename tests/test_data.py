@@ -54,7 +54,17 @@ def test_import_needs_no_torch() -> None:
 
 
 def test_every_builtin_spec_is_whole() -> None:
-    assert data.DATASETS.names() == ["cifar10", "cifar100", "digits", "fashion_mnist", "imagenet", "mnist"]
+    assert data.DATASETS.names() == [
+        "cifar10",
+        "cifar100",
+        "cifar10h",
+        "digits",
+        "fashion_mnist",
+        "imagenet",
+        "mnist",
+        "multiview",
+        "one_feature",
+    ]
     for name in data.DATASETS:
         spec = data.DATASETS.get(name)
         assert len(spec.mean) == len(spec.std) == spec.image_shape[0]

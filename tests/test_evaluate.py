@@ -15,6 +15,7 @@ from kdbench.measure.evaluate import (
     against_teacher,
     ambiguity,
     arrays_of,
+    degrees,
     logits_of,
     scores_of,
     summarise,
@@ -117,6 +118,21 @@ def test_the_degrees_of_a_teacher() -> None:
     assert ambiguity(top[:4], labels[:4], 3) == 1.0
     assert ambiguity(np.array([[0], [0], [1], [0]]), np.array([0, 0, 1, 1]), 3) == 0.5
     assert ambiguity(np.array([[0], [1]]), np.array([0, 1]), 3) == 0.0
+
+
+def test_the_degrees_for_each_k() -> None:
+    """Four classes: 0 is always first; of class 1 the second is the label, of class 2 the label is last."""
+    labels = np.array([0, 0, 1, 1, 2, 2])
+    order = [[0, 1, 2, 3], [0, 2, 1, 3], [0, 1, 2, 3], [0, 1, 3, 2], [0, 1, 3, 2], [0, 3, 1, 2]]
+    logits = torch.zeros(6, 4).scatter_(1, torch.tensor(order), torch.tensor([[4.0, 3, 2, 1]]).expand(6, 4))
+    found = degrees(logits, labels)
+    assert [each["top_k"] for each in found] == [1, 2, 3], "with all four nothing is left out"
+    assert [each["unreliability"] for each in found] == pytest.approx([4 / 6, 2 / 6, 2 / 6])
+    assert [each["ambiguity"] for each in found] == [1.0, 1.0, 1.0], "0 is always among those of class 1"
+    swapped = degrees(logits[:2], labels[:2])
+    assert [each["ambiguity"] for each in swapped] == [0.0, 0.5, 1.0]
+    many = degrees(torch.eye(40), np.arange(40))
+    assert [each["top_k"] for each in many] == list(range(1, 11))
 
 
 def test_top_k_counts_columns() -> None:

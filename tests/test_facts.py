@@ -19,7 +19,7 @@ def test_every_built_in_model_is_in_the_table() -> None:
 def build(name: str) -> tuple[Network, Shape]:
     """The architecture at its native size, and the shape of its images."""
     spec = MODELS.get(name)
-    channels = 1 if spec.family in ("small", "mlp") else 3
+    channels = 1 if spec.family in ("small", "mlp", "patches") else 3
     shape = (channels, spec.input, spec.input)
     norm, classes = (0.5,) * channels, CLASSES.get(spec.input, 10)
     return create(name, classes=classes, image_shape=shape, mean=norm, std=norm), shape

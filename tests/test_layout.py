@@ -23,7 +23,7 @@ FLOORS = (
     ("plugins", "records", "measure"),
     ("train", "frames"),
     ("teachers",),
-    ("plan",),
+    ("plan", "students"),
     ("schedule", "jobs", "render", "regress"),
     ("worker", "cli", "plugin"),
 )

@@ -9,6 +9,7 @@ import pytest
 
 from kdbench.errors import UserError
 from kdbench.records.literature import load
+from kdbench.records.reported import RECIPES
 from kdbench.records.validate import schema
 from kdbench.shipped import shipped
 
@@ -32,7 +33,7 @@ def _write(folder: Path, row: dict[str, str] | None = None, source: dict[str, st
 
 
 def test_every_shipped_row_is_valid_and_has_its_source():
-    assert len(LITERATURE.rows) == 1092
+    assert len(LITERATURE.rows) == 1385
     assert {row.source for row in LITERATURE.rows} == set(LITERATURE.sources)
     assert all(row.locator.strip() for row in LITERATURE.rows)
 
@@ -114,6 +115,24 @@ def test_unknown_columns_and_other_encodings_are_refused(tmp_path):
     path.write_bytes(sound.encode("utf-16"))
     with pytest.raises(UserError, match="UTF-8"):
         load(tmp_path)
+
+
+def test_what_may_be_missing_is_read_where_it_is_there(tmp_path):
+    literature = load(_write(tmp_path))
+    assert (literature.rows[0].recipe, literature.rows[0].apart, literature.sources["ttm"].year) == ("", "", None)
+    literature = load(_write(tmp_path, {"recipe": "crd", "apart": "other teachers"}, {"year": "2024"}))
+    assert (literature.rows[0].recipe, literature.rows[0].apart) == ("crd", "other teachers")
+    assert literature.sources["ttm"].year == 2024
+
+
+@pytest.mark.parametrize("year", ["soon", "24", "3024"])
+def test_a_year_that_is_none_is_named(tmp_path, year):
+    with pytest.raises(UserError, match=r"sources\.csv: row 2: year"):
+        load(_write(tmp_path, source={"year": year}))
+
+
+def test_every_recipe_that_a_row_names_is_explained():
+    assert {row.recipe for row in LITERATURE.rows} - {""} == set(RECIPES)
 
 
 def test_a_missing_file_is_named(tmp_path):

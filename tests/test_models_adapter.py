@@ -281,3 +281,36 @@ def test_two_classifiers_are_refused() -> None:
     body.get_classifier = lambda: (body.classifier, body.classifier)  # type: ignore[assignment,return-value]
     with pytest.raises(UserError, match="no single classifier"):
         discover("mine", body, (3, 16, 16))
+
+
+class Patches(nn.Module):
+    """Patches of 4 x 4 pixels as maps with the channels last, or as tokens behind one that is none; a classifier."""
+
+    def __init__(self, tokens: bool) -> None:
+        super().__init__()
+        self.tokens = tokens
+        self.embed = nn.Conv2d(3, 96, 4, 4)
+        self.first, self.second = nn.Linear(96, 96), nn.Linear(96, 96)
+        self.head = nn.Linear(96, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.embed(x).permute(0, 2, 3, 1)
+        if self.tokens:
+            x = x.flatten(1, 2)
+            x = torch.cat([x.mean(1, keepdim=True), x], 1)
+        x = self.second(self.first(x))
+        return self.head(x.flatten(1, -2).mean(1))
+
+
+@pytest.mark.parametrize("tokens", [False, True])
+@pytest.mark.parametrize("size", [(16, 16), (32, 64), (64, 32), (12, 20)])
+def test_maps_of_images_that_are_not_square_keep_their_axes(tokens: bool, size: tuple[int, int]) -> None:
+    body = Patches(tokens)
+    plan = discover("patches", body, (3, *size))
+    x = torch.randn(2, 3, *size)
+    found = plan.read(body, x, frozenset({"stem"})).stem
+    assert found is not None
+    rows, columns = size[0] // 4, size[1] // 4
+    assert found.shape == (2, 96, rows, columns)
+    expected = body.second(body.first(body.embed(x).permute(0, 2, 3, 1))).permute(0, 3, 1, 2)
+    assert torch.allclose(found, expected, atol=1e-5)

@@ -154,10 +154,12 @@ def test_a_run_brings_pins_over_and_one_without_a_teacher_asks_for_none(
     assert refused.code == 2
     assert "pins.json cannot be read" in refused.err
     pin.write_text(json.dumps({"tiny": {"tutor": "1" * 64}}))
-    assert "0 recorded" in cli(*RUN, "--method", "kd", "--dry-run").out
+    planned = cli(*RUN, "--method", "kd", "--dry-run").out
+    assert "0 recorded" in planned
+    assert "are not the pinned ones" in planned
     assert pin.exists()
     other = cli(*RUN, "--method", "kd")
-    assert other.code == 3
+    assert other.code == 2
     assert "are not the pinned ones" in other.err
     assert not pin.exists()
     assert bench.store.pins("tiny") == {"tutor": "1" * 64}
@@ -169,14 +171,14 @@ def test_a_run_that_finds_another_pin_when_it_has_written_its_own_trains_nothing
     make_suite: Callable[[str], Suite],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from kdbench.teachers import find
+    from kdbench.plan import pins
 
     def also_used_elsewhere(*arguments: object) -> Path:
         bench.store.pin("tiny", "tutor", "1" * 64)
         return found(*arguments)  # type: ignore[arg-type]
 
-    found = find.find_checkpoint
-    monkeypatch.setattr(find, "find_checkpoint", also_used_elsewhere)
+    found = pins.find_checkpoint
+    monkeypatch.setattr(pins, "find_checkpoint", also_used_elsewhere)
     make_suite(suite_text(["kd"], epochs=1, teacher=CHECKPOINT))
     keep(bench, weights())
     ended = cli(*RUN)

@@ -118,6 +118,12 @@ CONTRADICTIONS: dict[str, tuple[Change, str]] = {
         lambda r: r["teacher"].update(weights_sha256="c" * 64),
         f'teacher/weights_sha256 is "{"c" * 59}..., but that of identity/teacher is "{"b" * 59}...',
     ),
+    "another degree of the teacher": (
+        lambda r: r["teacher"].update(
+            degrees=[{"top_k": r["teacher"]["top_k"], "unreliability": 0.9, "ambiguity": 0.5}]
+        ),
+        "but that in teacher/degrees is 0.9",
+    ),
     "another kind of teacher": (
         lambda r: r["teacher"].update(kind="trained"),
         'teacher/kind is "trained", but identity/teacher/kind is "checkpoint"',

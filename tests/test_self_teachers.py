@@ -104,6 +104,30 @@ def test_more_seeds_than_the_suite_has_stop_before_a_generations(make_suite: Mak
         expand(suite, Selection(seeds=3), DATA)
 
 
+def under(more: str = "", made: str = TRAINED) -> Teacher:
+    """A first generation that learns from another teacher."""
+    teacher = f'{SELF}\nunder = "few"\n{more}\n\n[teachers.few]\n{made}'
+    return parse_suite(suite_text(["kd"], teacher=teacher), "s.toml").teachers["tutor"]
+
+
+def test_a_generation_may_learn_from_another_teacher() -> None:
+    first = under('method = "kd"\nconfig = {ce_weight = 0}\nsupervision = {kind = "transfer-set", share = 0.5}')
+    assert [(t.name, t.kind, t.method) for t in first.lineage] == [("few", "trained", "ce"), ("tutor", "self", "kd")]
+    assert first.source == "generation 1, trained by kd under few"
+    assert first.supervision.kind == "transfer-set"
+    assert key(first) != key(generations(1))
+    second = under("generations = 2")
+    assert [(t.name, t.method, t.seed) for t in second.lineage] == [
+        ("few", "ce", 100),
+        ("tutor-1", "kd", 100),
+        ("tutor", "kd", 101),
+    ]
+    with pytest.raises(UserError, match="'fitnet' needs stages, and 'few', of kind biased, has logits alone"):
+        under('method = "fitnet"', f'kind = "biased"\nof = ["one"]\npunishment = 1.0\n[teachers.one]\n{TRAINED}')
+    with pytest.raises(UserError, match="teacher 'nobody' is not under"):
+        parse_suite(suite_text(["kd"], teacher=f'{SELF}\nunder = "nobody"'), "s.toml")
+
+
 def test_the_first_generation_is_the_trained_teacher() -> None:
     plain = parse_suite(suite_text(["kd"]), "s.toml").teachers["tutor"]
     assert plain.kind == "trained"

@@ -25,7 +25,9 @@ from kdbench.records.results import fold, placed
 from kdbench.stats.scores import score_predictions
 from kdbench.teachers.facts import TeacherFacts
 
-FACTS = TeacherFacts(IMPORTED.weights_sha256, top1=70.0, top5=90.0, unreliability=0.1, ambiguity=0.5, top_k=2)
+FACTS = TeacherFacts(
+    IMPORTED.weights_sha256, top1=70.0, top5=90.0, unreliability=0.1, ambiguity=0.5, top_k=2, degrees=[]
+)
 COST: dict[str, Any] = {
     "parameters": 1, "flops": 1, "train_images_per_s": 1.0, "train_images_per_s_shared": 1.0,
     "inference_images_per_s": 1.0, "seconds": 1.0, "peak_memory_bytes": 1, "cohort_size": 1, "ratio_to_ce": None,

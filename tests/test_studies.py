@@ -286,6 +286,36 @@ def verdicts(gain: float, seeds: int = 3) -> list[Any]:
     return judge(study, {"digits": get_suite("digits")}, rows)
 
 
+def test_a_row_without_a_teacher_is_compared_once_however_many_pairs_show_it() -> None:
+    """Its differences from itself are no sign of how little differences vary."""
+    study = parse_study(BIASED, "biased.toml")
+    suite = get_suite("study-biased-teachers")
+    rows, noise = [], np.random.default_rng(0)
+    for seed in suite.seeds:
+        rows.append(_record("ce", "none:resnet8", seed, 80 + noise.normal(), suite=suite.id))
+        for pair in suite.pairs:
+            rows.append(_record("kd-alone", pair.name, seed, 80 + noise.normal(), suite=suite.id))
+    (judged,) = judge(study, {suite.name: suite}, rows)
+    assert judged.finding is not None
+    half = (judged.finding.high - judged.finding.low) / 2
+    assert 0.8 < half < 4, "about 2 * 1.41 / 1.73 for numbers of deviation 1"
+
+
+BIASED = (
+    STUDY.replace('suites = ["tiny"]', 'suites = ["study-biased-teachers"]').split("[[claims]]")[0]
+    + """
+[[claims]]
+name = "skilful"
+text = "A skilful teacher."
+source = "here"
+statistic = "difference"
+of = "kd-alone on skilful:resnet8"
+versus = "ce on skilful:resnet8"
+above = -3
+"""
+)
+
+
 def test_a_refuted_claim_is_told_as_plainly_as_one_that_holds() -> None:
     assert [each.verdict for each in verdicts(2.0)] == [Verdict.AGREES] * 2
     assert [each.verdict for each in verdicts(-2.0)] == [Verdict.CONTRADICTS] * 2

@@ -32,7 +32,7 @@ from kdbench.trials.teacher import Teacher
 
 MakeSuite = Callable[[str], Suite]
 CPU = torch.device("cpu")
-FACTS = TeacherFacts("a" * 64, 72.63, 90.0, 0.1, 0.2, 2)
+FACTS = TeacherFacts("a" * 64, 72.63, 90.0, 0.1, 0.2, 2, [])
 CHECKPOINT = 'kind = "checkpoint"\nmodel = "tiny_cnn_l"\nfiles = ["own.safetensors", "own.pt"]\nurl = "https://example.org/own.pt"'
 
 

@@ -55,7 +55,7 @@ OTHER_FIELDS: dict[str, Any] = {
     "supervision": FewLabels(images=1),
     "supervision_sha256": "d" * 64,
 }
-NAMES = {"suite": "other@2", "label": "renamed", "pair": "x:y"}
+NAMES = {"suite": "other@2", "label": "renamed", "pair": "x:y", "diagnostics": ("features",)}
 
 OTHER_PROTOCOL: dict[str, Any] = {
     "epochs": 239,

@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import median
 
 from kdbench.cli.say import complain, many, say
+from kdbench.cli.suite_names import suite_ids
 from kdbench.errors import EXIT_OK, UserError, listed
 from kdbench.regress.baseline import Baseline, from_records, narrowed, write
 from kdbench.stats.drops import FIRST, detectable
@@ -30,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(options: argparse.Namespace) -> int:
     root = Path(options.results)
-    whole, problems = from_records(root, options.suite)
+    whole, problems = from_records(root, suite_ids([options.suite])[0])
     for problem in problems:
         complain(problem)
     baseline = narrowed(whole, options.pair, options.method)

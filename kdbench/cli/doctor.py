@@ -50,6 +50,7 @@ WIDEST = 100
 #: Extra -> a module of it, and what it is for.
 EXTRAS = {
     "dev": ("pytest", "for kdbench's tests"),
+    "onnx": ("onnx", "for export to .onnx"),
     "parquet": ("pyarrow", "for results export parquet"),
     "ray": ("ray", "for --backend ray"),
     "slurm": ("submitit", "for --backend slurm"),
@@ -229,7 +230,7 @@ def _wrong(teacher: Teacher, path: Path) -> tuple[State, str] | None:
     from kdbench.teachers.weights import read_weights, weights_digest
 
     try:
-        if weights_digest(read_weights(path)) == teacher.weights_sha256:
+        if weights_digest(read_weights(path, teacher.key)) == teacher.weights_sha256:
             return None
     except CheckpointError as error:
         return "damaged", str(error)

@@ -36,7 +36,7 @@ def request_json(request: Request, options: argparse.Namespace, out: Path | None
     machine["data_root"], machine["download"] = str(request.data_root.absolute()), request.download
     machine["plugin"] = [str(Path(file).absolute()) for file in options.plugin]
     return {
-        "suites": [suite.id for suite in request.suites],
+        "suites": [suite.file or suite.id for suite in request.suites],
         "pairs": list(selection.pairs),
         "methods": list(selection.methods),
         "seeds": selection.seeds,
@@ -45,6 +45,8 @@ def request_json(request: Request, options: argparse.Namespace, out: Path | None
         "within": request.within,
         "again": list(request.again),
         "looks": list(request.looks),
+        "settings": list(selection.settings),
+        "weights": request.weights,
         "machine": machine,
         "out": "" if out is None else str(out.absolute()),
         "retries": retries,

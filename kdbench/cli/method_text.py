@@ -42,6 +42,9 @@ def lines(name: str) -> Iterator[str]:
         for knob in spec.hyperparameters.values():
             value, source = fixed.get(knob.name, knob.default), "the preset" if knob.name in fixed else knob.source
             yield f"  {knob.name} = {value}  in {knob.range}  {knob.help} [{source}]"
+            if knob.search is not None:
+                evenly = ", in its logarithm" if knob.search.log else ""
+                yield f"    tuned from {knob.search.low:g} to {knob.search.high:g}{evenly} [{knob.search.source}]"
     if spec.presets:
         yield ""
         yield "presets"

@@ -12,6 +12,7 @@ from kdbench.plan.outdated import Outdated
 from kdbench.plan.plan import Plan
 from kdbench.plan.tasks import longest_chain
 from kdbench.records import Store
+from kdbench.records.store import WEIGHTS
 
 
 def say_plan(plan: Plan, store: Store, verbose: bool) -> None:
@@ -39,16 +40,26 @@ def say_plan(plan: Plan, store: Store, verbose: bool) -> None:
     if not plan.missing:
         say("  Nothing to do: every trial of the selection is recorded.")
         return
-    total = max(longest_first([task.cost for task in plan.tasks], plan.fleet), longest_chain(plan.tasks))
     groups = plan.cohorts
     slots = many(plan.fleet.slots, f"{plan.fleet.kind} slot")
-    say(f"  {many(len(groups), 'cohort')} on {slots}, about {duration(total)}.")
+    say(f"  {many(len(groups), 'cohort')} on {slots}, about {duration(expected(plan))}.")
     if len(groups) < len(plan.missing):
         say(f"  {_shared(groups)}")
+    if plan.weights:
+        say(f"  Students are kept in {store.root / WEIGHTS}, about {_size(plan.weights)}; --no-weights keeps none.")
     if verbose:
         for task in plan.tasks:
             labels = ", ".join(dict.fromkeys(trial.label for trial in task.trials))
             say(f"  {task.title:<40} about {duration(task.cost):>9}  {labels}".rstrip())
+
+
+def expected(plan: Plan) -> float:
+    """The seconds that ``plan`` takes on its fleet."""
+    return max(longest_first([task.cost for task in plan.tasks], plan.fleet), longest_chain(plan.tasks), 0.0)
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{max(count / 1e6, 0.1):.1f} MB"
 
 
 def _outdated(older: Outdated) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from kdbench.cli.machine import add_machine_arguments, backend_of
 from kdbench.cli.say import complain
+from kdbench.cli.suite_names import suite_ids
 from kdbench.errors import (
     EXIT_INCOMPARABLE,
     EXIT_INCOMPLETE,
@@ -101,7 +102,8 @@ def main(options: argparse.Namespace) -> int:
         if value < 1:
             raise UserError(f"{flag} must be at least 1, not {value}.")
     files = [(path, _format_of(path)) for path in map(Path, options.write)]
-    baseline = _baseline(Path(options.against), options.suite)
+    suite = suite_ids([options.suite], options.plugin)[0] if options.suite else None
+    baseline = _baseline(Path(options.against), suite)
     judgement, interrupted = _judged(options, baseline)
     for path, form in files:
         write_atomically(path, f"{FORMATS[form](judgement)}\n".encode())

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kdbench import environment
 from kdbench.cli.live import live_runs, standing
@@ -15,10 +15,13 @@ from kdbench.cli.manifest import became
 from kdbench.cli.run import carry_out
 from kdbench.cli.say import complain, say
 from kdbench.errors import EXIT_OK, UserError, listed, shown
-from kdbench.plan.expand import Selection
+from kdbench.plan.expand import Selection, with_settings
 from kdbench.plan.plan import Request, Seat
 from kdbench.records import Store
 from kdbench.records.runs import manifests
+
+if TYPE_CHECKING:
+    from kdbench.suites import Suite
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -108,11 +111,13 @@ def _wanted(manifests: Sequence[dict[str, Any]], store: Store, glob: str) -> dic
 def _request(asked: dict[str, Any], options: argparse.Namespace, store: Store, wanted: dict[Seat, str]) -> Request:
     """What ``asked`` says, of those trials alone. Some of them have ended on the record, by diverging say."""
     from kdbench.data import data_root, download_allowed
-    from kdbench.suites import get_suite
 
+    pairs, methods, settings = (tuple(asked.get(name, ())) for name in ("pairs", "methods", "settings"))
+    selection = Selection(pairs, methods, asked["seeds"], asked["train_teachers"], settings)
+    suites, selection = with_settings(tuple(map(_suite, asked["suites"])), selection)
     return Request(
-        tuple(map(get_suite, asked["suites"])),
-        Selection(tuple(asked["pairs"]), tuple(asked["methods"]), asked["seeds"], asked["train_teachers"]),
+        suites,
+        selection,
         data_root(options.data_root),
         download=download_allowed(options.download),
         dry=options.dry_run,
@@ -121,4 +126,15 @@ def _request(asked: dict[str, Any], options: argparse.Namespace, store: Store, w
         again=("*",) if store.done(wanted.values()) else (),
         looks=tuple(asked["looks"]),
         only=frozenset(wanted),
+        weights=asked.get("weights", True),
     )
+
+
+def _suite(name: str) -> Suite:
+    from kdbench.suites import SUITES, get_suite, is_file
+
+    if "-rung-" in name and not is_file(name) and name.partition("@")[0] not in SUITES:
+        raise UserError(
+            f"{shown(name)} is a rung of kdbench tune; give that command again, which goes on where it was."
+        )
+    return get_suite(name)

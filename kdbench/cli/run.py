@@ -21,7 +21,7 @@ from kdbench.data import data_root, download_allowed
 from kdbench.errors import EXIT_INCOMPLETE, EXIT_INTERRUPTED, EXIT_OK, UserError, described
 from kdbench.folders import check_writable
 from kdbench.paths import cache_dir
-from kdbench.plan.expand import Selection
+from kdbench.plan.expand import Selection, with_settings
 from kdbench.plan.plan import Plan, Request, diverged_trials, list_trials, make_plan
 from kdbench.records import Store
 from kdbench.records.runs import live_path
@@ -64,6 +64,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="GLOB",
         help="train the rows of the selection that match though they are recorded; may be given again",
     )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        dest="settings",
+        metavar="ROW.FIELD=VALUE",
+        help="add a row: ROW with another value of a hyper-parameter, such as kd.temperature=2; may be given again",
+    )
     parser.add_argument("--seeds", type=int, metavar="N", help="the first N seeds instead of the suite's")
     parser.add_argument(
         "--until-decided",
@@ -92,6 +100,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="TIME",
         help="cut cohorts so that each leaves its records within this time, such as 45m or 2h",
     )
+    parser.add_argument("--no-weights", action="store_false", dest="weights", help="keep no weights of students")
     parser.add_argument("--results", default="results", metavar="DIR", help="the results folder (default: results)")
     parser.add_argument("--out", metavar="DIR", help=f"where the site is built (default: {SITE})")
     add_machine_arguments(parser)
@@ -181,7 +190,7 @@ def _say_standings(plan: Plan, store: Store, form: str) -> None:
     from kdbench.cli.standings_text import lines, of_plan
 
     for suite, found in of_plan(plan, store):
-        for line in lines(found, suite.id, suite.protocol.selection, form, store.root):
+        for line in lines(found, suite.id, suite.protocol.selection, form, store.root, suite.asked):
             say(line)
         say()
 
@@ -197,15 +206,20 @@ def check_folders(store: Store, suites: Iterable[Suite]) -> None:
 
 
 def _request(options: argparse.Namespace, suites: tuple[Suite, ...]) -> Request:
+    asked = Selection(
+        tuple(options.pair), tuple(options.method), options.seeds, options.train_teachers, tuple(options.settings)
+    )
+    suites, selection = with_settings(suites, asked)
     request = Request(
         suites,
-        Selection(tuple(options.pair), tuple(options.method), options.seeds, options.train_teachers),
+        selection,
         data_root(options.data_root),
         download=download_allowed(options.download),
         dry=options.dry_run,
         baselines=tuple(Store(_baseline(name)) for name in options.baseline),
         within=None if options.land_within is None else seconds(options.land_within, "--land-within"),
         again=tuple(options.again),
+        weights=options.weights,
     )
     if options.until_decided is None:
         if options.versus is not None:

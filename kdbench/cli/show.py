@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from kdbench.cli import dataset_text, method_text, model_text, pair_text, study_text, suite_text
 from kdbench.cli.say import say
 from kdbench.data import DATASETS
-from kdbench.errors import EXIT_OK, UnknownName
+from kdbench.errors import EXIT_OK, UnknownName, UserError, shown
 from kdbench.methods import METHODS
 from kdbench.models import MODELS
 from kdbench.models.catalogue import library_spec
 from kdbench.studies import STUDIES
-from kdbench.suites import SUITES
+from kdbench.suites import SUITES, is_file
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Kind:
 
 KINDS = {
     "method": Kind(METHODS.__contains__, METHODS.names, method_text.lines),
-    "suite": Kind(lambda name: name.partition("@")[0] in SUITES, SUITES.names, suite_text.lines),
+    "suite": Kind(lambda name: is_file(name) or name.partition("@")[0] in SUITES, SUITES.names, suite_text.lines),
     "study": Kind(STUDIES.__contains__, STUDIES.names, study_text.card),
     "dataset": Kind(DATASETS.__contains__, DATASETS.names, dataset_text.lines),
     "model": Kind(lambda name: name in MODELS or library_spec(name) is not None, MODELS.names, model_text.lines),
@@ -44,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a method, a preset (kd@t1-half), a sum (wttm+dist), a wrapper (lskd(dkd)), a suite, a study, a data set, "
         "a model, a pair (resnet56:resnet20)",
     )
+    parser.add_argument("--toml", action="store_true", help="print a suite's file, as a template for one of your own")
     parser.add_argument(
         "--plugin", action="append", default=[], metavar="FILE", help="load a plugin file; may be given again"
     )
@@ -54,8 +55,14 @@ def main(options: argparse.Namespace) -> int:
 
     load_plugins(options.plugin)
     kinds = [KINDS[options.kind]] if options.kind else _of(options.name)
-    shown = [list(kind.lines(options.name)) for kind in kinds]  # all of them, before anything is printed
-    for number, lines in enumerate(shown):
+    if options.toml:
+        if KINDS["suite"] not in kinds:
+            raise UserError(f"--toml prints the file of a suite, and {shown(options.name)} is none.")
+        for line in suite_text.template(options.name).splitlines():
+            say(line)
+        return EXIT_OK
+    printed = [list(kind.lines(options.name)) for kind in kinds]  # all of them, before anything is printed
+    for number, lines in enumerate(printed):
         if number:
             say()
         for line in lines:

@@ -36,10 +36,12 @@ def of_plan(plan: Plan, store: Store) -> list[tuple[Suite, Standings]]:
     return made
 
 
-def lines(found: Standings, suite: str, selection: str, form: str = "text", results: Path = RESULTS) -> Iterator[str]:
+def lines(
+    found: Standings, suite: str, selection: str, form: str = "text", results: Path = RESULTS, asked: str = ""
+) -> Iterator[str]:
     """What ``suite`` came to, as text or as Markdown for a pull request; nothing where no row finished everywhere.
 
-    ``results``: the folder of its records, for the commands that it names.
+    ``results``: the folder of its records, and ``asked`` what ``--suite`` is given, for the commands that it names.
     """
     if not found.rows:
         return
@@ -49,7 +51,7 @@ def lines(found: Standings, suite: str, selection: str, form: str = "text", resu
     yield f"**{_escaped(title)}**" if marked else title
     yield ""
     yield from (_markdown(rows) if marked else _columns(rows))
-    notes = list(_notes(found, f"{suite.partition('@')[0]}{in_folder(results)}"))
+    notes = list(_notes(found, f"{asked or suite.partition('@')[0]}{in_folder(results)}"))
     if notes:
         yield ""
     yield from (f"* {_escaped(note)}" if marked else note for note in notes)

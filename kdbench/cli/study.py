@@ -4,28 +4,25 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from kdbench import environment
 from kdbench.cli import study_text
-from kdbench.cli.durations import seconds
-from kdbench.cli.machine import add_machine_arguments, backend_of
-from kdbench.cli.manifest import request_json
-from kdbench.cli.plan_text import say_plan
-from kdbench.cli.run import check_folders, train
+from kdbench.cli.machine import add_machine_arguments
 from kdbench.cli.say import in_folder, outlive_readers, say
-from kdbench.data import data_root, download_allowed
+from kdbench.cli.tune import Tuner
 from kdbench.errors import EXIT_INCOMPLETE, EXIT_INTERRUPTED, EXIT_OK
-from kdbench.plan.expand import Selection
-from kdbench.plan.plan import Plan, Request, make_plan
-from kdbench.records import Store
-from kdbench.records.inventory import take_inventory
-from kdbench.shipped import shipped
+from kdbench.plan.plan import Plan
+from kdbench.records.inventory import Inventory, take_inventory
 from kdbench.stats.claims import Verdict
 from kdbench.studies import get_study, judge
 from kdbench.studies.check import suites_of
+from kdbench.studies.judge import Right
+from kdbench.suites.rungs import with_chosen
 from kdbench.trials.trial import Trial
 
 FORMS = ("text", "markdown", "json")
@@ -52,31 +49,20 @@ def main(options: argparse.Namespace) -> int:
     outlive_readers()
     study = get_study(options.name)
     suites = suites_of(study)
-    store = Store(Path(options.results))
-    code = EXIT_OK
-    if not options.dry_run:
-        check_folders(store, suites.values())
-    backend = backend_of(options)
-    fleet = backend.fleet(max(suite.protocol.threads for suite in suites.values()))
-    known = shipped("results")
-    request = Request(
-        tuple(suites.values()),
-        Selection(),
-        data_root(options.data_root),
-        download=download_allowed(options.download),
-        dry=options.dry_run,
-        baselines=(Store(known),) if (known / "v1").is_dir() and known.resolve() != store.root.resolve() else (),
-        within=None if options.land_within is None else seconds(options.land_within, "--land-within"),
-    )
-    plan = make_plan(request, store, fleet)
-    if options.format == "text":
-        say_plan(plan, store, verbose=False)
-    if plan.missing and not options.dry_run:
-        code = train(plan, store, backend, request_json(request, options, None))
-        if code == EXIT_INTERRUPTED:
-            return code
-    stores = [store, *(request.baselines if options.dry_run else ())]
-    found = judge(study, suites, _rows(plan, stores))
+    tuner = Tuner(options, list(suites.values()))
+    store, code = tuner.store, EXIT_OK
+    for name, suite in suites.items():
+        if suite.tuning is not None and code == EXIT_OK:
+            code = EXIT_OK if options.dry_run else tuner.tune(suite)
+            suites[name] = with_chosen(suite, tuner.course(suite).chosen)
+    if code == EXIT_INTERRUPTED:
+        return code
+    plan, ended = tuner.train(*suites.values(), quiet=options.format != "text")
+    code = max(code, ended)
+    if ended == EXIT_INTERRUPTED:
+        return ended
+    inventories = [take_inventory(each) for each in tuner.stores]
+    found = judge(study, suites, _rows(plan, inventories), _right(inventories))
     if options.format == "json":
         say(json.dumps(study_text.document(study, found), indent=1))
     else:
@@ -85,12 +71,22 @@ def main(options: argparse.Namespace) -> int:
     return max(code, EXIT_INCOMPLETE if any(each.verdict is Verdict.INCOMPLETE for each in found) else EXIT_OK)
 
 
-def _rows(plan: Plan, stores: Sequence[Store]) -> Iterator[Mapping[str, Any]]:
+def _right(inventories: Sequence[Inventory]) -> Right:
+    """What any of ``inventories`` knows of on which test images a record's network is right."""
+
+    def right(selection: str) -> Callable[[Mapping[str, Any]], NDArray[np.bool_] | None]:
+        known = [inventory.seen.right(selection) for inventory in inventories]
+        return lambda record: next((found for of in known if (found := of(record)) is not None), None)
+
+    return right
+
+
+def _rows(plan: Plan, inventories: Sequence[Inventory]) -> Iterator[Mapping[str, Any]]:
     """The results of the trials of ``plan`` wherever it has them, whatever suites they were made for."""
     places: dict[str, list[Trial]] = {}
     for trial in plan.trials:
         places.setdefault(trial.key, []).append(trial)
-    for store in stores:
-        for record in take_inventory(store).results:
+    for inventory in inventories:
+        for record in inventory.results:
             for trial in places.get(record["key"], ()):
                 yield {**record, "suite": trial.suite, "label": trial.label, "pair": trial.pair}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, fields
 
@@ -9,7 +10,7 @@ from kdbench.cli.fields import field, section, values
 from kdbench.data import data_root
 from kdbench.plan.expand import Selection, expand, inapplicable
 from kdbench.protocol import Protocol
-from kdbench.suites import Row, Suite, get_suite
+from kdbench.suites import SUITES, Row, Suite, get_suite
 from kdbench.supervision import FULL
 from kdbench.trials.teacher import Teacher
 
@@ -17,7 +18,7 @@ from kdbench.trials.teacher import Teacher
 def lines(name: str) -> Iterator[str]:
     """What the suite ``name`` trains, by what protocol, under which teachers."""
     suite = get_suite(name)
-    students = expand(suite, Selection(), "")
+    students = expand(suite, Selection(), {pair.dataset: "" for pair in suite.pairs})
     lineages = [trial.teacher.lineage for trial in students if trial.teacher]
     teachers = {made.name for lineage in lineages for made in lineage if made.trained}
     yield f"suite {suite.id}: {suite.title}"
@@ -36,9 +37,18 @@ def lines(name: str) -> Iterator[str]:
     yield from section("teachers", (_teacher(teacher, suite) for teacher in suite.teachers.values()))
     yield from section("pairs", _pairs(suite))
     yield from section("rows", map(_row, suite.rows))
+    if suite.tuning is not None:
+        yield from section("rows that are tuned", (f"{suite.tuning}: {', '.join(suite.tuning.labels)}",))
     reasons = inapplicable(suite, Selection())
     yield from section("not applicable", (f"{label} to {pair}: {reason}" for label, pair, reason in reasons))
     yield from section("notes", suite.notes)
+
+
+def template(name: str) -> str:
+    """The text of the suite ``name``, under a name that nobody has."""
+    suite = get_suite(name)
+    text, _ = SUITES.get(suite.name)
+    return re.sub(r"(?m)^name *=.*$", f'name = "my-{suite.name}"', text, count=1)
 
 
 def _unusual(protocol: Protocol) -> dict[str, object]:
@@ -56,8 +66,12 @@ def _changes(protocol: Protocol | None, base: Protocol) -> Mapping[str, object]:
 def _teacher(teacher: Teacher, suite: Suite) -> str:
     """Where the weights of ``teacher`` come from, or what it is made of."""
     if teacher.composition is not None:
-        said = [f"{teacher.composition} of {', '.join(part.name for part in teacher.parts)}"]
+        named = ", ".join(part.name for part in teacher.parts)
+        said = [f"{teacher.composition} of {named}" if named else str(teacher.composition)]
         said += [f"seed {teacher.seed}" if teacher.protocol else "", values(_changes(teacher.protocol, suite.protocol))]
+    elif teacher.kind == "student":
+        wanted, suite_id, pair = teacher.trial
+        said = [f"the student {wanted}", f"of {suite_id}" if suite_id else "", f"on {pair}" if pair else ""]
     elif teacher.kind == "checkpoint":
         said = [f"imported from {' or '.join(teacher.files)}", teacher.url]
         said += [f"digest {teacher.weights_sha256}" if teacher.weights_sha256 else ""]
@@ -73,7 +87,8 @@ def _teacher(teacher: Teacher, suite: Suite) -> str:
 def _pairs(suite: Suite) -> Iterator[str]:
     for pair in suite.pairs:
         changes = values(_changes(pair.protocol, suite.protocol))
-        yield f"{pair.name}: {pair.student} under {pair.teacher}" + (f", {changes}" if changes else "")
+        parts = ["" if pair.dataset == suite.dataset else f"on {pair.dataset}", changes]
+        yield ", ".join(filter(None, [f"{pair.name}: {pair.student} under {pair.teacher}", *parts]))
 
 
 def _row(row: Row) -> str:

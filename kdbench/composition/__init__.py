@@ -5,6 +5,7 @@ from __future__ import annotations
 from kdbench.composition.base import Composition
 from kdbench.composition.biased import Biased
 from kdbench.composition.ensemble import Ensemble
+from kdbench.composition.labels import Labels
 from kdbench.composition.specialists import Specialists
 from kdbench.registry import OURS, Registry
 
@@ -14,9 +15,10 @@ __all__ = ["COMPOSITIONS", "NETWORKS", "Composition"]
 NETWORKS = {
     "trained": "made here by plain cross-entropy training",
     "checkpoint": "imported weights",
+    "student": "what another suite has trained and kept",
     "self": "an earlier generation of the student",
 }
 
 COMPOSITIONS: Registry[type[Composition]] = Registry("kind of teacher")
-for _kind in (Ensemble, Biased, Specialists):
+for _kind in (Ensemble, Biased, Specialists, Labels):
     COMPOSITIONS.add(_kind.kind, _kind, OURS)

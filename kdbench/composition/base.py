@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 class Composition(Kind):
     """Base of the kinds of teacher that are made of other teachers, as a frozen dataclass of a suite's fields.
 
-    ``PARTS``: how few and how many teachers it takes. It speaks in logits alone, so a method that asks for features is
-    not applicable under it.
+    ``PARTS``: how few and how many teachers it takes, none for one that its MAKER alone makes. It speaks in logits
+    alone, so a method that asks for features is not applicable under it.
     """
 
     PARTS: ClassVar[tuple[int, int]] = (1, 64)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from kdbench.data.loading import DATASETS, data_root, download_allowed, identify, load
+from kdbench.data.loading import DATASETS, data_root, download_allowed, identify, load, register, views_of
 from kdbench.data.spec import Dataset, DatasetSpec
-from kdbench.data.splits import split, split_digest
+from kdbench.data.splits import held_out, split, split_digest
 
 __all__ = [
     "DATASETS",
@@ -12,8 +12,11 @@ __all__ = [
     "DatasetSpec",
     "data_root",
     "download_allowed",
+    "held_out",
     "identify",
     "load",
+    "register",
     "split",
     "split_digest",
+    "views_of",
 ]

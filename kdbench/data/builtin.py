@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from kdbench.data.spec import DatasetSpec
 
 DIGITS = DatasetSpec(
@@ -92,6 +94,26 @@ CIFAR10 = DatasetSpec(
     },
 )
 
+CIFAR10H = DatasetSpec(
+    name="cifar10h",
+    title="CIFAR-10's test images",
+    classes=10,
+    image_shape=(3, 32, 32),
+    train_size=8000,
+    test_size=2000,
+    mean=(0.4954, 0.4859, 0.4507),
+    std=(0.2463, 0.2425, 0.2611),
+    loader="kdbench.data.cifar:cifar10h",
+    digest=None,
+    files="cifar-10-batches-bin/test_batch.bin (the binary version) or "
+    "cifar-10-batches-py/test_batch (the python version)",
+    source="A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009",
+    url="https://www.cs.toronto.edu/~kriz/cifar.html",
+    licence="none stated; the authors ask to cite the report",
+    test_labels="dcbbe8adfc1d6e9120cfab7009f56c52421e7f0cf8559e37a2ed565c6c53acf6",
+    sha1={"test_batch.bin": "67eb016db431130d61cd03c7ad570b013799c88c"},
+)
+
 CIFAR100 = DatasetSpec(
     name="cifar100",
     title="CIFAR-100",
@@ -137,4 +159,34 @@ IMAGENET = DatasetSpec(
     hub="ILSVRC/imagenet-1k",
 )
 
-BUILTIN = (DIGITS, MNIST, FASHION_MNIST, CIFAR10, CIFAR100, IMAGENET)
+#: What is drawn by us has the level of an empty pixel for its mean, and the strength 1 of a feature for its deviation:
+#: networks then see patches as the definition has them.
+MULTIVIEW = DatasetSpec(
+    name="multiview",
+    title="Multi-view patches",
+    classes=10,
+    image_shape=(1, 28, 28),
+    train_size=500,
+    test_size=900,
+    mean=(0.2,),
+    std=(0.4,),
+    loader="kdbench.data.multiview:multiview",
+    digest="89bc9d4236a4e47d9d3cae12cafb1c00ca25c88d146511366c984197c8758367",
+    files="nothing, it is drawn",
+    source="drawn by kdbench after Z. Allen-Zhu and Y. Li, Towards Understanding Ensemble, Knowledge Distillation and "
+    "Self-Distillation in Deep Learning, ICLR 2023, definitions 3.1 to 3.3",
+    url="https://arxiv.org/abs/2012.09816",
+    licence="Apache-2.0",
+    test_labels="0e3a05053fb7940c7b6406d6979bf9afb071e18f799891b403e60aab1d098a3a",
+    views="kdbench.data.multiview:views",
+)
+
+ONE_FEATURE = replace(
+    MULTIVIEW,
+    name="one_feature",
+    title="One-feature patches",
+    digest="f1bd131b370cbfd5f1d4915062cf510af43740829570e3c94b801bfe0948772b",
+    source=f"{MULTIVIEW.source}, with one feature a class as a control",
+)
+
+BUILTIN = (DIGITS, MNIST, FASHION_MNIST, CIFAR10, CIFAR10H, CIFAR100, IMAGENET, MULTIVIEW, ONE_FEATURE)

@@ -40,6 +40,23 @@ def cifar100(spec: DatasetSpec, root: Path) -> Source:
     return _locate(spec, root, "cifar-100-binary", "cifar-100-python", ["train", "test"], 2, "fine_labels")
 
 
+def cifar10h(spec: DatasetSpec, root: Path) -> Source:
+    """The test images of CIFAR-10, which people labelled: the first to train on, the rest to test."""
+    binary, pickled = root / "cifar-10-batches-bin" / "test_batch.bin", root / "cifar-10-batches-py" / "test_batch"
+
+    def parts(whole: Part) -> tuple[Part, Part]:
+        first = spec.train_size
+        return Part(whole.images[:first], whole.labels[:first]), Part(whole.images[first:], whole.labels[first:])
+
+    if binary.is_file():
+        count = spec.train_size + spec.test_size
+        return Source((binary,), lambda: parts(read_records(binary, count, spec, 1)))
+    if pickled.is_file():
+        md5 = PICKLE_MD5["cifar-10-batches-py/test_batch"]
+        return Source((pickled,), lambda: parts(read_pickle(pickled, spec, "labels", md5)), verified=True)
+    raise missing(spec, root)
+
+
 def _locate(
     spec: DatasetSpec, root: Path, binary: str, pickled: str, names: Sequence[str], label_bytes: int, field: str
 ) -> Source:

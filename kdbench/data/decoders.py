@@ -71,7 +71,8 @@ class Decoders:
         with _killed():
             for start in range(0, len(paths), PIECE):
                 places = slice(start, start + PIECE)
-                job = partial(decode, paths[places], images.picture, None if words is None else words[places])
+                drawn = None if words is None else words[places]
+                job = partial(decode, paths[places], images.picture, drawn, images.view)
                 pieces.append(job if self._pool is None else self._pool.submit(job).result)
         return Pending(pieces)
 

@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
+from kdbench.data.files import View
 from kdbench.errors import DataError, reason
 
 #: The share of the image's area, and the ratio of width to height, that a crop is drawn from.
@@ -32,11 +33,16 @@ MODES = {1: "L", 3: "RGB"}
 Box = tuple[int, int, int, int]
 
 
-def decode(paths: Sequence[str], picture: tuple[int, int, int], words: NDArray[np.uint64] | None = None) -> Tensor:
+def decode(
+    paths: Sequence[str],
+    picture: tuple[int, int, int],
+    words: NDArray[np.uint64] | None = None,
+    view: View | None = None,
+) -> Tensor:
     """uint8 [N,H,W,C]: the files ``paths`` as pictures of shape ``picture`` (C, H, W), of equal height and width.
 
     ``words`` [N] are 64-bit numbers, each of which makes a random view of its image; without them it is the crop in the
-    middle. DataError names a file that cannot be decoded.
+    middle, ImageNet's or that of ``view``. DataError names a file that cannot be decoded.
     """
     channels, side, _ = picture
     out = torch.empty((len(paths), side, side, channels), dtype=torch.uint8)
@@ -44,7 +50,7 @@ def decode(paths: Sequence[str], picture: tuple[int, int, int], words: NDArray[n
         try:
             with Image.open(path) as image:
                 if words is None:
-                    out[number] = _middle(image, side, MODES[channels])
+                    out[number] = _middle(image, side, MODES[channels], view)
                 else:
                     out[number] = _random_view(image, side, MODES[channels], _draw(int(words[number])))
         except Exception as error:  # whatever a decoder makes of a damaged file
@@ -104,18 +110,23 @@ def _shrunk(image: Image.Image, most: int) -> int:
     return shrink if image.size != (width, height) else 1  # other formats know no draft
 
 
-def _middle(image: Image.Image, side: int, mode: str) -> Tensor:
-    """[side,side,C] from the middle of ``image``, its shorter side resized to ``side`` and a margin."""
+def _middle(image: Image.Image, side: int, mode: str, view: View | None) -> Tensor:
+    """[side,side,C] from the middle of ``image``, its shorter side resized to ``side`` and a margin.
+
+    With a ``view`` it is timm's evaluation transform, whose margin is rounded down.
+    """
     width, height = image.size
-    short, long = round(side * MARGIN), int(round(side * MARGIN) * max(width, height) / min(width, height))
+    short = round(side * MARGIN) if view is None else max(math.floor(side / view.crop), side)
+    long = short if view and view.resize == "squash" else int(short * max(width, height) / min(width, height))
     w, h = (short, long) if width <= height else (long, short)
     left, top = round((w - side) / 2), round((h - side) / 2)
-    return _resized(image, mode, w, h)[top : top + side, left : left + side]
+    whole = _resized(image, mode, w, h, "bilinear" if view is None else view.interpolation)
+    return whole[top : top + side, left : left + side]
 
 
-def _resized(image: Image.Image, mode: str, width: int, height: int) -> Tensor:
+def _resized(image: Image.Image, mode: str, width: int, height: int, interpolation: str = "bilinear") -> Tensor:
     """``image`` as uint8 [height,width,C]."""
     pixels = np.array(image if image.mode == mode else image.convert(mode))
     # With these strides torch reads and writes pixel by pixel, not plane by plane.
     planes = torch.from_numpy(pixels).view(1, *pixels.shape[:2], -1).permute(0, 3, 1, 2)
-    return functional.interpolate(planes, (height, width), mode="bilinear", antialias=True)[0].permute(1, 2, 0)
+    return functional.interpolate(planes, (height, width), mode=interpolation, antialias=True)[0].permute(1, 2, 0)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,12 +14,24 @@ import numpy.typing as npt
 from kdbench.errors import DataError
 
 
+class View(NamedTuple):
+    """What of a picture is looked at: the crop in the middle, which has the share ``crop`` of each side.
+
+    ``resize``: ``short`` resizes the shorter side first, ``squash`` both to the same length.
+    """
+
+    crop: float = 0.875
+    resize: str = "short"
+    interpolation: str = "bilinear"
+
+
 @dataclass(frozen=True, eq=False)
 class ImageFiles:
     """Files of images, with the length, shape and indexing of an array [N,C,H,W] that nobody has read.
 
     Image i is the file ``names[i]`` in the folder ``folder / classes[labels[i]]``; decoded it has the shape ``picture``
-    (C, H, W). The names are one array of bytes, as a million strings would take four times the memory.
+    (C, H, W), and shows what ``view`` says, or ImageNet's crop where there is none. The names are one array of bytes,
+    as a million strings would take four times the memory.
     """
 
     folder: Path
@@ -27,6 +39,9 @@ class ImageFiles:
     names: npt.NDArray[np.bytes_]
     labels: npt.NDArray[np.int64]
     picture: tuple[int, int, int]
+    view: View | None = None
+    #: A digest of each file's bytes, where somebody has looked into all of them.
+    marks: npt.NDArray[np.bytes_] | None = None
 
     dtype = np.dtype(np.uint8)
 
@@ -38,7 +53,8 @@ class ImageFiles:
         return len(self.names)
 
     def __getitem__(self, places: npt.NDArray[np.int64] | slice) -> ImageFiles:
-        return ImageFiles(self.folder, self.classes, self.names[places], self.labels[places], self.picture)
+        marks = None if self.marks is None else self.marks[places]
+        return replace(self, names=self.names[places], labels=self.labels[places], marks=marks)
 
     def paths(self) -> Iterator[str]:
         """The path of each file, in order."""

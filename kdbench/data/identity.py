@@ -45,12 +45,15 @@ def content_digest(train: Part, test: Part, times: Any = None) -> str:
     """sha256 of shape, content and little-endian int64 labels of train, then of test.
 
     The content is the images' bytes, whatever the container, or of images in files their paths and sizes, as
-    reading ImageNet takes hours. ``times``, another hash, is given the modification times of these.
+    reading ImageNet takes hours, and digests of them where somebody has. ``times``, another hash, is given the
+    modification times of these.
     """
     digest = hashlib.sha256()
     for name, (images, labels) in (("train", train), ("test", test)):
         shape = "x".join(map(str, images.shape))
         digest.update(f"kdbench data 1 {name} {images.dtype.name} {shape} int64\n".encode())
+        if isinstance(images, ImageFiles) and images.view is not None:
+            digest.update(f"kdbench view 1 {list(images.view)}\n".encode())
         for piece in _listing(images, times) if isinstance(images, ImageFiles) else _bytes(images):
             digest.update(piece)
         digest.update(labels.astype("<i8").tobytes())
@@ -62,6 +65,8 @@ def _listing(images: ImageFiles, times: Any) -> Iterator[bytes]:
         if times is not None:
             times.update(b"%d\0" % modified)
         yield b"%s\0%d\0" % (path, size)
+    if images.marks is not None:
+        yield from (bytes(mark) for mark in images.marks)
 
 
 def _bytes(images: Images) -> Iterator[memoryview]:
@@ -78,9 +83,10 @@ def look(spec: DatasetSpec, source: Source, parts: tuple[Part, Part], known: Kno
     times = hashlib.sha256()
     digest = content_digest(*parts, times)
     same = known is not None and known.digest == digest
-    warnings = known.warnings if known and same else differences(spec, source, digest)
+    warnings = known.warnings if known and same else (*differences(spec, source, digest), *source.notes)
     modified = times.hexdigest() if isinstance(parts[0].images, ImageFiles) else ""
-    if known and same and known.modified != modified:
+    marked = isinstance(parts[0].images, ImageFiles) and parts[0].images.marks is not None  # their bytes are known
+    if known and same and known.modified != modified and not marked:
         warnings = tuple(dict.fromkeys((*warnings, MODIFIED.format(spec.title, _entry(spec, source)))))
         modified = known.modified  # the first look's, so that every record says so
     found = Known(digest, warnings, now, modified)

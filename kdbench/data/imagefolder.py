@@ -72,7 +72,7 @@ def _find(spec: DatasetSpec, folder: Path, classes: Sequence[str], size: int) ->
     for name in classes:
         with os.scandir(folder / name) as entries:
             inside = sorted((entry.name, entry.is_dir()) for entry in entries)
-        found = [inner for inner, is_folder in inside if _is_image(inner) and not is_folder]
+        found = [inner for inner, is_folder in inside if is_image(inner) and not is_folder]
         nested = nested or next((f"{name}/{inner}" for inner, is_folder in inside if is_folder), "")
         names += map(os.fsencode, found)
         counts.append(len(found))
@@ -83,5 +83,5 @@ def _find(spec: DatasetSpec, folder: Path, classes: Sequence[str], size: int) ->
     return Part(ImageFiles(folder, tuple(classes), np.array(names), labels, spec.image_shape), labels)
 
 
-def _is_image(name: str) -> bool:
+def is_image(name: str) -> bool:
     return name.lower().endswith(EXTENSIONS) and not name.startswith(".")

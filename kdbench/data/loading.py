@@ -5,7 +5,10 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,14 +17,28 @@ from kdbench.data import mapped
 from kdbench.data.builtin import BUILTIN
 from kdbench.data.checks import check_labels
 from kdbench.data.identity import Known, look, recall, stamp
-from kdbench.data.spec import Dataset, DatasetSpec, Part, Source
+from kdbench.data.spec import ClassViews, Dataset, DatasetSpec, Part, Source
 from kdbench.errors import DataError, UserError, described, reason
 from kdbench.paths import cache_dir, expanded
-from kdbench.registry import Registry
+from kdbench.registry import OURS, Registry
 
 DATASETS: Registry[DatasetSpec] = Registry("data set")
 for _spec in BUILTIN:
     DATASETS.add(_spec.name, _spec, "kdbench")
+
+
+def register(spec: DatasetSpec) -> DatasetSpec:
+    """``spec``, of a folder that a suite names, registered from now on; UserError where another one has its name."""
+    if spec.name in DATASETS:
+        known = DATASETS.get(spec.name)
+        if known.source != spec.source and replace(known, source=spec.source) != spec:
+            raise UserError(
+                f"{spec.source}: the name {spec.name!r} is another data set's, {known.title} from {known.source}; give "
+                "this one another name."
+            )
+        DATASETS.forget(spec.name)
+    DATASETS.add(spec.name, spec, OURS)
+    return spec
 
 
 #: Bytes of images that are hashed in every process: a second's work.
@@ -100,14 +117,22 @@ def _find(spec: DatasetSpec, root: Path, download: bool) -> Source:
         return locate(spec, root)
 
 
+@cache
+def views_of(spec: DatasetSpec) -> ClassViews | None:
+    """Which views of their classes the test images of ``spec`` show; None where classes have none that are known."""
+    return None if spec.views is None else _function(spec, spec.views)(spec)
+
+
 def _loader(spec: DatasetSpec) -> Callable[[DatasetSpec, Path], Source]:
-    module, _, function = spec.loader.partition(":")
+    return _function(spec, spec.loader)
+
+
+def _function(spec: DatasetSpec, place: str) -> Callable[..., Any]:
+    module, _, function = place.partition(":")
     try:
         return getattr(importlib.import_module(module), function)  # type: ignore[no-any-return]
     except Exception as error:  # a plugin's module is other people's code: it may raise anything
-        raise UserError(
-            f"data set {spec.name!r}: cannot import its loader {spec.loader!r}: {described(error)}."
-        ) from error
+        raise UserError(f"data set {spec.name!r}: cannot import its loader {place!r}: {described(error)}.") from error
 
 
 def _read(spec: DatasetSpec, source: Source) -> tuple[Part, Part]:

@@ -35,6 +35,17 @@ def split(labels: Labels, holdout: int, seed: int, purpose: str = "validation") 
     return np.flatnonzero(~held).astype(np.int64), np.flatnonzero(held).astype(np.int64)
 
 
+def held_out(labels: Labels, own: int, holdout: int, seed: int) -> tuple[Labels, Labels]:
+    """Indices (train, held out) of a training set of which the last ``own`` images are its own validation split.
+
+    These are held out where ``holdout`` says so, and never trained on; without any, ``split`` draws.
+    """
+    if not own:
+        return split(labels, holdout, seed)
+    places = np.arange(len(labels), dtype=np.int64)
+    return places[:-own], places[-own:] if holdout else places[:0]
+
+
 def quotas(counts: Labels, wanted: int) -> Labels:
     """How many of each class to take for ``wanted`` in all, in proportion to ``counts``, by largest remainder."""
     quota, remainder = np.divmod(counts * wanted, max(int(counts.sum()), 1))

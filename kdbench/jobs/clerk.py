@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import errno
 import traceback
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Mapping
+from functools import cached_property, partial
 from typing import Any
+
+from torch import Tensor
 
 from kdbench.data import Dataset
 from kdbench.errors import NotApplicable, described
+from kdbench.measure.features import Sight, features, sight
+from kdbench.models.composed import Composed
 from kdbench.models.precision import native
 from kdbench.plan.task import Task
 from kdbench.plugins import planned
 from kdbench.records.build import build_record
 from kdbench.records.store import Store
+from kdbench.students.kept import About, keep
 from kdbench.teachers.ready import ReadyTeacher
 from kdbench.teachers.weights import weights_digest
 from kdbench.train.account import Account
@@ -64,10 +69,15 @@ class Clerk:
         """Record how ``member`` ended; a finished one of whose network no account can be given has crashed."""
         found: dict[str, Any] = {}
         predictions = None
+        keeps: Callable[[], object] | None = None
         if outcome.status == "finished":
             try:
-                found = self._measured(member, account)
+                selected = member.selected
+                found = self._measured(member, account, selected)
                 predictions = member.scoring.arrays()
+                if self.task.weights and self.on_finish is None and selected is not None:
+                    said = About.of(member.trial, self.dataset.spec)
+                    keeps = partial(keep, self.store, found["selected_weights_sha256"], selected, said)
             except BaseException as error:  # other people's network: one that cannot even be counted
                 if nobodys(error):
                     raise
@@ -90,15 +100,38 @@ class Clerk:
         )
         if outcome.status == "finished" and self.on_finish is not None:
             self.on_finish(member)
-        self._put(member.trial, record, predictions)
+        self._put(member.trial, record, predictions, keeps)
 
-    def _measured(self, member: Member, account: Account) -> dict[str, Any]:
+    def _measured(self, member: Member, account: Account, selected: Mapping[str, Tensor] | None) -> dict[str, Any]:
         """What a record has of a finished training alone."""
+        last = weights_digest(member.deployed.state_dict())
+        ranked = member.trial.protocol.selection != "last"
         return {
             "cost": account.section(member),
             "scores": member.scoring.scores(),
-            "weights_sha256": weights_digest(member.deployed.state_dict()),
+            "weights_sha256": last,
+            "selected_weights_sha256": None if selected is None else weights_digest(selected) if ranked else last,
+            "diagnostics": self._diagnosed(member) if member.trial.diagnostics else None,
         }
+
+    def _diagnosed(self, member: Member) -> dict[str, Any]:
+        """What the suite asks for beside the scores; null where this student has no such thing."""
+        if "features" not in member.trial.diagnostics:
+            return {}
+        seen = self._sight if member.spec.needs_teacher else None
+        if seen is None:
+            return {"features": None}
+        classes = self.dataset.spec.classes
+        return {"features": features(member.method, member.network, seen, classes, member.device, self.pulse.beat)}
+
+    @cached_property
+    def _sight(self) -> Sight | None:
+        """What of the teacher is compared with each student; None where it has logits alone."""
+        if self.taught is None or isinstance(self.taught.network, Composed):
+            return None
+        network, data = self.taught.network, self.dataset
+        device = next(network.parameters()).device
+        return sight(network, data.test_images, data.test_labels, device, self.pulse.beat)
 
     def _warnings(self, member: Member, taught: ReadyTeacher | None) -> list[str]:
         found = list(self.task.warnings) + ([] if taught is None else taught.facts.warnings(taught.teacher))
@@ -106,14 +139,27 @@ class Clerk:
             found.append(EMULATED)
         return found
 
-    def _write(self, record: dict[str, Any], predictions: dict[str, Any] | None) -> None:
-        """OSError also where the results folder is gone, with its disk, say: nothing is made in its place."""
+    def _write(
+        self, record: dict[str, Any], predictions: dict[str, Any] | None, keeps: Callable[[], object] | None
+    ) -> None:
+        """OSError also where the results folder is gone, with its disk, say: nothing is made in its place.
+
+        What keeps the weights comes first, so that no record is without them.
+        """
         if not self.store.root.is_dir():
             raise FileNotFoundError(errno.ENOENT, f"the results folder {self.store.root} is gone")
+        if keeps is not None:
+            keeps()
         self.store.put(record, predictions)
 
-    def _put(self, trial: Trial, record: dict[str, Any], predictions: dict[str, Any] | None = None) -> None:
-        self.pulse.patiently(partial(self._write, record, predictions), f"the record of {trial.title}")
+    def _put(
+        self,
+        trial: Trial,
+        record: dict[str, Any],
+        predictions: dict[str, Any] | None = None,
+        keeps: Callable[[], object] | None = None,
+    ) -> None:
+        self.pulse.patiently(partial(self._write, record, predictions, keeps), f"the record of {trial.title}")
         last = record["scores"]["last"]
         self.pulse(
             {

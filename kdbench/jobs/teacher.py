@@ -12,15 +12,15 @@ from torch import nn
 from kdbench.data import Dataset
 from kdbench.errors import CheckpointError, UserError
 from kdbench.jobs.cohort import planned_data, train_cohort
-from kdbench.measure.evaluate import TOP_K, ambiguity, logits_of, summarise, top1_of, unreliability
+from kdbench.measure.evaluate import TOP_K, degrees, logits_of, summarise, top1_of
 from kdbench.models.composed import InOrder
 from kdbench.plan.task import Task
 from kdbench.records.store import DONE, Record, Store
 from kdbench.stats.scores import top_k_accuracy
 from kdbench.teachers.facts import TeacherFacts, TeacherShelf
 from kdbench.teachers.find import find_checkpoint
-from kdbench.teachers.ready import maker_for, network_of
-from kdbench.teachers.weights import kept_weights, read_weights, weights_digest, write_weights
+from kdbench.teachers.ready import imported, maker_for, network_of, other_weights
+from kdbench.teachers.weights import kept_weights, weights_digest, write_weights
 from kdbench.train.device import numerics, set_up
 from kdbench.train.member import Member
 from kdbench.train.pulse import Pulse
@@ -46,7 +46,7 @@ def prepare(task: Task, pulse: Pulse) -> None:
     elif not (_weights_sound(shelf) and shelf.test_logits() is not None):
         with pulse.at_work():
             dataset = planned_data(task)
-        if teacher.kind == "checkpoint":
+        if not teacher.trained:
             _import(task, teacher, shelf, dataset, pulse)
         network = network_of(teacher, dataset.spec, kept_weights(shelf.weights), device, shelf.weights)
         _measure(teacher, network, network.body, shelf, dataset, device, pulse)
@@ -68,14 +68,9 @@ def _weights_sound(shelf: TeacherShelf) -> bool:
 
 def _import(task: Task, teacher: Teacher, shelf: TeacherShelf, dataset: Dataset, pulse: Pulse) -> None:
     path = find_checkpoint(teacher, task.data_root)
-    state = read_weights(path)
-    found = weights_digest(state)
-    if teacher.weights_sha256 and found != teacher.weights_sha256:
-        raise CheckpointError(
-            f"The weights in {path} are not the pinned ones: their digest is {found[:16]}, pinned is "
-            f"{teacher.weights_sha256[:16]}; fetch the file again, or pin the new weights under another teacher name."
-        )
-    network_of(teacher, dataset.spec, state, torch.device("cpu"), path)  # whether they fit, said before they are kept
+    state = imported(teacher, dataset.spec, path)  # whether they fit is said before they are kept
+    if teacher.weights_sha256 and (found := weights_digest(state)) != teacher.weights_sha256:
+        raise CheckpointError(other_weights(path, found, teacher.weights_sha256))
     pulse.patiently(partial(write_weights, state, shelf.weights), f"the teacher {teacher.name}")
 
 
@@ -146,12 +141,13 @@ def _measure(
     labels, classes = dataset.test_labels, dataset.spec.classes
     top = summarise(logits, labels, None).top
     k = min(TOP_K, max(classes // 4, 1))
+    swept = degrees(logits, labels)
+    of_k = next(each for each in swept if each["top_k"] == k)
     facts = TeacherFacts(
         weights_sha256=weights_digest(weights.state_dict()),
         top1=top1_of(logits, labels),
         top5=top_k_accuracy(top, labels, 5),
-        unreliability=unreliability(top[:, :k], labels),
-        ambiguity=ambiguity(top[:, :k], labels, classes),
-        top_k=k,
+        **of_k,
+        degrees=swept,
     )
     pulse.patiently(partial(shelf.finish, facts, logits.numpy()), f"the teacher {teacher.name}")

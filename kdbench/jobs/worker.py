@@ -21,6 +21,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
+from kdbench.data import register
 from kdbench.errors import UserError, out_of_memory, plain
 from kdbench.jobs.claims import claimed
 from kdbench.plan.events import told
@@ -98,7 +99,7 @@ def run(task: Task, emit: Emit) -> None:
 
 
 def _load(task: Task, pulse: Pulse) -> None:
-    """Load the plugins of ``task``, under the eyes of torch."""
+    """Load the plugins of ``task``, under the eyes of torch, and what its suite's own data set is."""
     from kdbench.plugins import load_planned
 
     if task.plugins:
@@ -106,6 +107,8 @@ def _load(task: Task, pulse: Pulse) -> None:
 
         global_state.remember()
     load_planned(task.plugins)
+    if task.own is not None:
+        register(task.own)
     _put_back(task, pulse, "when it was loaded")
 
 

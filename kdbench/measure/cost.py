@@ -31,16 +31,34 @@ def flops(network: nn.Module, image_shape: Shape) -> int:
     return int(counter.get_total_flops())
 
 
-def counted(model: str, image_shape: Shape, classes: int) -> int | None:
-    """``flops`` of the network ``model``, built where nothing is computed; None where it cannot be for such images."""
+def counted(model: str, image_shape: Shape, classes: int) -> tuple[int, int] | None:
+    """``flops`` and ``parameters`` of the network ``model``, built where nothing is computed.
+
+    None where it cannot be for such images.
+    """
     norm = (0.5,) * image_shape[0]
     start = torch.Generator("cpu").get_state()
     try:
         with torch.device("meta"):
             network = create(model, classes=classes, image_shape=image_shape, mean=norm, std=norm, seed_state=start)
-            return flops(network, image_shape)
+            return flops(network, image_shape), parameters(network)
     except Exception:  # other people's code, of which its trials will tell
         return None
+
+
+def needs_company(model: str, image_shape: Shape, classes: int) -> bool:
+    """Whether ``model`` cannot be trained on one image, as a batch normalisation sees a single value of a channel."""
+    norm = (0.5,) * image_shape[0]
+    start = torch.Generator("cpu").get_state()
+    try:
+        with torch.device("meta"):
+            network = create(model, classes=classes, image_shape=image_shape, mean=norm, std=norm, seed_state=start)
+            network.train()(torch.zeros(1, *image_shape))
+    except ValueError as error:
+        return "more than 1 value per channel" in str(error)
+    except Exception:  # other people's code, of which its trials will tell
+        return False
+    return False
 
 
 def forget_peak(device: torch.device) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from kdbench.data.decoders import pieces_of
 from kdbench.data.files import ImageFiles
 from kdbench.data.spec import Images
+from kdbench.stats.bias import leads
 from kdbench.stats.scores import score_predictions, top_k_accuracy
 
 #: Images a forward pass. One fixed layout: another batch size gives other bits (measured), so this is part of the
@@ -23,6 +24,8 @@ EVALUATION_BATCH = 250
 
 #: The k of the unreliability and ambiguity degrees (Yuan et al. 2023, arXiv:2302.08155) and of the stored classes.
 TOP_K = 5
+#: The largest k that those degrees are told for.
+MOST_K = 10
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,8 @@ class Predictions:
     """What is kept of one selection's predictions on the test set: the arrays of the record's prediction file.
 
     top [N,5] classes by falling probability; log_p_true, top_p [N] float16; mean_entropy in nats; agreement with the
-    teacher in percent and mean KL(teacher || student) in nats, None without a teacher.
+    teacher in percent and mean KL(teacher || student) in nats, None without a teacher; ``leads``: what tells how
+    errors change with the bias of classes that were left out (kdbench.stats.bias), where some were.
     """
 
     top: NDArray[np.int16]
@@ -39,6 +43,7 @@ class Predictions:
     mean_entropy: float
     agreement: float | None
     kl_to_teacher: float | None
+    leads: dict[str, NDArray[Any]] = field(default_factory=dict)
 
 
 def logits_of(
@@ -88,13 +93,27 @@ def summarise(logits: Tensor, labels: NDArray[np.integer], teacher: Tensor | Non
     )
 
 
+def leads_of(
+    left_out: NDArray[np.integer],
+    test: tuple[Tensor, NDArray[np.integer]],
+    held_out: tuple[Tensor, NDArray[np.integer]],
+) -> dict[str, NDArray[Any]]:
+    """The leads that Predictions keep: of logits and labels on test and on held-out images."""
+    arrays: dict[str, NDArray[Any]] = {}
+    for part, (logits, labels) in (("", test), ("held_out_", held_out)):
+        found = leads(logits.numpy(), labels, left_out)
+        arrays |= {f"{part}lead": found.lead, f"{part}right": found.right}
+    return arrays
+
+
 def arrays_of(predictions: dict[str, Predictions], labels: NDArray[np.integer]) -> dict[str, NDArray[Any]]:
-    """The arrays of a prediction file: ``labels`` and three arrays for each selection."""
+    """The arrays of a prediction file: ``labels`` and three arrays for each selection, and its leads if it has some."""
     arrays: dict[str, NDArray[Any]] = {"labels": labels.astype(np.int16)}
     for selection, kept in predictions.items():
         arrays[f"{selection}_top5"] = kept.top
         arrays[f"{selection}_log_p_true"] = kept.log_p_true
         arrays[f"{selection}_top_p"] = kept.top_p
+        arrays |= {f"{selection}_{name}": array for name, array in kept.leads.items()}
     return arrays
 
 
@@ -118,6 +137,20 @@ def scores_of(
         "agreement": predictions.agreement,
         "kl_to_teacher": predictions.kl_to_teacher,
     }
+
+
+def degrees(logits: Tensor, labels: NDArray[np.integer]) -> list[dict[str, Any]]:
+    """Unreliability and ambiguity of ``logits`` [N,K] for each k from 1 to MOST_K that leaves a class out."""
+    classes = logits.shape[1]
+    order = np.argsort(-torch.log_softmax(logits.double(), 1).numpy(), axis=1, kind="stable")
+    return [
+        {
+            "top_k": k,
+            "unreliability": unreliability(order[:, :k], labels),
+            "ambiguity": ambiguity(order[:, :k], labels, classes),
+        }
+        for k in range(1, max(min(MOST_K, classes - 1), 1) + 1)
+    ]
 
 
 def unreliability(top: NDArray[np.integer], labels: NDArray[np.integer]) -> float:

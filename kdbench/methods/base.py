@@ -151,7 +151,8 @@ class Method(nn.Module):
     def __init__(self, spec: MethodSpec, config: Mapping[str, Any]) -> None:
         super().__init__()
         self.spec = spec
-        for name, value in config.items():
+        unsaid = {knob.name: knob.default for knob in spec.hyperparameters.values() if knob.newer}
+        for name, value in {**unsaid, **config}.items():
             setattr(self, name, value)
 
     @classmethod
@@ -194,6 +195,13 @@ class Method(nn.Module):
     def deployed(self, student: nn.Module) -> nn.Module:
         """What is scored and counted: a module from images to Outputs; the default is the student itself."""
         return student
+
+    def connected(self, student: Outputs) -> Tensor | None:
+        """The student's features [N,D] where the teacher's are, for measuring how far apart they stay.
+
+        Of Outputs with the parts that the card needs; None, the default, for a method that leads them nowhere.
+        """
+        return None
 
     def loss(self, step: Step) -> dict[str, Tensor]:
         """Return the named, weighted scalar terms of this batch's loss."""

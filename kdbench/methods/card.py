@@ -24,8 +24,22 @@ Value = float | int | bool | str
 
 
 @dataclass(frozen=True)
+class Search:
+    """Where ``kdbench tune`` draws a knob from: evenly, or evenly in its logarithm. ``source``: why from there."""
+
+    low: float
+    high: float
+    source: str
+    log: bool = False
+
+
+@dataclass(frozen=True)
 class HyperParameter:
-    """One knob of a method. ``source`` says where the default was printed; bounds are inclusive unless ``open``."""
+    """One knob of a method. ``source`` says where the default was printed; bounds are inclusive unless ``open``.
+
+    ``newer``: it came when the method had records. At its default it is in no configuration, so that keys stay.
+    ``search``: the range that it is tuned over, None where it keeps its value.
+    """
 
     name: str
     type: str
@@ -36,6 +50,8 @@ class HyperParameter:
     max: float | None = None
     open: bool = False
     choices: tuple[str, ...] = ()
+    newer: bool = False
+    search: Search | None = None
 
     def check(self, value: object, where: str) -> Value:
         """Return ``value`` in this knob's type, or raise UserError naming ``where``, the knob and its range."""
@@ -165,7 +181,13 @@ class MethodSpec:
         chosen: dict[str, object] = {name: knob.default for name, knob in self.hyperparameters.items()}
         chosen.update(self.pairs.get(pair, {}))
         chosen.update(overrides)
-        return {name: self.hyperparameters[name].check(value, where) for name, value in chosen.items()}
+        checked = {name: self.hyperparameters[name].check(value, where) for name, value in chosen.items()}
+        unsaid = {knob.name for knob in self.hyperparameters.values() if knob.newer}
+        return {
+            name: value
+            for name, value in checked.items()
+            if name not in unsaid or value != self.hyperparameters[name].default
+        }
 
     def describe(self) -> dict[str, Any]:
         """The card as plain data, as records copy it."""

@@ -159,7 +159,10 @@ def _composed(name: str, specs: list[MethodSpec], implementation: str) -> Method
             f"{name!r} has no hyper-parameter {shown(unknown[0])}, but the card of {first.name!r} gives it."
         )
     knobs.update(
-        {name: replace(knobs[name], default=value, source=first.pairs_source) for name, value in defaults.items()}
+        {
+            name: replace(knobs[name], default=value, newer=False, source=first.pairs_source)
+            for name, value in defaults.items()
+        }
     )
     pairs: dict[str, dict[str, Value]] = {}
     for spec in specs:

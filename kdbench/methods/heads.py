@@ -53,8 +53,8 @@ class Average(nn.Module):
 class Deployed(nn.Module):
     """A snapshot of ``student`` whose classifier ``head`` gave way to ``tail``, from a map [N,C,H,W] to logits [N,K].
 
-    ``part`` says which map: ``pooled_map``, or ``stages`` for the last of them. The copies count as what ships: the
-    student without its own classifier, and the tail.
+    ``part`` says which map: ``pooled_map``, or ``stages`` for the last of them; with ``pooled`` the tail begins at
+    features [N,D]. The copies count as what ships: the student without its own classifier, and the tail.
     """
 
     def __init__(self, student: nn.Module, head: nn.Module, tail: nn.Module, part: str = "pooled_map") -> None:
@@ -69,4 +69,4 @@ class Deployed(nn.Module):
     def forward(self, x: Tensor, parts: frozenset[str] = frozenset()) -> Outputs:
         """Logits of images ``x`` [N,C,H,W], with those ``parts`` of the student that were asked for."""
         out: Outputs = self.student(x, parts | {self.part})
-        return replace(out, logits=self.tail(out.stages[-1] if self.part == "stages" else out.pooled_map))
+        return replace(out, logits=self.tail(out.stages[-1] if self.part == "stages" else getattr(out, self.part)))

@@ -21,6 +21,7 @@ from kdbench.methods.card import (
     MethodSpec,
     Paper,
     Preset,
+    Search,
 )
 from kdbench.names import check_name
 from kdbench.toml import parse_toml, read_toml
@@ -65,6 +66,8 @@ def _knob(name: str, raw: dict[str, Any], where: str) -> HyperParameter:
         max=_take(raw, "max", float, where, None) if "max" in raw else None,
         open=_take(raw, "open", bool, where, False),
         choices=tuple(_take(raw, "choices", list, where, [])),
+        newer=_take(raw, "newer", bool, where, False),
+        search=_search(_take(raw, "search", dict, where), f"{where} search") if "search" in raw else None,
     )
     _no_more(raw, where)
     if not all(isinstance(choice, str) for choice in knob.choices) or (knob.choices and kind != "str"):
@@ -73,7 +76,26 @@ def _knob(name: str, raw: dict[str, Any], where: str) -> HyperParameter:
     if not all(map(isfinite, bounds)) or bounds != sorted(bounds):
         raise UserError(f"{where}: min and max must be finite numbers, and min no greater than max.")
     knob.check(knob.default, where)
+    if knob.search is not None:
+        _check_search(knob, knob.search, where)
     return knob
+
+
+def _search(raw: dict[str, Any], where: str) -> Search:
+    raw = dict(raw)
+    low, high = (_take(raw, name, float, where) for name in ("low", "high"))
+    search = Search(low, high, _take(raw, "source", str, where), _take(raw, "log", bool, where, False))
+    _no_more(raw, where)
+    return search
+
+
+def _check_search(knob: HyperParameter, search: Search, where: str) -> None:
+    if knob.type not in ("float", "int"):
+        raise UserError(f"{where}: search is for numbers, and a {knob.type} is none; leave it out.")
+    if not (search.low < search.high and (search.low > 0 or not search.log)):
+        raise UserError(f"{where}: search needs a low below its high, and above 0 where log is true.")
+    for end in (search.low, search.high):
+        knob.check(int(end) if knob.type == "int" and end.is_integer() else end, f"{where} search")
 
 
 def _names(values: list[Any], where: str) -> frozenset[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import isqrt
 
 from torch import Tensor, nn
 
@@ -54,7 +53,8 @@ class Tap:
     """A tensor to catch: what goes ``into``, or else comes out of, call number ``call`` (from 0) of ``module``.
 
     ``clone`` where the model overwrites that tensor later on. ``layout`` says how it becomes a map [N,C,H,W]: "nchw";
-    "nhwc"; "tokens" [N,T,C], the first ``prefix`` of which are not patches; or "vector", for [N,D] or [N,D,1,1].
+    "nhwc"; "tokens" [N,T,C], the first ``prefix`` of which are not patches and the rest ``rows`` of patches; or
+    "vector", for [N,D] or [N,D,1,1].
     """
 
     module: str
@@ -63,13 +63,14 @@ class Tap:
     clone: bool = False
     layout: str = "nchw"
     prefix: int = 0
+    rows: int = 0
 
     def shape(self, caught: Tensor) -> Tensor:
         if self.layout == "nhwc":
             return caught.permute(0, 3, 1, 2)
         if self.layout == "tokens":
             patches = caught[:, self.prefix :].transpose(1, 2)
-            return patches.unflatten(2, (isqrt(patches.shape[2]), -1))
+            return patches.unflatten(2, (self.rows, -1))
         return caught.flatten(1) if self.layout == "vector" else caught
 
 

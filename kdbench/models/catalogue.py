@@ -125,6 +125,18 @@ def _small() -> Iterator[ModelSpec]:
     )
 
 
+def _patches() -> Iterator[ModelSpec]:
+    trained, drawn = {"filters": 5, "std": 0.02}, {"filters": 3, "std": 0.3}
+    layer = "layer of filters on the rows of an image, added up (Allen-Zhu and Li)"
+    for name, function, summary, options in (
+        ("patch_net", "PatchNet", f"one trained {layer}", trained),
+        ("patch_net_mean5", "PatchNet", "the mean of five patch_nets, trained as one", {**trained, "members": 5}),
+        ("patch_net_random", "RandomFeatures", f"one random {layer}, with a trained output layer", drawn),
+        ("patch_net_linear", "Linearised", f"one {layer}, linearised where it starts", drawn),
+    ):
+        yield _spec(name, "patches", f"patches:{function}", 28, summary, **options)
+
+
 def _plain() -> Iterator[ModelSpec]:
     for depth, widen in ((16, 1), (16, 2), (40, 1), (40, 2)):
         summary = f"wide residual network of {depth} layers, widths {16 * widen}-{32 * widen}-{64 * widen}"
@@ -134,4 +146,4 @@ def _plain() -> Iterator[ModelSpec]:
         yield _spec(f"vgg{depth}", "vgg", "vgg:vgg", 32, summary, depth=depth)
 
 
-BUILTIN: tuple[ModelSpec, ...] = (*_resnets(), *_plain(), *_mobile(), *_small())
+BUILTIN: tuple[ModelSpec, ...] = (*_resnets(), *_plain(), *_mobile(), *_small(), *_patches())

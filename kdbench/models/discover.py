@@ -36,28 +36,67 @@ class Event:
     output_version: int
 
 
+@dataclass(frozen=True)
+class Grid:
+    """How tensors may be maps of images of ``height`` x ``width``; ``prefix``: how many tokens are not patches."""
+
+    height: int
+    width: int
+    prefix: int
+
+    def layout(self, tensor: Tensor) -> tuple[str, int, int] | None:
+        """How ``tensor`` is a map, how many of its tokens are not patches, and its rows; None where it is none."""
+        shape = tensor.shape
+        if len(shape) == 4:
+            nhwc, nchw = (self._like(*sides) for sides in (shape[1:3], shape[2:4]))
+            return ("nhwc", 0, 0) if nhwc and not nchw else ("nchw", 0, 0)
+        if len(shape) == 3:
+            for skipped in (self.prefix, 0, 1):
+                if rows := self._rows(shape[1] - skipped):
+                    return "tokens", skipped, rows
+        return None
+
+    def tap(self, event: Event) -> Tap:
+        """What is caught of the output of ``event``."""
+        layout, skipped, rows = self.layout(event.output) or ("nchw", 0, 0)
+        clone = _overwritten(event.output, event.output_version)
+        return Tap(event.module, event.call, clone=clone, layout=layout, prefix=skipped, rows=rows)
+
+    def _like(self, rows: int, columns: int) -> bool:
+        """Whether a map of this size has the images' proportions, as far as rounding at each halving leaves them."""
+        return abs(rows * self.width - columns * self.height) < max(self.height, self.width)
+
+    def _rows(self, tokens: int) -> int:
+        """The rows of a map of so many ``tokens``; 0 where none has the images' proportions."""
+        near = isqrt(tokens * self.height // self.width) if tokens > 0 else 0
+        for rows in (near, near + 1):
+            if rows and tokens % rows == 0 and self._like(rows, tokens // rows):
+                return rows
+        return 0
+
+
 def discover(name: str, body: nn.Module, image_shape: Shape) -> Plan:
     """How to read ``body`` for images of ``image_shape``; UserError where it cannot take them or lacks a classifier."""
     events = _watch(name, body, image_shape)
     head = _head(name, body, events)
+    grid = Grid(*image_shape[1:], getattr(body, "num_prefix_tokens", 0))
     pooled = Tap(head.module, head.call, into=True, clone=_overwritten(head.input, head.input_version), layout="vector")
     candidates = _described(body, events) or list(_chain(body, events))
-    prefix = getattr(body, "num_prefix_tokens", 0)
-    maps = [event for event in candidates if _layout(event.output, prefix) and event.output is not head.output]
-    stages = _spread(maps, prefix)
+    maps = [event for event in candidates if grid.layout(event.output) and event.output is not head.output]
+    stages = _spread(maps, grid)
     if stages and (len(stages) > _STAGES or not any(stages[0].kind.children())):
         stem: Event | None = stages.pop(0)
     else:
-        stem = _before(maps[0], body, events, prefix) if maps else None
+        stem = _before(maps[0], body, events, grid) if maps else None
     norms = [_norm(event, events) for event in stages]
     return Plan(
         name=name,
         head=head.module,
         pooled=pooled,
         pooled_map=_pooled_map(head, events),
-        stem=_output_tap(stem, prefix) if stem else None,
-        stages=tuple(_output_tap(event, prefix) for event in stages),
-        preacts=tuple(_preact_tap(event, events, prefix) for event in stages),
+        stem=grid.tap(stem) if stem else None,
+        stages=tuple(grid.tap(event) for event in stages),
+        preacts=tuple(_preact_tap(event, events, grid) for event in stages),
         norms=tuple(norm for norm in norms if norm) if all(norms) else (),
     )
 
@@ -170,44 +209,26 @@ def _passive(event: Event) -> bool:
     return any(word in type(event.kind).__name__ for word in _NOT_A_STAGE)
 
 
-def _layout(tensor: Tensor, prefix: int) -> tuple[str, int] | None:
-    """How ``tensor`` is a map, and how many of its tokens are not patches; ``None`` where it is none."""
-    shape = tensor.shape
-    if len(shape) == 4:
-        return ("nhwc", 0) if shape[1] == shape[2] != shape[3] else ("nchw", 0)
-    if len(shape) == 3:
-        for skipped in (prefix, 0, 1):
-            if isqrt(shape[1] - skipped) ** 2 == shape[1] - skipped:
-                return "tokens", skipped
-    return None
-
-
-def _spread(maps: list[Event], prefix: int) -> list[Event]:
+def _spread(maps: list[Event], grid: Grid) -> list[Event]:
     """The last map of each size; of a model that keeps one size throughout, four maps at equal distances."""
-    by_size = {_output_tap(event, prefix).shape(event.output).shape[2:]: event for event in maps}
+    by_size = {grid.tap(event).shape(event.output).shape[2:]: event for event in maps}
     if len(by_size) > 1 or len(maps) <= _STAGES:
         return list(by_size.values())
     return [maps[len(maps) * (number + 1) // _STAGES - 1] for number in range(_STAGES)]
 
 
-def _before(first: Event, body: nn.Module, events: list[Event], prefix: int) -> Event:
+def _before(first: Event, body: nn.Module, events: list[Event], grid: Grid) -> Event:
     """The last map at the top of the model before the stages begin; ``first`` itself where there is none."""
     found = first
     for event in _chain(body, events):
         if event.module == first.module or event.module.startswith(f"{first.module}."):
             break
-        if _layout(event.output, prefix):
+        if grid.layout(event.output):
             found = event
     return found
 
 
-def _output_tap(event: Event, prefix: int) -> Tap:
-    layout, skipped = _layout(event.output, prefix) or ("nchw", 0)
-    clone = _overwritten(event.output, event.output_version)
-    return Tap(event.module, event.call, clone=clone, layout=layout, prefix=skipped)
-
-
-def _preact_tap(stage: Event, events: list[Event], prefix: int) -> Tap:
+def _preact_tap(stage: Event, events: list[Event], grid: Grid) -> Tap:
     """The input of the activation whose output is the stage's map.
 
     A stage that ends otherwise, linearly (MobileNetV2) or by joining activated branches (Inception), is its own.
@@ -215,8 +236,8 @@ def _preact_tap(stage: Event, events: list[Event], prefix: int) -> Tap:
     for event in reversed(events):
         if event.output is stage.output and _is_activation(event.kind):
             clone = _overwritten(event.input, event.input_version)
-            return replace(_output_tap(stage, prefix), module=event.module, call=event.call, into=True, clone=clone)
-    return _output_tap(stage, prefix)
+            return replace(grid.tap(stage), module=event.module, call=event.call, into=True, clone=clone)
+    return grid.tap(stage)
 
 
 def _norm(stage: Event, events: list[Event]) -> str | None:

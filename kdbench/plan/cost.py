@@ -10,7 +10,7 @@ from kdbench.models import get_spec
 from kdbench.models.facts import FACTS, TRAINING
 from kdbench.paths import cache_dir
 from kdbench.plan.cohorts import Cohort
-from kdbench.plan.counted import Shape, counted_mflops
+from kdbench.plan.counted import Shape, counted_mflops, counted_parameters
 from kdbench.plan.speeds import Rate, Recipe, Speed, Training, speed_of, step_gflop
 from kdbench.trials.teacher import Teacher
 from kdbench.trials.trial import Trial, teacher_trial
@@ -27,11 +27,19 @@ def forward_gflops(model: str, shape: Shape, classes: int) -> float:
     return FACTS[spec.name].mflops / 1000 * (shape[-1] / spec.input) ** 2
 
 
+def weights_bytes(trial: Trial) -> int:
+    """Bytes of the weights that ``trial`` leaves, about: of an architecture that no table has what is counted."""
+    data = DATASETS.get(trial.dataset)
+    if trial.student in FACTS:
+        return 4 * FACTS[trial.student].parameters
+    return 4 * counted_parameters(cache_dir() / "costs", trial.student, data.image_shape, data.classes)
+
+
 def teacher_gflops(teacher: Teacher, shape: Shape, classes: int) -> float:
     """GFLOP of what ``teacher`` says of one image: its own forward pass, or that of each of its parts."""
     if teacher.composition is not None:
-        own = teacher.composition.networks() * teacher_gflops(teacher.parts[0], shape, classes)
-        return own + sum(teacher_gflops(part, shape, classes) for part in teacher.parts)
+        each = [teacher_gflops(part, shape, classes) for part in teacher.parts]
+        return sum(each) + (teacher.composition.networks() * each[0] if each else 0.0)
     return forward_gflops(teacher.model, shape, classes)
 
 

@@ -25,23 +25,35 @@ def counted_mflops(folder: Path, model: str, shape: Shape, classes: int) -> floa
 
     UNKNOWN_MFLOPS where it cannot be built: its trials will say why.
     """
+    return _counted(folder, *_named(model, shape, classes))[0]
+
+
+def counted_parameters(folder: Path, model: str, shape: Shape, classes: int) -> int:
+    """The parameters of ``model``, counted with its arithmetic; 0 where it cannot be built."""
+    return _counted(folder, *_named(model, shape, classes))[1]
+
+
+def _named(model: str, shape: Shape, classes: int) -> tuple[str, str, Shape, int]:
     spec = get_spec(model)
-    return _counted(folder, model, digest([plain(spec), _code(model, spec), shape, classes])[:20], shape, classes)
+    return model, digest([plain(spec), _code(model, spec), shape, classes])[:20], shape, classes
 
 
 @cache
-def _counted(folder: Path, model: str, name: str, shape: Shape, classes: int) -> float:
-    place = folder / f"flops-{name}.json"
+def _counted(folder: Path, model: str, name: str, shape: Shape, classes: int) -> tuple[float, int]:
+    place = folder / f"counts-{name}.json"
     with suppress(OSError, ValueError, TypeError, KeyError):
-        return float(json.loads(place.read_text(encoding="utf-8"))["mflops"])
+        known = json.loads(place.read_text(encoding="utf-8"))
+        return float(known["mflops"]), int(known["parameters"])
     from kdbench.measure.cost import counted
 
-    flops = counted(model, shape, classes)
-    if flops is None:
-        return UNKNOWN_MFLOPS
+    found = counted(model, shape, classes)
+    if found is None:
+        return UNKNOWN_MFLOPS, 0
+    flops, parameters = found
     with suppress(OSError):  # it is counted again
-        write_atomically(place, json.dumps({"model": model, "mflops": flops / 1e6}).encode())
-    return flops / 1e6
+        said = {"model": model, "mflops": flops / 1e6, "parameters": parameters}
+        write_atomically(place, json.dumps(said).encode())
+    return flops / 1e6, parameters
 
 
 def _code(model: str, spec: ModelSpec) -> list[str]:

@@ -19,7 +19,7 @@ from kdbench.models import MODELS
 from kdbench.names import check_name
 from kdbench.plugins import source_of
 from kdbench.registry import OURS, Registry
-from kdbench.suites import PAIRS, Pair, Row, Suite, added_pair, check_seeds
+from kdbench.suites import PAIRS, Pair, Row, Suite, added_pair, added_row, check_seeds
 from kdbench.supervision import SUPERVISIONS
 from kdbench.trials.teacher import Normalisation, Teacher
 from kdbench.trials.trial import Trial
@@ -39,6 +39,16 @@ class Selection:
     methods: tuple[str, ...] = ()
     seeds: int | None = None
     train_teachers: bool = False
+    settings: tuple[str, ...] = ()
+
+
+def with_settings(suites: Sequence[Suite], selection: Selection) -> tuple[tuple[Suite, ...], Selection]:
+    """``suites``, each with a row more for each setting of ``selection`` (``kd.temperature=2``), which chooses it."""
+    for setting in selection.settings:
+        suites = [added_row(suite, setting) for suite in suites]
+    added = [row.label for suite in suites for row in suite.rows[len(suite.rows) - len(selection.settings) :]]
+    methods = tuple(dict.fromkeys((*selection.methods, *added))) if selection.methods else ()
+    return tuple(suites), replace(selection, methods=methods)
 
 
 def with_pairs(suites: Sequence[Suite], globs: Sequence[str]) -> tuple[list[Suite], list[str]]:
@@ -189,6 +199,7 @@ def expand(
                 student_code=_model_code(pair.student),
                 supervision=(supervision := row.supervision or suite.supervision),
                 supervision_sha256=_source(SUPERVISIONS, supervision.kind),
+                diagnostics=suite.diagnostics,
             )
             for seed in seeds:
                 trial = replace(first, seed=seed)

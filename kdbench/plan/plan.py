@@ -12,21 +12,24 @@ from kdbench.errors import DataError, UserError
 from kdbench.methods import METHODS, leaves, load_class
 from kdbench.models import MODELS
 from kdbench.paths import cache_dir
+from kdbench.plan.assistants import with_students
 from kdbench.plan.cohorts import Cohort, cohorts
+from kdbench.plan.cost import weights_bytes
 from kdbench.plan.cut import fitted, landing
 from kdbench.plan.expand import Selection, chosen_pairs, chosen_rows, expand, inapplicable, matched, with_pairs
 from kdbench.plan.fleet import Fleet
 from kdbench.plan.memory import Needs
 from kdbench.plan.outdated import Outdated, outdated
+from kdbench.plan.pins import pinned, wanted
 from kdbench.plan.speeds import Speeds
 from kdbench.plan.task import Task
 from kdbench.plan.tasks import make_tasks
 from kdbench.records import Store
 from kdbench.records.listings import Place
-from kdbench.records.pins import bring_over_pins
 from kdbench.records.provenance import source_digest
 from kdbench.registry import OURS
 from kdbench.suites import Suite
+from kdbench.supervision import FULL
 from kdbench.trials.origins import foreign
 from kdbench.trials.trial import Trial, teacher_trial
 
@@ -47,7 +50,8 @@ class Request:
     ``baselines``: stores whose records count as if they had been made here. ``within``: seconds in which each cohort is
     to land its records, so that a machine may go afterwards. ``again``: globs of labels whose rows are trained though
     they are recorded. ``looks``: the numbers of seeds at which it is decided whether to add some, where that is done at
-    all. ``only``: the seats of the trials to which it is confined, where there are any.
+    all. ``only``: the seats of the trials to which it is confined, where there are any. ``weights``: whether students
+    are kept.
     """
 
     suites: tuple[Suite, ...]
@@ -60,6 +64,7 @@ class Request:
     again: tuple[str, ...] = ()
     looks: tuple[int, ...] = ()
     only: frozenset[Seat] = frozenset()
+    weights: bool = True
 
 
 @dataclass(frozen=True)
@@ -84,6 +89,8 @@ class Plan:
     outdated: list[Outdated]
     #: Keys of the missing that are recorded and trained again, with how many endings are on record.
     again: Mapping[str, int]
+    #: Bytes of the students that are kept, about.
+    weights: int = 0
 
     @property
     def title(self) -> str:
@@ -96,6 +103,7 @@ def make_plan(request: Request, store: Store, fleet: Fleet) -> Plan:
     selection = request.selection
     suites, added = with_pairs(request.suites, selection.pairs)
     store.check_current()
+    suites = [with_students(suite, store) for suite in suites]
     data = {name: _identify(name, request) for suite in suites for name in suite.datasets}
     digests = {name: digest for name, (digest, _) in data.items()}
     trials = [trial for suite in suites for trial in expand(suite, selection, digests, _pins(suite, request, store))]
@@ -115,12 +123,14 @@ def make_plan(request: Request, store: Store, fleet: Fleet) -> Plan:
     again = _again(trials, missing, store, request.again)
     missing += {trial.key: trial for trial in trials if trial.key in again}.values()
     _check_code(missing)
+    _check_lone_images(missing)
+    lacking = _check_weights(missing, request, fleet)
     warnings = {name: said for name, (_, said) in data.items()}
     made, tasks = _tasks(missing, request, store, warnings, fleet) if missing else ([], [])
     tasks = [replace(task, again={t.key: again[t.key] for t in task.trials if t.key in again}) for task in tasks]
     added += dict.fromkeys(name for suite in suites for name in chosen_rows(suite, selection.methods)[1])
     listed = list_trials(trials, store, request.dry)
-    said = tuple(dict.fromkeys(text for texts in warnings.values() for text in texts))
+    said = tuple(dict.fromkeys([*lacking, *(text for texts in warnings.values() for text in texts)]))
     return Plan(
         suites=tuple(suites),
         trials=trials,
@@ -135,6 +145,7 @@ def make_plan(request: Request, store: Store, fleet: Fleet) -> Plan:
         tasks=tasks,
         outdated=older,
         again=again,
+        weights=sum(map(weights_bytes, missing)) if request.weights else 0,
     )
 
 
@@ -160,6 +171,28 @@ def _check_code(trials: Sequence[Trial]) -> None:
         from kdbench.models.factory import check_available  # torch, which built-in networks do not need to plan
 
         check_available(name)
+
+
+def _check_lone_images(trials: Sequence[Trial]) -> None:
+    """UserError where the last batch of an epoch is of one image, and a network cannot be trained on that."""
+    teachers = (each for trial in trials if trial.teacher for each in trial.teacher.lineage if each.trained)
+    made = [teacher_trial(each, trials[0].dataset, trials[0].data_digest) for each in teachers]
+    seen = {
+        (t.student, t.dataset, t.protocol): t for t in (*trials, *made) if METHODS.get(t.method).applies.min_batch < 2
+    }
+    for trial in seen.values():
+        data = DATASETS.get(trial.dataset)
+        images = data.train_size - max(trial.protocol.holdout, data.val_size)
+        if images % trial.protocol.batch != 1 or trial.supervision != FULL:
+            continue
+        from kdbench.measure.cost import needs_company  # torch
+
+        if needs_company(trial.student, data.image_shape, data.classes):
+            raise UserError(
+                f"{trial.suite or trials[0].suite}: an epoch of {images} images in batches of {trial.protocol.batch} "
+                f"ends with a single image, on which the batch normalisation of {trial.student} cannot be trained; "
+                "give the protocol another batch."
+            )
 
 
 def missing_trials(trials: Sequence[Trial], store: Store, again: Mapping[str, int] | None = None) -> list[Trial]:
@@ -226,28 +259,22 @@ def _identify(dataset: str, request: Request) -> tuple[str, tuple[str, ...]]:
 
 
 def _pins(suite: Suite, request: Request, store: Store) -> dict[str, str]:
-    """The recorded digests of the suite's checkpoint teachers that it does not pin; a first use is recorded here."""
+    """The recorded digests of the suite's checkpoint teachers that the selection learns from."""
     selection = request.selection
     rows, _ = chosen_rows(suite, selection.methods)
     if selection.train_teachers or not any(METHODS.get(row.method).needs_teacher for row in rows):
         return {}
-    if not request.dry:
-        bring_over_pins(store.root)
-    pins = store.pins(suite.name)
     pairs = chosen_pairs(suite, selection.pairs)
-    for teacher in (each for pair in pairs for each in suite.teacher_of(pair).lineage):
-        if teacher.kind != "checkpoint" or teacher.weights_sha256 or teacher.name in pins:
-            continue
-        if request.dry:
-            pins[teacher.name] = "0" * 64
-            continue
-        from kdbench.teachers.find import find_checkpoint
-        from kdbench.teachers.weights import read_weights, weights_digest
+    teachers = [(each, pair.dataset) for pair in pairs for each in suite.teacher_of(pair).lineage]
+    return pinned(suite, teachers, request.data_root, store, request.dry)
 
-        weights = weights_digest(read_weights(find_checkpoint(teacher, request.data_root)))
-        store.pin(suite.name, teacher.name, weights)
-        pins = store.pins(suite.name)  # UserError where another run has pinned it at the same time, to others
-    return pins
+
+def _check_weights(missing: Sequence[Trial], request: Request, fleet: Fleet) -> tuple[str, ...]:
+    """What is wrong with published weights that are needed, in sentences; UserError where that is no dry run."""
+    lacking = tuple(dict.fromkeys(wanted(missing, request.data_root, fleet.kind)))
+    if lacking and not request.dry:
+        raise UserError(lacking[0])
+    return lacking
 
 
 def _tasks(
@@ -269,6 +296,7 @@ def _tasks(
         source=source_digest(),
         within=request.within,
         looks=request.looks,
+        weights=request.weights,
     )
     records = [record for record in store.read()[0] if record["evidence"] == "measured"]
     rate = Speeds(fleet.kind, records, cache_dir() / "costs", template.threads, here=not fleet.elsewhere)

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from kdbench.canonical import plain
+from kdbench.data import DatasetSpec
+from kdbench.data.spec import spec_from_json
 from kdbench.errors import UserError, shown
 from kdbench.trials.origins import Plugin
 from kdbench.trials.teacher import Teacher, teacher_from_json
@@ -35,7 +37,8 @@ class Task:
     ``graphs``: whether steps are CUDA graphs, of which bits are not to depend and no plan asks for (benchmarks/gpu.py).
     ``looks``: what the records say of seeds that are added as needed.
     ``memory``: bytes of the device that it is expected to hold, 0 where nobody knows; ``exclusive``: nothing runs
-    beside it.
+    beside it. ``own``: the data set, where a suite names a folder that no worker knows of.
+    ``weights``: whether students are kept.
     """
 
     id: str
@@ -63,6 +66,8 @@ class Task:
     looks: tuple[int, ...] = ()
     memory: float = 0.0
     exclusive: bool = False
+    own: DatasetSpec | None = None
+    weights: bool = True
 
     @property
     def threads(self) -> int:
@@ -90,6 +95,7 @@ class Task:
                 raw[name] = tuple(raw[name])
             raw["plugins"] = tuple(Plugin(**plugin) for plugin in raw["plugins"])
             raw["trials"] = tuple(Trial.from_json(trial) for trial in raw["trials"])
+            raw["own"] = None if raw["own"] is None else spec_from_json(raw["own"])
             raw["teacher"] = None if raw["teacher"] is None else teacher_from_json(raw["teacher"])
             return cls(**raw)
         except (ValueError, TypeError, LookupError, RecursionError) as error:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from heapq import heapreplace
 
 from kdbench.canonical import digest
+from kdbench.data import DATASETS
 from kdbench.plan.cohorts import Cohort
 from kdbench.plan.cost import cohort_seconds, teacher_seconds
 from kdbench.plan.cut import breadth
@@ -75,7 +76,15 @@ def make_tasks(
 def _on(trial: Trial, template: Task, warnings: Mapping[str, tuple[str, ...]]) -> Task:
     """``template`` for tasks on the data set and of the suite of ``trial``."""
     said = warnings.get(trial.dataset, template.warnings)
-    return replace(template, dataset=trial.dataset, data_digest=trial.data_digest, suite=trial.suite, warnings=said)
+    spec = DATASETS.get(trial.dataset)
+    return replace(
+        template,
+        dataset=trial.dataset,
+        data_digest=trial.data_digest,
+        suite=trial.suite,
+        warnings=said,
+        own=spec if spec.folder else None,
+    )
 
 
 def _more(count: int) -> str:

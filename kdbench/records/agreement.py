@@ -87,10 +87,13 @@ def _teacher(record: Record) -> Iterator[str]:
     if measured is not None:
         if planned is None:
             yield _text("teacher", measured, "identity/teacher", planned)
+        for degree in measured.get("degrees", ()):
+            if degree["top_k"] == measured["top_k"]:
+                for field in ("unreliability", "ambiguity"):
+                    yield from _same(f"teacher/{field}", measured[field], "that in teacher/degrees", degree[field])
         yield from _same("teacher/model", measured["model"], "teacher_model", record["teacher_model"])
-        if {"self": "trained"}.get(
-            measured["kind"], measured["kind"]
-        ) != kind:  # an earlier generation was trained, too
+        alike = {"self": "trained", "student": "checkpoint"}  # an earlier generation was trained, too
+        if alike.get(measured["kind"], measured["kind"]) != kind:
             yield _text("teacher/kind", measured["kind"], "identity/teacher/kind", kind)
         if kind == "checkpoint" and weights:  # a plan pins them; what was planned by hand may not
             yield from _same("teacher/weights_sha256", measured["weights_sha256"], "that of identity/teacher", weights)
@@ -108,6 +111,16 @@ def _ending(record: Record) -> Iterator[str]:
                 yield _text("status", status, field, None)
         if record["detail"]:
             yield _text("status", status, "detail", record["detail"])
+    if record.get("selected_weights_sha256") is not None:
+        if not finished:
+            yield _text("status", status, "selected_weights_sha256", record["selected_weights_sha256"])
+        elif _at(record, "identity/protocol/selection") == "last":
+            yield from _same(
+                "selected_weights_sha256",
+                record["selected_weights_sha256"],
+                "weights_sha256, as the last epoch ranks,",
+                record["weights_sha256"],
+            )
     held_out = _at(record, "identity/protocol/holdout")
     if (_at(record, "scores/best_val") is not None) != (finished and bool(held_out)):
         yield _text("scores/best_val", _at(record, "scores/best_val"), "identity/protocol/holdout", held_out)

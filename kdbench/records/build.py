@@ -27,14 +27,16 @@ def build_record(
     teacher: Mapping[str, Any] | None = None,
     cost: Mapping[str, Any] | None = None,
     weights_sha256: str | None = None,
+    selected_weights_sha256: str | None = None,
     plugins: Sequence[Plugin] = (),
     warnings: Sequence[str] = (),
     attempts: int = 1,
     resumed: int = 0,
     looks: Sequence[int] = (),
+    diagnostics: Mapping[str, Any] | None = None,
 ) -> Record:
     """A record of ``trial``, which ran the code of ``plugins``; what did not come to be (a crash's scores) is null."""
-    return {
+    record = {
         "schema_version": SCHEMA_VERSION,
         "key": trial.key,
         "identity": trial.identity(),
@@ -58,6 +60,7 @@ def build_record(
         "cost": None if cost is None else dict(cost),
         "method_card": METHODS.get(trial.method).describe() if trial.method in METHODS else {"name": trial.method},
         "weights_sha256": weights_sha256,
+        "selected_weights_sha256": selected_weights_sha256,
         "predictions": None,
         "provenance": provenance(
             plugin_sha256=trial.plugin_sha256,
@@ -70,6 +73,7 @@ def build_record(
         ),
         "warnings": [_unicode(text)[:LONGEST_TEXT] for text in warnings],
     }
+    return record if diagnostics is None else {**record, "diagnostics": dict(diagnostics)}
 
 
 def _unicode(text: str) -> str:

@@ -12,7 +12,7 @@ from kdbench.records.inventory import Inventory, take_inventory
 from kdbench.records.literature import load
 from kdbench.records.pins import read_pins
 from kdbench.records.runs import manifest_paths, read_manifest
-from kdbench.records.store import LISTINGS, METHODS_FOLDER, PLUGINS_FOLDER, PREDICTIONS, Store
+from kdbench.records.store import LISTINGS, METHODS_FOLDER, PLUGINS_FOLDER, PREDICTIONS, WEIGHTS, Store
 from kdbench.records.verify import Problem, official_labels, problem
 
 Record = Mapping[str, Any]
@@ -23,6 +23,7 @@ _OTHERS = (
     f"{METHODS_FOLDER}/**/*",
     f"{PLUGINS_FOLDER}/**/*",
     "pins/*/*.json",
+    f"{WEIGHTS}/*.safetensors",
     "pins.json",
     "runs/*.json",
     "baselines/*.json",

@@ -21,7 +21,11 @@ _NUMERIC = ("value", "std", "teacher_value", "student_baseline")
 
 @dataclass(frozen=True, slots=True)
 class Reported:
-    """One printed number (schema ``reported.v1.json``); ``printed`` and ``printed_std`` keep the digits as printed."""
+    """One printed number (schema ``reported.v1.json``); ``printed`` and ``printed_std`` keep the digits as printed.
+
+    ``recipe`` names how the students were trained, where that is known; ``apart`` says why a number may not be set
+    beside those of the same pair.
+    """
 
     dataset: str
     teacher: str
@@ -39,6 +43,8 @@ class Reported:
     notes: str
     printed: str
     printed_std: str
+    recipe: str = ""
+    apart: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +56,7 @@ class Source:
     identifier: str
     repository: str
     commit: str
+    year: int | None = None
 
 
 @dataclass(frozen=True)
@@ -68,10 +75,11 @@ def load(folder: Path | None = None) -> Literature:
     folder = shipped("reported") if folder is None else folder
     sources: dict[str, Source] = {}
     for where, raw in _read(folder / "sources.csv", "source"):
-        check("source", raw, where)
+        told: dict[str, Any] = {**raw, "year": _year(raw["year"], f"{where}: year")}
+        check("source", told, where)
         if raw["source"] in sources:
             raise UserError(f"{where}: source: {raw['source']!r} occurs twice.")
-        sources[raw["source"]] = Source(**raw)
+        sources[raw["source"]] = Source(**told)
     rows = []
     for where, raw in _read(folder / "published.csv", "reported"):
         document: dict[str, Any] = dict(raw)
@@ -92,9 +100,18 @@ def _number(text: str, where: str) -> float | None:
     return float(text)
 
 
+def _year(text: str, where: str) -> int | None:
+    if text and not re.fullmatch("[0-9]{4}", text):
+        raise UserError(f"{where}: {text!r} is not a year.")
+    return int(text) if text else None
+
+
 def _read(path: Path, kind: str) -> Iterator[tuple[str, dict[str, str]]]:
-    """Each row of ``path`` with its place; the columns must be the fields of the schema ``kind``."""
-    wanted = list(schema(kind)["properties"])
+    """Each row of ``path`` with its place; the columns must be the fields of the schema ``kind``.
+
+    One that is not required may be missing, and is empty then.
+    """
+    wanted, required = list(schema(kind)["properties"]), set(schema(kind)["required"])
     if not path.exists():
         raise UserError(f"{path}: there is no such file; reported numbers need published.csv and sources.csv.")
     try:
@@ -102,12 +119,13 @@ def _read(path: Path, kind: str) -> Iterator[tuple[str, dict[str, str]]]:
         if "\0" in text:
             raise ValueError("it holds a NUL byte")
         reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-        if sorted(reader.fieldnames or ()) != sorted(wanted):
+        names = reader.fieldnames or ()
+        if not required <= set(names) <= set(wanted) or len(set(names)) != len(names):
             raise UserError(f"{path}: row 1: the columns must be {', '.join(wanted)}.")
         for number, row in enumerate(reader, start=2):
             where = f"{path}: row {number}"
             if None in row or None in row.values():
-                raise UserError(f"{where}: it must have {len(wanted)} fields.")
-            yield where, row
+                raise UserError(f"{where}: it must have {len(names)} fields.")
+            yield where, {name: row.get(name, "") for name in wanted}
     except (ValueError, csv.Error) as error:
         raise UserError(f"{path}: not a readable CSV file in UTF-8: {reason(error)}.") from None

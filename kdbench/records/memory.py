@@ -35,6 +35,7 @@ class Memory:
         if self._path.is_file():
             with contextlib.suppress(sqlite3.Error):
                 self._file = _opened(self._path)
+                self._file.execute("BEGIN")  # or each thing that is recalled would lock the file for itself
 
     def __enter__(self) -> Memory:
         return self
@@ -46,6 +47,7 @@ class Memory:
             if self._new:
                 self._path.parent.mkdir(parents=True, exist_ok=True)
                 self._file = self._file or _opened(self._path)
+                self._file.rollback()  # what was read is let go, so that two that have read can both write
                 with self._file:
                     self._file.executemany("INSERT OR REPLACE INTO known VALUES (?, ?)", self._new.items())
         if self._file is not None:
@@ -73,7 +75,7 @@ def _opened(path: Path) -> sqlite3.Connection:
                 file.execute("DROP TABLE IF EXISTS known")
                 file.execute("DELETE FROM code")
                 file.execute("INSERT INTO code VALUES (?)", (_code(),))
-            file.execute("CREATE TABLE IF NOT EXISTS known (name TEXT PRIMARY KEY, text TEXT)")
+            file.execute("CREATE TABLE IF NOT EXISTS known (name TEXT PRIMARY KEY, text TEXT) WITHOUT ROWID")
     except sqlite3.Error as error:
         file.close()
         if not isinstance(error, sqlite3.OperationalError):  # it is damaged, and not locked or on a full disk

@@ -11,7 +11,7 @@ from kdbench.folders import write_atomically
 from kdbench.records.pins import read_pins
 from kdbench.records.reading import read_file
 from kdbench.records.runs import live_path, manifest_paths
-from kdbench.records.store import LISTINGS, METHODS_FOLDER, PLUGINS_FOLDER, Store
+from kdbench.records.store import LISTINGS, METHODS_FOLDER, PLUGINS_FOLDER, WEIGHTS, Store
 
 
 class Merged(NamedTuple):
@@ -45,7 +45,8 @@ def merge(into: Store, sources: Sequence[Store]) -> Merged:
         for path in _others(source):
             target = into.root / path.relative_to(source.root)
             if not target.exists():
-                write_atomically(target, read_file(path))
+                large = path.parent.name == WEIGHTS
+                write_atomically(target, path.read_bytes() if large else read_file(path))
     return Merged(new, known, problems)
 
 
@@ -55,7 +56,7 @@ def _others(source: Store) -> list[Path]:
     The manifest of a run that is under way is not there yet.
     """
     folders = (f"{METHODS_FOLDER}/**/*", f"{PLUGINS_FOLDER}/**/*")
-    places = (f"v1/{LISTINGS}/*.json", "pins/*/*.json", *folders)
+    places = (f"v1/{LISTINGS}/*.json", "pins/*/*.json", f"{WEIGHTS}/*", *folders)
     found = [path for place in places for path in source.root.glob(place)]
     ended = [path for path in manifest_paths(source.root) if not live_path(path).exists()]
     return sorted(path for path in (*found, *ended) if path.is_file())

@@ -19,8 +19,8 @@ Arrays = Mapping[str, NDArray[Any]]
 _HEADER = 4096
 #: What an array may hold an image: the five best classes of two bytes each, which older files kept in eight.
 _BYTES_AN_IMAGE = 5 * 8
-#: Arrays of a file: the labels, and three for each of three selections.
-_MOST_ARRAYS = 16
+#: Arrays of a file: the labels, and three for each of three selections, or seven where classes were left out.
+_MOST_ARRAYS = 22
 
 
 def pack(predictions: Arrays) -> tuple[str, bytes]:

@@ -28,13 +28,15 @@ from kdbench.records.validate import check
 Record = dict[str, Any]
 
 #: The folders of a results folder that are filled here and by runs.
-FOLDERS = ("v1", "runs", "pins", "methods", "plugins", "baselines")
+FOLDERS = ("v1", "runs", "pins", "weights", "methods", "plugins", "baselines")
 #: Card, source and check of the methods of plugins that contributed records are of, each in a folder of its own.
 METHODS_FOLDER = "methods"
 #: The sources of other plugins that contributed records ran, as of an architecture, each in a folder of its own.
 PLUGINS_FOLDER = "plugins"
 #: Folders beside those of suites that hold no records.
 PREDICTIONS, LISTINGS = "predictions", "listings"
+#: The folder of the networks that were trained, which no record needs.
+WEIGHTS = "weights"
 #: Test images that a data set may have of which nothing is known here.
 MOST_IMAGES = 1_000_000
 
@@ -55,7 +57,7 @@ class Store:
     def check_writable(self, suites: Iterable[str]) -> None:
         """UserError where what a run of ``suites`` writes could not be written; nothing is left behind."""
         own = (name for suite in suites for name in (f"v1/{suite}", f"pins/{suite.rpartition('@')[0]}"))
-        for name in ("v1/teachers", f"v1/{PREDICTIONS}", f"v1/{LISTINGS}", "runs", *own):
+        for name in ("v1/teachers", f"v1/{PREDICTIONS}", f"v1/{LISTINGS}", "runs", WEIGHTS, *own):
             check_writable(self.root / name, f"The results folder {self.root}")
 
     def check_current(self) -> None:
@@ -68,7 +70,13 @@ class Store:
 
     def tidy(self) -> None:
         """Remove the temporary files that killed processes have left here."""
-        for folder in (self.root, self.root / "runs", *self.root.glob("v1/*"), *self.root.glob("pins/*")):
+        for folder in (
+            self.root,
+            self.root / "runs",
+            self.root / WEIGHTS,
+            *self.root.glob("v1/*"),
+            *self.root.glob("pins/*"),
+        ):
             for path in leftovers(folder, "tmp"):
                 with contextlib.suppress(OSError):
                     path.unlink()
@@ -280,6 +288,10 @@ class Store:
     def predictions_path(self, record: Mapping[str, Any]) -> Path:
         """Where the predictions of ``record``, which has some, belong."""
         return self._predictions(record["predictions"]["sha256"])
+
+    def weights_path(self, sha256: str) -> Path:
+        """Where the weights of this digest are kept, if they are."""
+        return self.root / WEIGHTS / f"{sha256}.safetensors"
 
     def _predictions(self, sha256: str) -> Path:
         return self._packed / f"{sha256}.npz"

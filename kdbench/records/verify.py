@@ -14,6 +14,7 @@ from kdbench.data import DATASETS
 from kdbench.data.spec import labels_digest
 from kdbench.errors import UserError
 from kdbench.stats.aggregate import SELECTIONS
+from kdbench.stats.bias import corrected
 from kdbench.stats.scores import score_predictions
 
 Record = Mapping[str, Any]
@@ -79,7 +80,7 @@ def score(arrays: Arrays) -> Scored:
         _check_shapes(arrays, selection)
     if not selections:
         raise UserError("its prediction file has no scores of any epoch; it is left out.")
-    scores = {selection: score_predictions(arrays, selection) for selection in selections}
+    scores = {name: score_predictions(arrays, name) | corrected(arrays, name) for name in selections}
     right = {name: np.packbits(arrays[f"{name}_top5"][:, 0] == arrays["labels"]).tobytes().hex() for name in selections}
     return Scored(scores, labels_digest(arrays["labels"]), len(arrays["labels"]), right)
 
@@ -161,6 +162,25 @@ def _check_shapes(arrays: Arrays, selection: str) -> None:
         or len(top) != len(labels)
     ):
         raise UserError(f"its prediction file lacks sound arrays for {selection}; it is left out.")
+    if any(f"{selection}_{part}lead" in arrays for part in ("", "held_out_")):
+        _check_leads(arrays, selection)
+
+
+def _check_leads(arrays: Arrays, selection: str) -> None:
+    for part, images in (("", len(arrays["labels"])), ("held_out_", None)):
+        lead, right = arrays.get(f"{selection}_{part}lead"), arrays.get(f"{selection}_{part}right")
+        if (
+            lead is None
+            or right is None
+            or lead.ndim != 1
+            or not len(lead)
+            or lead.shape != right.shape
+            or len(lead) != (images or len(lead))
+            or lead.dtype.kind != "f"
+            or right.dtype.kind not in "iu"
+            or not np.isfinite(lead).all()
+        ):
+            raise UserError(f"its prediction file lacks sound leads for {selection}; it is left out.")
 
 
 def _true_labels(kept: list[tuple[Record, str | None]], problems: list[Problem]) -> list[Record]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from functools import lru_cache
 from urllib.parse import quote
 
 # Lower case only: two names that differ in case must not meet on a file system that ignores it.
@@ -13,6 +14,7 @@ _HASHED = re.compile(r"-[0-9a-f]{10}$")
 _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?")
 
 
+@lru_cache(maxsize=8192)
 def slug(name: str) -> str:
     """``name`` itself where it is safe, else its safe letters and a hash of the whole. "--" joins two names."""
     if _SAFE.fullmatch(name) and "--" not in name and not _RESERVED.fullmatch(name) and not _HASHED.search(name):
@@ -33,6 +35,18 @@ def study_page(name: str) -> str:
     return f"studies/{slug(name)}.html"
 
 
+def row_page(suite: str, label: str, evidence: str = "measured") -> str:
+    """``evidence``: rows of one label that others contributed have a page of their own."""
+    name = slug(label) if evidence == "measured" else f"{slug(label)}--{slug(evidence)}"
+    return f"rows/{slug(suite)}/{name}.html"
+
+
+def versus_page(one: str, other: str) -> str:
+    """The page of two methods, whichever is named first."""
+    first, second = sorted((one, other))
+    return f"compare/{slug(first)}--{slug(second)}.html"
+
+
 def pair_page(dataset: str, teacher: str, student: str) -> str:
     return f"pairs/{slug(dataset)}/{slug(teacher)}--{slug(student)}.html"
 
@@ -44,7 +58,12 @@ def root_of(page: str) -> str:
 
 def href(page: str, target: str) -> str:
     """A relative, percent-encoded link from one page of the site to another."""
-    return root_of(page) + quote(target, safe="/@()")
+    return root_of(page) + _quoted(target)
+
+
+@lru_cache(maxsize=8192)
+def _quoted(target: str) -> str:
+    return quote(target, safe="/@()")
 
 
 def https(url: object) -> str | None:

@@ -7,15 +7,17 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 
 from kdbench.methods import METHODS
+from kdbench.records.implementations import implementation
 from kdbench.records.literature import Literature, Reported
 from kdbench.records.verify import Problem, Record, Seen
 from kdbench.render import measured
 from kdbench.render.cards import Card, card, newest
-from kdbench.render.measured import Table
+from kdbench.render.measured import Line, Table
 from kdbench.stats.aggregate import Cell, cells, ranking_selection
+from kdbench.stats.standings import Standings, standings
 
 #: data set, teacher, student
 PairName = tuple[str, str, str]
@@ -54,6 +56,23 @@ class Catalogue:
             for (dataset, pair), group in groups.items():
                 tables[suite, dataset, pair] = measured.table(group, selection, reconstructions)
         return tables
+
+    def standings_of(self, table: Table) -> Standings:
+        """How the measured rows of one ``table`` stand among themselves."""
+        return self.standings_over((table,))
+
+    def standings_over(self, tables: tuple[Table, ...]) -> Standings:
+        """The same over ``tables``, which are of one suite."""
+        place = tables[0].suite, tuple((table.dataset, table.pair) for table in tables)
+        if place not in self._standings:
+            selection = tables[0].selection
+            cells = [line.cell for table in tables for line in table.lines]
+            self._standings[place] = standings(cells, selection, self.seen.right(selection))
+        return self._standings[place]
+
+    @cached_property
+    def _standings(self) -> dict[tuple[str, tuple[tuple[str, str], ...]], Standings]:
+        return {}
 
     @cached_property
     def suites(self) -> list[str]:
@@ -102,10 +121,23 @@ class Catalogue:
         return found
 
     @cached_property
+    def lines_by_method(self) -> dict[str, list[tuple[Table, Line]]]:
+        found: dict[str, list[tuple[Table, Line]]] = defaultdict(list)
+        for _, table in sorted(self.tables.items()):
+            for line in table.every:
+                found[line.cell.method].append((table, line))
+        return found
+
+    @cached_property
     def pairs(self) -> list[PairName]:
         return sorted({*self.reported_by_pair, *self.measured_by_pair})
 
-    @property
+    @cached_property
+    def latest(self) -> str:
+        """When the newest record was made, as it says itself; empty without records."""
+        return max((str(record["provenance"]["created"]) for record in self.records), default="")
+
+    @cached_property
     def digest(self) -> str:
         """Names this set of records: 12 hex digits of the sorted keys and prediction digests."""
         parts = sorted(f"{r['key']} {(r['predictions'] or {}).get('sha256')} {r['status']}" for r in self.records)
@@ -115,8 +147,8 @@ class Catalogue:
         return [table for (name, _, _), table in sorted(self.tables.items()) if name == suite]
 
     def combinations(self, method: str) -> list[str]:
-        """The reported methods that combine ``method`` with others, as ``a+b`` or with printed settings in brackets."""
-        return [n for n in self.methods if n != method and method in components(n)]
+        """The reported methods that combine ``method`` with others, as ``a+b``, or are another name for it."""
+        return [n for n in self.methods if n != method and (method in components(n) or implementation(n) == method)]
 
 
 def split(pair: str) -> tuple[str, str]:
@@ -125,9 +157,10 @@ def split(pair: str) -> tuple[str, str]:
     return teacher, student
 
 
-def components(name: str) -> list[str]:
+@cache
+def components(name: str) -> tuple[str, ...]:
     """The methods that a combined name such as ``kd+lskd(T=2,w_kd=9.0)`` is made of."""
-    return [re.sub(r"\(.*", "", part, flags=re.DOTALL) for part in re.split(r"\+(?![^(]*\))", name)]
+    return tuple(re.sub(r"\(.*", "", part, flags=re.DOTALL) for part in re.split(r"\+(?![^(]*\))", name))
 
 
 def spread(values: Iterable[tuple[str, str]]) -> list[tuple[str, list[str]]]:

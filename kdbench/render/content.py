@@ -15,6 +15,8 @@ from kdbench.names import check_name
 from kdbench.render.address import https
 from kdbench.toml import read_toml
 
+#: Pages that every site has, and that a Markdown file cannot be.
+RESERVED = frozenset({"404", "choose", "compare", "find", "literature"})
 _FIELDS = ("title", "subtitle", "repository")
 
 
@@ -61,6 +63,8 @@ def _pages(folder: Path) -> list[Page]:
     pages = []
     for path in sorted(folder.glob("*.md")):
         name = check_name("page", path.stem, str(path))
+        if name in RESERVED:
+            raise UserError(f"{path}: the site has a page {name} of its own; rename the file.")
         try:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:

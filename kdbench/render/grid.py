@@ -72,7 +72,7 @@ def suite_grid(catalogue: Catalogue, name: str) -> Grid:
         "mean over seeds with its 95 % t-interval; the mean gain over the student alone, paired by seed, with its own."
     )
     rows = [
-        (_title(row), (*_accuracies(view, row), _gain(view, row, ", ".join(datasets), len(view.tables))))
+        (_title(row), (*_accuracies(view, row), _gain(view, row, ", ".join(datasets), view.planned)))
         for row in (*view.rows, *view.contributed)
     ]
     return Grid(caption, (*titles, "mean gain"), tuple(rows))

@@ -7,7 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from kdbench.render.plot import Axis, Dot, axis
 from kdbench.stats import aggregate
@@ -60,8 +60,10 @@ def table(cells: Sequence[Cell], selection: str, reconstructions: frozenset[str]
     """The table of ``cells``, which share suite, data set and pair; ``reconstructions`` are methods marked as such."""
     variants = Counter((cell.label, cell.evidence) for cell in cells)
     several = {place: [c for c in cells if (c.label, c.evidence) == place] for place, n in variants.items() if n > 1}
+    usual = Usual(_commonest(dict(protocol(c)) for c in leading(cells)), _commonest(map(_supervision, leading(cells))))
     lines = [
-        _line(cell, cells, selection, reconstructions, several.get((cell.label, cell.evidence), ())) for cell in cells
+        _line(cell, cells, selection, reconstructions, several.get((cell.label, cell.evidence), ()), usual)
+        for cell in cells
     ]
     lines.sort(key=lambda line: (-line.top1.mean if line.top1 else float("inf"), line.cell.label, line.cell.variant))
     ours = [line for line in lines if line.cell.measured]
@@ -72,8 +74,25 @@ def table(cells: Sequence[Cell], selection: str, reconstructions: frozenset[str]
     return Table(first.suite, first.dataset, first.pair, selection, tuple(plotted), shared, others)
 
 
+class Usual(NamedTuple):
+    """What most rows of a table have in common, found once for all of them."""
+
+    protocol: Any
+    supervision: Any
+
+
+def _commonest(values: Iterable[Any]) -> Any:
+    """The commonest of ``values``, which are plain data; the first of equals."""
+    return json.loads(Counter(json.dumps(value, sort_keys=True) for value in values).most_common(1)[0][0])
+
+
 def _line(
-    cell: Cell, cells: Sequence[Cell], selection: str, reconstructions: frozenset[str], variants: Sequence[Cell]
+    cell: Cell,
+    cells: Sequence[Cell],
+    selection: str,
+    reconstructions: frozenset[str],
+    variants: Sequence[Cell],
+    usual: Usual,
 ) -> Line:
     base = aggregate.baseline(cell, cells)
     kind = "aa" if cell.stream else "baseline" if cell.method == "ce" else "measured"
@@ -86,13 +105,15 @@ def _line(
         metrics={metric: aggregate.summary(cell, metric, selection) for metric in METRICS},
         cost=aggregate.cost([cell], "ratio_to_ce"),
         kind=kind,
-        badges=tuple(_badges(cell, cells, reconstructions)),
+        badges=tuple(_badges(cell, cells, reconstructions, usual)),
         notes=tuple(_notes(cell)),
         variant=_what_differs(cell, variants),
     )
 
 
-def _badges(cell: Cell, cells: Sequence[Cell], reconstructions: frozenset[str]) -> Iterable[tuple[str, str]]:
+def _badges(
+    cell: Cell, cells: Sequence[Cell], reconstructions: frozenset[str], usual: Usual
+) -> Iterable[tuple[str, str]]:
     """(class, text) of each flag."""
     if not cell.measured:
         yield "plain", f"contributed, {_recomputed(cell)}"
@@ -101,9 +122,9 @@ def _badges(cell: Cell, cells: Sequence[Cell], reconstructions: frozenset[str]) 
         yield "aa", f"A/A of {twin.label}" if twin else f"random stream {cell.stream}"
     if cell.method in reconstructions:
         yield "warn", "reconstruction"
-    if own := _own_protocol(cell, cells):
+    if own := _own_protocol(cell, usual.protocol):
         yield "warn", f"own protocol: {own}"
-    if own := _own_supervision(cell, cells):
+    if own := _own_supervision(cell, usual.supervision):
         yield "warn", f"supervision: {own}"
     for status, n in cell.statuses.items():
         if status != "finished":
@@ -123,19 +144,19 @@ def _recomputed(cell: Cell) -> str:
     return f"top-1, top-5, NLL and ECE{which} recomputed"
 
 
-def _own_protocol(cell: Cell, cells: Sequence[Cell]) -> str:
-    """What ``cell`` changes of the protocol that most of ``cells`` share, in words; empty where it changes nothing."""
-    texts = Counter(json.dumps(protocol(other), sort_keys=True) for other in leading(cells))
-    common = json.loads(texts.most_common(1)[0][0])
-    mine = flatten(dict(protocol(cell)))
-    return ", ".join(f"{name} {value}" for name, value in mine.items() if flatten(common).get(name) != value)
+def _own_protocol(cell: Cell, usual: Any) -> str:
+    """What ``cell`` changes of the ``usual`` protocol, in words; empty where it changes nothing."""
+    mine = protocol(cell)
+    if mine == usual:
+        return ""
+    common = flatten(usual)
+    return ", ".join(f"{name} {value}" for name, value in flatten(dict(mine)).items() if common.get(name) != value)
 
 
-def _own_supervision(cell: Cell, cells: Sequence[Cell]) -> str:
-    """What ``cell`` was shown, in words, where most of ``cells`` were shown something else; else empty."""
-    texts = Counter(json.dumps(_supervision(other), sort_keys=True) for other in leading(cells))
+def _own_supervision(cell: Cell, usual: Any) -> str:
+    """What ``cell`` was shown, in words, where it is not the ``usual``; else empty."""
     mine = _supervision(cell)
-    if mine == json.loads(texts.most_common(1)[0][0]):
+    if mine == usual:
         return ""
     if not isinstance(mine, dict):
         return str(mine)

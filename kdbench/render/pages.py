@@ -4,20 +4,32 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any
 
-from kdbench.render import reported
+from kdbench.methods import METHODS, leaves
+from kdbench.records.implementations import implementation
+from kdbench.records.reported import METRICS, contradictions
+from kdbench.render import finding, lines, literature, reported
 from kdbench.render import studies as studyview
-from kdbench.render.address import href, method_page, pair_page, study_page, suite_page
+from kdbench.render.address import href, method_page, pair_page, row_page, study_page, suite_page, versus_page
+from kdbench.render.answers import GRADE_NAMES, Answer, answers
 from kdbench.render.catalogue import Catalogue, PairName, split
 from kdbench.render.content import Content
+from kdbench.render.downloads import File, files
+from kdbench.render.measured import Line, Table
 from kdbench.render.plot import HEIGHT, WIDTH
+from kdbench.render.rows import as_json, row_pages
 from kdbench.render.studies import StudyView, study_views
 from kdbench.render.suiteview import SuiteView, suite_view
+from kdbench.render.versus import MOST, Versus, all_versus, matrix
 from kdbench.stats.aggregate import NO_TEACHER, Spread
 from kdbench.stats.intervals import Interval
+
+#: Rows that the matrix of a suite's page has at most, the best first.
+LARGEST_MATRIX = 60
 
 
 @dataclass(frozen=True)
@@ -28,24 +40,38 @@ class Page:
     context: dict[str, Any] = field(default_factory=dict)
 
 
-def all_pages(catalogue: Catalogue, content: Content) -> Iterator[Page]:
+def all_pages(catalogue: Catalogue, content: Content) -> Iterator[Page | File]:
     views = {name: suite_view(catalogue, name) for name in catalogue.suites}
     studies = list(study_views(catalogue))
+    answered = answers(catalogue, views)
+    compared = all_versus(catalogue)
+    entries = finding.found(catalogue, views.values(), studies)
     yield _index(catalogue, content, views, studies)
+    yield _choose(answered)
+    yield _compare(compared)
+    yield Page("find.html", "find.html", "Find", {"kinds": _by_kind(entries)})
+    yield File(finding.FILE, finding.script(entries))
+    yield from files(catalogue)
     for page in content.pages:
         if page.name != "index":
             yield Page(f"{page.name}.html", "page.html", page.title, {"html": page.html})
-    for name, view in views.items():
-        yield Page(suite_page(name), "suite.html", f"Suite {name}", {"suite": view})
+    for view in views.values():
+        yield _suite(catalogue, view, compared)
+        yield from _rows(catalogue, view)
+    for versus in compared.values():
+        yield _versus(catalogue, versus, views)
     for study in studies:
         yield Page(
             study_page(study.study.name),
             "study.html",
             f"Study: {study.study.title}",
-            {"view": study, "width": studyview.WIDTH, "height": studyview.HEIGHT},
+            {"view": study, "width": studyview.WIDTH, "height": studyview.HEIGHT, "lines": lines},
         )
+    if catalogue.literature.rows:
+        printed = literature.literature_view(catalogue.literature, catalogue.measured)
+        yield Page(literature.PAGE, "literature.html", "Literature", {"view": printed})
     for pair in catalogue.pairs:
-        yield _pair(catalogue, pair, views)
+        yield _pair(catalogue, pair, views, answered.get(pair))
     for name in catalogue.methods:
         yield _method(catalogue, name, views)
 
@@ -59,13 +85,16 @@ def _index(catalogue: Catalogue, content: Content, views: dict[str, SuiteView], 
     for pair in catalogue.pairs:
         printed = catalogue.reported_by_pair.get(pair, [])
         lines = sum(len(table.lines) for table in catalogue.measured_by_pair.get(pair, []))
-        pairs.append((pair, lines, len(printed), len(reported.contradictions(printed))))
+        pairs.append((pair, lines, len(printed), len(contradictions(printed))))
     return Page(
         "index.html",
         "index.html",
         content.title,
         {
             "suites": list(views.values()),
+            "measured_trials": len({record["key"] for record in catalogue.measured}),
+            "implemented": sum(name in METHODS for name in catalogue.methods),
+            "measured_pairs": sum(bool(lines) for _, lines, _, _ in pairs),
             "studies": studies,
             "methods": sorted(methods, key=lambda m: (-m[2], -m[3], m[0])),
             "pairs": sorted(pairs, key=lambda p: (-p[1], -p[2], p[0])),
@@ -73,7 +102,62 @@ def _index(catalogue: Catalogue, content: Content, views: dict[str, SuiteView], 
     )
 
 
-def _pair(catalogue: Catalogue, pair: PairName, views: dict[str, SuiteView]) -> Page:
+def _choose(answered: Mapping[PairName, Answer]) -> Page:
+    """Pairs with enough evidence first, then by how much there is."""
+    found = sorted(answered.values(), key=lambda a: (not a.enough, -len(a.sources), -len(a.options), a.pair))
+    parts = zip(*answered, strict=True) if answered else [()] * 3
+    choices = [
+        (name, sorted(set(values))) for name, values in zip(("dataset", "teacher", "student"), parts, strict=True)
+    ]
+    return Page(
+        "choose.html", "choose.html", "Choose a method", {"answers": found, "choices": choices, "grades": GRADE_NAMES}
+    )
+
+
+def _compare(compared: Mapping[tuple[str, str], Versus]) -> Page:
+    context = {"versus": list(compared.values()), "most": len(compared) >= MOST}
+    return Page("compare.html", "compare.html", "Compare two methods", context)
+
+
+def _versus(catalogue: Catalogue, versus: Versus, views: Mapping[str, SuiteView]) -> Page:
+    printed = [row for together in versus.printed for row in (together.one, together.other)]
+    return Page(
+        versus_page(versus.one, versus.other),
+        "versus.html",
+        f"{versus.one} against {versus.other}",
+        {"versus": versus, "views": views, "sources": _sources(catalogue, printed), "line_of": _line_of},
+    )
+
+
+def _line_of(table: Table, label: str) -> Line | None:
+    return next((line for line in table.lines if line.cell.label == label), None)
+
+
+def _by_kind(entries: Iterable[finding.Found]) -> list[tuple[str, list[finding.Found]]]:
+    return [(kind, list(group)) for kind, group in groupby(entries, key=lambda entry: entry.kind)]
+
+
+def _suite(catalogue: Catalogue, view: SuiteView, compared: Mapping[tuple[str, str], Versus]) -> Page:
+    labels = [row.label for row in view.standings.rows][:LARGEST_MATRIX]
+    context = {
+        "suite": view,
+        "matrix": matrix(catalogue, view.tables, compared, labels) if len(labels) > 1 else [],
+        "beyond": len(view.standings.rows) - len(labels),
+        "downloads": suite_page(view.name).rpartition("/")[2].removesuffix(".html"),
+    }
+    return Page(suite_page(view.name), "suite.html", f"Suite {view.name}", context)
+
+
+def _rows(catalogue: Catalogue, view: SuiteView) -> Iterator[Page | File]:
+    for row in row_pages(catalogue, view.name, view.tables):
+        path = row_page(row.suite, row.label, row.evidence)
+        document = path.removesuffix("html") + "json"
+        context = {"row": row, "view": view, "document": document.rpartition("/")[2]}
+        yield Page(path, "row.html", f"{row.label} in {row.suite}", context)
+        yield File(document, as_json(row.document()))
+
+
+def _pair(catalogue: Catalogue, pair: PairName, views: dict[str, SuiteView], answer: Answer | None) -> Page:
     rows = catalogue.reported_by_pair.get(pair, [])
     tables = catalogue.measured_by_pair.get(pair, [])
     return Page(
@@ -82,10 +166,12 @@ def _pair(catalogue: Catalogue, pair: PairName, views: dict[str, SuiteView]) -> 
         f"{pair_title(*pair[1:])} on {pair[0]}",
         {
             "pair": pair,
+            "answer": answer,
+            "grades": GRADE_NAMES,
             "tables": [(table, views[table.suite]) for table in tables],
             "teachers": _teachers(tables),
             "reported": reported.tables(rows),
-            "contradictions": reported.contradictions(rows),
+            "contradictions": contradictions(rows),
             "teacher_values": reported.printed_values(rows, "teacher_value"),
             "student_values": reported.printed_values(rows, "student_baseline"),
             "sources": _sources(catalogue, rows),
@@ -94,13 +180,9 @@ def _pair(catalogue: Catalogue, pair: PairName, views: dict[str, SuiteView]) -> 
 
 
 def _method(catalogue: Catalogue, name: str, views: dict[str, SuiteView]) -> Page:
-    lines = [
-        (table, line, views[table.suite])
-        for _, table in sorted(catalogue.tables.items())
-        for line in table.every
-        if line.cell.method == name
-    ]
+    lines = [(table, line, views[table.suite]) for table, line in catalogue.lines_by_method.get(name, ())]
     rows = catalogue.reported_by_method.get(name, [])
+    trained = implementation(name)
     measured = [line.cell for _, line, _ in lines if line.cell.measured]
     versions = sorted({str(record["method_card"].get("version")) for cell in measured for record in cell.records})
     return Page(
@@ -113,7 +195,11 @@ def _method(catalogue: Catalogue, name: str, views: dict[str, SuiteView]) -> Pag
             "lines": [found for found in lines if found[1].cell.measured],
             "contributed": [found for found in lines if not found[1].cell.measured],
             "versions": versions,
-            "reported": sorted(rows, key=lambda r: (r.dataset, r.teacher, r.student, r.metric, r.source, r.locator)),
+            "reported": reported.by_metric(
+                sorted(rows, key=lambda r: (r.dataset, r.teacher, r.student, r.source, r.locator))
+            ),
+            "implementation": trained,
+            "parts": [spec.name for spec in leaves(METHODS.get(trained))] if trained else [],
             "combinations": catalogue.combinations(name),
             "sources": _sources(catalogue, rows),
         },
@@ -187,7 +273,12 @@ GLOBALS = {
     "pair_page": pair_page,
     "suite_page": suite_page,
     "study_page": study_page,
+    "row_page": row_page,
+    "versus_page": versus_page,
     "pair_title": pair_title,
+    "implementation": implementation,
+    "metric_names": METRICS,
+    "summary": literature.summary,
     "split": split,
     "plot_width": WIDTH,
     "plot_height": HEIGHT,

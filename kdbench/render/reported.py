@@ -1,91 +1,48 @@
-"""The literature's rows as pages show them: grouped by metric, linked to their sources, contradictions found."""
+"""The literature's rows as pages show them: one table a metric, its rows by context, each linked to its source."""
 
 from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from kdbench.records.literature import Reported, Source
-
-#: What a metric is called, and whether a larger value is the better one.
-METRICS = {
-    "top1": ("top-1 accuracy, %", True),
-    "top5": ("top-5 accuracy, %", True),
-    "top1_error": ("top-1 error, %", False),
-    "test_error_percent": ("test error, %", False),
-    "test_errors_of_10000": ("test errors of 10,000", False),
-    "frame_accuracy": ("frame accuracy, %", True),
-    "wer": ("word error rate, %", False),
-}
-
-#: Two printed values closer than this differ by rounding to two decimals only.
-ROUNDING = 0.0051
+from kdbench.records.reported import METRICS, Context, Number, contexts, folded
 
 
 @dataclass(frozen=True)
 class Table:
-    """The rows of one metric, best printed value first: no rank, since the rows differ in selection and recipe."""
+    """The numbers of one metric: those of each context, and those that are set ``apart``."""
 
     metric: str
     title: str
     larger_is_better: bool
-    rows: tuple[Reported, ...]
+    contexts: tuple[Context, ...]
+    apart: tuple[Context, ...]
 
     @property
     def selections(self) -> list[str]:
-        return sorted({row.selection for row in self.rows})
-
-
-@dataclass(frozen=True)
-class Contradiction:
-    """One method for which different sources print different values, and in what else those rows differ."""
-
-    method: str
-    title: str
-    rows: tuple[Reported, ...]
-    spread: float
-    differ_in: tuple[str, ...]
+        return sorted({context.selection for context in self.contexts})
 
 
 def tables(rows: Iterable[Reported]) -> list[Table]:
-    by_metric: dict[str, list[Reported]] = defaultdict(list)
-    for row in rows:
-        by_metric[row.metric].append(row)
+    """The tables of ``rows``, which are of one pair, a metric each."""
     out = []
-    for metric in METRICS:
-        if metric in by_metric:
-            title, larger = METRICS[metric]
-            ordered = sorted(
-                by_metric[metric], key=lambda r: (-r.value if larger else r.value, r.method, r.source, r.locator)
-            )
-            out.append(Table(metric, title, larger, tuple(ordered)))
+    for metric, numbers in by_metric(rows):
+        title, larger = METRICS[metric]
+        apart = tuple(contexts(number for number in numbers if number.row.apart))
+        beside = tuple(contexts(number for number in numbers if not number.row.apart))
+        out.append(Table(metric, title, larger, beside, apart))
     return out
 
 
-def contradictions(rows: Iterable[Reported]) -> list[Contradiction]:
-    """The methods of one pair whose printed values differ between sources by more than rounding; widest first."""
-    groups: dict[tuple[str, str], list[Reported]] = defaultdict(list)
-    for row in rows:
-        groups[row.method, row.metric].append(row)
-    found = []
-    for (method, metric), group in groups.items():
-        spread = _spread_between_sources(group)
-        if spread > ROUNDING:
-            ordered = tuple(sorted(group, key=lambda r: (r.value, r.source, r.locator)))
-            found.append(Contradiction(method, METRICS[metric][0], ordered, spread, tuple(_differ_in(group))))
-    return sorted(found, key=lambda c: (c.title, -c.spread, c.method))
-
-
-def _spread_between_sources(group: Sequence[Reported]) -> float:
-    """Largest difference of two values that two different sources print."""
-    return max((abs(a.value - b.value) for a in group for b in group if a.source != b.source), default=0.0)
-
-
-def _differ_in(group: Sequence[Reported]) -> list[str]:
-    fields = {"selection": "selection", "teacher_value": "teacher accuracy", "student_baseline": "student alone"}
-    return [text for field, text in fields.items() if len({getattr(row, field) for row in group}) > 1]
+def by_metric(rows: Iterable[Reported]) -> list[tuple[str, list[Number]]]:
+    """The numbers of ``rows`` once each, by metric: two metrics never share a column."""
+    found: dict[str, list[Number]] = defaultdict(list)
+    for number in folded(rows):
+        found[number.row.metric].append(number)
+    return [(metric, found[metric]) for metric in METRICS if metric in found]
 
 
 def printed_values(rows: Iterable[Reported], field: str) -> list[tuple[float, list[str]]]:

@@ -19,10 +19,11 @@ from kdbench.records.inventory import take_inventory
 from kdbench.records.literature import Literature, load
 from kdbench.records.store import Store
 from kdbench.records.verify import Problem
-from kdbench.render import pages
+from kdbench.render import pages, publishing
 from kdbench.render.address import root_of
 from kdbench.render.catalogue import Catalogue
 from kdbench.render.content import load_content
+from kdbench.render.downloads import File
 from kdbench.render.output import MARKER, replacing
 from kdbench.shipped import shipped
 
@@ -43,20 +44,26 @@ class BuildReport:
     index: Path
 
 
-def build(results: Path | None, out: Path, data: Path | None = None) -> BuildReport:
+def build(
+    results: Path | None, out: Path, data: Path | None = None, publish: bool = False, url: str | None = None
+) -> BuildReport:
     """Write the leaderboard of ``results`` (None: the records shipped) and of the shipped literature to ``out``.
 
     The same input gives the same bytes. UserError when ``results`` is no folder, or ``out`` holds anything but an
-    earlier site; nor may it hold the ``data`` root.
+    earlier site; nor may it hold the ``data`` root. To ``publish`` adds what GitHub Pages wants of one at ``url``.
     """
     results = shipped("results") if results is None else results
     if not results.is_dir():
         raise UserError(f"There is no results folder at {results}; name one that kdbench run has written.")
+    content = load_content(shipped("site"))
+    address = publishing.site_address(url, content.repository) if publish else None
     with replacing(out, results, data) as folder:
         store = Store(results)
         store.tidy()
         catalogue = gather(store)
-        shared = {"site": load_content(shipped("site")), "results_name": results.resolve().name}
+        if address is not None:
+            publishing.write(folder, content.title, address, CSP)
+        shared = {"site": content, "results_name": results.resolve().name}
         count = _write(folder, catalogue, shared)
     problems = [problem.text for problem in catalogue.problems]
     return BuildReport(catalogue.count, count, problems, resolved(out) / "index.html")
@@ -84,8 +91,8 @@ def _write(folder: Path, catalogue: Catalogue, shared: Mapping[str, Any]) -> int
         path.parent.mkdir(parents=True, exist_ok=True)
         # "x": two pages in one file would be a mistake in the addresses. Lone surrogates of hostile text become "?".
         with path.open("x", encoding="utf-8", errors="replace", newline="\n") as stream:
-            stream.write(_rendered(page, shared))
-        count += 1
+            stream.write(page.text if isinstance(page, File) else _rendered(page, shared))
+        count += isinstance(page, pages.Page)
     files = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     (folder / MARKER).write_text("".join(f"{name}\n" for name in sorted([MARKER, *files])), encoding="utf-8")
     return count

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 
 from kdbench.errors import UserError
 from kdbench.render.catalogue import Catalogue
+from kdbench.render.lines import PlotView, plot_view
+from kdbench.render.plane import Plane, plane_of
 from kdbench.stats.claims import Verdict
-from kdbench.studies import STUDIES, Judged, Study, get_study, judge
+from kdbench.studies import STUDIES, Judged, Study, get_study, judge, plotted
 from kdbench.studies.check import suites_of
 from kdbench.studies.words import claimed, measured, missing_text
 from kdbench.suites import Suite
@@ -53,6 +55,8 @@ class StudyView:
     suites: tuple[Suite, ...]
     claims: tuple[ClaimView, ...]
     counts: tuple[tuple[str, int], ...]
+    plane: Plane | None
+    plots: tuple[PlotView, ...]
 
 
 def study_views(catalogue: Catalogue) -> Iterator[StudyView]:
@@ -63,18 +67,22 @@ def study_views(catalogue: Catalogue) -> Iterator[StudyView]:
             suites = suites_of(study)
         except UserError:  # its own command says what is wrong with it
             continue
-        found = judge(study, suites, catalogue.records)
+        found = judge(study, suites, catalogue.records, catalogue.seen.right)
         if any(each.verdict is not Verdict.INCOMPLETE for each in found):
-            yield _view(study, tuple(suites.values()), found)
+            plots = tuple(map(plot_view, plotted(study, suites, catalogue.records)))
+            plane = plane_of(study, suites, catalogue.records)
+            yield _view(study, tuple(suites.values()), found, plane, plots)
 
 
-def _view(study: Study, suites: tuple[Suite, ...], found: list[Judged]) -> StudyView:
+def _view(
+    study: Study, suites: tuple[Suite, ...], found: list[Judged], plane: Plane | None, plots: tuple[PlotView, ...]
+) -> StudyView:
     claims = tuple(
         ClaimView(each, claimed(each), measured(each), tuple(map(missing_text, each.missing)), _plot(each))
         for each in found
     )
     counts = ((verdict.value, sum(each.verdict is verdict for each in found)) for verdict in Verdict)
-    return StudyView(study, suites, claims, tuple((name, count) for name, count in counts if count))
+    return StudyView(study, suites, claims, tuple((name, count) for name, count in counts if count), plane, plots)
 
 
 def _plot(judged: Judged) -> Plot | None:

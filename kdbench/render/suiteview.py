@@ -9,16 +9,16 @@ from dataclasses import dataclass
 
 from kdbench.plan.expand import Selection, inapplicable
 from kdbench.render import measured
-from kdbench.render.catalogue import Catalogue, spread
+from kdbench.render.catalogue import Catalogue, split, spread
 from kdbench.render.content import outline
 from kdbench.render.measured import Line, Table
 from kdbench.render.plot import Axis, Dot, axis
 from kdbench.render.speeds import Speed, speeds
 from kdbench.stats import aggregate
 from kdbench.stats.across import Across, across
-from kdbench.stats.aggregate import Record, protocol
+from kdbench.stats.aggregate import NO_TEACHER, Record, protocol
 from kdbench.stats.intervals import Interval
-from kdbench.stats.standings import Standing, Standings, standings, whole_rows
+from kdbench.stats.standings import Standing, Standings, whole_rows
 from kdbench.suites import Suite, installed_suite
 
 Column = tuple[str, str]
@@ -47,13 +47,16 @@ class Row:
 class SuiteView:
     """``installed`` is the suite's own file where this copy of kdbench has that version; records alone suffice.
 
-    Everything but ``contributed`` and ``notes`` is of what was measured, where there is any of that.
+    ``tables`` are of the pairs that the suite plans, where it is known and any of them was measured; ``others`` are of
+    those that somebody added, and count in nothing else here. Everything but ``contributed`` and ``notes`` is of what
+    was measured, where there is any of that.
     """
 
     name: str
     installed: Suite | None
     selection: str
     tables: tuple[Table, ...]
+    others: tuple[Table, ...]
     rows: tuple[Row, ...]
     contributed: tuple[Row, ...]
     axis: Axis
@@ -70,7 +73,21 @@ class SuiteView:
 
     @property
     def short(self) -> bool:
-        return self.installed is not None and self.installed.short
+        """By the version at hand, whichever this one is: a suite that trains little does so in all of them."""
+        known = self.installed or self.newer
+        return known is not None and known.short
+
+    @property
+    def newer(self) -> Suite | None:
+        """The later version of it that is at hand."""
+        name, _, version = self.name.partition("@")
+        found = installed_suite(name)
+        return found if found and version.isdigit() and int(version) < found.version else None
+
+    @property
+    def planned(self) -> int:
+        """Of how many pairs the suite is to be."""
+        return max(len(self.tables), len(self.installed.pairs)) if self.installed else len(self.tables)
 
     @property
     def methods(self) -> int:
@@ -83,13 +100,22 @@ class SuiteView:
 
     @property
     def best(self) -> list[Row]:
-        """The three rows of the largest mean gain among those that cover every pair; no rank is meant."""
-        whole = [r for r in self.rows if r.kind == "measured" and r.gain and r.covered == len(self.tables)]
-        return whole[:3]
+        """The three rows of the largest mean gain among those that cover every pair and whose gain is no chance.
+
+        It is not where other seeds and other test images may well have none. No rank is meant.
+        """
+        whole = [r for r in self.rows if r.kind == "measured" and r.covered == len(self.tables)]
+        return [row for row in whole if _resolved(row)][:3]
+
+
+def _resolved(row: Row) -> bool:
+    """Whether the whole interval of its gain is above zero: over images, too, where that is known."""
+    found = (row.standing and row.standing.gain_on_images) or row.gain
+    return found is not None and found.low is not None and found.low > 0
 
 
 def suite_view(catalogue: Catalogue, name: str) -> SuiteView:
-    tables = tuple(catalogue.tables_of(name))
+    tables, others = _as_planned(installed_suite(name), catalogue.tables_of(name))
     records = [r for r in catalogue.measured if r["suite"] == name]
     every = [line for table in tables for line in table.every]
     lines = [line for line in every if line.cell.measured] or every
@@ -99,17 +125,17 @@ def suite_view(catalogue: Catalogue, name: str) -> SuiteView:
     whole = whole_rows(line.cell for line in lines)
     ours = [row for row in rows if row.evidence == "measured"]
     shared = axis([row.gain for row in ours if row.gain], 0.0)
-    notes: dict[str, list[str]] = defaultdict(list)
+    notes: dict[str, dict[str, None]] = defaultdict(dict)
     for line in every:
         for text in line.notes:
             where = f"{line.cell.label} on {line.cell.pair}" + ("" if line.cell.measured else " (contributed)")
-            if where not in notes[text]:
-                notes[text].append(where)
+            notes[text][where] = None
     return SuiteView(
         name=name,
         installed=installed_suite(name),
         selection=selection,
         tables=tables,
+        others=others,
         rows=tuple(dataclasses.replace(r, dot=shared.dot(r.gain, r.kind)) if r.gain else r for r in ours),
         contributed=tuple(row for row in rows if row.evidence != "measured"),
         axis=shared,
@@ -120,10 +146,24 @@ def suite_view(catalogue: Catalogue, name: str) -> SuiteView:
         outline=suite_outline(lines),
         statuses=dict(sorted(Counter(r["status"] for r in records).items())),
         seeds=tuple(sorted({r["seed"] for r in records})),
-        notes=tuple(notes.items()),
+        notes=tuple((text, list(places)) for text, places in notes.items()),
         problems=tuple(p.text for p in catalogue.problems if p.suite == name),
         inapplicable=tuple(_inapplicable(installed_suite(name), tables, records)),
     )
+
+
+def _as_planned(suite: Suite | None, tables: Sequence[Table]) -> tuple[tuple[Table, ...], tuple[Table, ...]]:
+    """The ``tables`` of pairs that ``suite`` plans, and the others, which must not count against rows without them.
+
+    Students alone, before any other row was measured, are of no pair yet.
+    """
+    if suite is None:
+        return tuple(tables), ()
+    planned = {
+        (pair.dataset, name) for pair in suite.pairs for name in (pair.name, f"{NO_TEACHER}:{split(pair.name)[1]}")
+    }
+    ours = tuple(table for table in tables if (table.dataset, table.pair) in planned)
+    return (ours, tuple(table for table in tables if table not in ours)) if ours else (tuple(tables), ())
 
 
 def _inapplicable(
@@ -145,8 +185,7 @@ def suite_outline(lines: Sequence[Line]) -> str:
 
 def standing_rows(catalogue: Catalogue, tables: Sequence[Table], selection: str) -> tuple[Standings, list[Row]]:
     """How the measured rows of ``tables``, which are of one suite, stand; and all rows, best mean gain first."""
-    cells = [line.cell for table in tables for line in table.lines]
-    found = standings(cells, selection, catalogue.seen.right(selection))
+    found = catalogue.standings_over(tuple(tables))
     return found, _rows(tables, selection, {row.label: row for row in found.rows})
 
 

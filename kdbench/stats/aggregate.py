@@ -7,7 +7,9 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from statistics import median
+from types import MappingProxyType
 from typing import Any
 
 from kdbench.stats.intervals import Interval, t_interval
@@ -207,8 +209,14 @@ def leading(cells: Iterable[Cell]) -> list[Cell]:
 
 def protocol(cell: Cell) -> Mapping[str, Any]:
     """What of the protocol the cell's records say."""
-    found = json.loads(cell.setting).get("protocol")
-    return found if isinstance(found, dict) else {}
+    return _protocol(cell.setting)
+
+
+@lru_cache(maxsize=1024)
+def _protocol(setting: str) -> Mapping[str, Any]:
+    """Cells share few settings, and pages ask for the protocol of each again and again."""
+    found = json.loads(setting).get("protocol")
+    return MappingProxyType(found if isinstance(found, dict) else {})
 
 
 def baseline(cell: Cell, among: Iterable[Cell]) -> Cell | None:

@@ -150,6 +150,29 @@ def rank_correlation(x: ArrayLike, y: ArrayLike, level: float) -> Finding:
     return Finding(r, math.tanh(z - half), math.tanh(z + half), n)
 
 
+def between(pairs: ArrayLike, level: float) -> Finding:
+    """The mean over all pairs of seeds of ``pairs`` [seeds, seeds], which is symmetric; nan where one is missing.
+
+    A U-statistic of degree 2, with the jackknife's interval (J. N. Arvesen, Jackknifing U-statistics, Ann. Math.
+    Statist. 40, 1969): pairs that share a seed are not independent, and seeds are left out whole.
+    """
+    table = np.asarray(pairs, float)
+    known = np.isfinite(np.diagonal(table))
+    table = table[np.ix_(known, known)]
+    n = len(table)
+    if n < 2:
+        return _nothing()
+    sums = table.sum(1) - np.diagonal(table)
+    whole = float(sums.sum())
+    estimate = whole / (n * (n - 1))
+    if n < 3:
+        return Finding(estimate, -math.inf, math.inf, n)
+    left_out = (whole - 2 * sums) / ((n - 1) * (n - 2))
+    error = math.sqrt((n - 1) / n * float(((left_out - left_out.mean()) ** 2).sum()))
+    half = t_quantile(n - 1, level) * error
+    return Finding(estimate, estimate - half, estimate + half, n)
+
+
 def family_level(claims: int, level: float = 0.95) -> float:
     """The level of each of so many intervals that all together hold as often as ``level`` (Bonferroni)."""
     return 1 - (1 - level) / max(claims, 1)

@@ -37,10 +37,9 @@ def wins(scores: ArrayLike) -> Floats:
 
 def places(scores: ArrayLike) -> Floats:
     """Each row's place on each pair, 1 for the best, the mean of their places for equal ones; of [..., rows, pairs]."""
-    table = np.asarray(scores, float)
-    above = (table[..., None, :, :] > table[..., :, None, :]).sum(axis=-2)
-    same = (table[..., None, :, :] == table[..., :, None, :]).sum(axis=-2)
-    return np.asarray(1 + above + (same - 1) / 2, float)
+    from scipy.stats import rankdata
+
+    return np.asarray(rankdata(-np.asarray(scores, float), axis=-2), float)
 
 
 def borda(scores: ArrayLike) -> Floats:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from importlib import resources
 
-from kdbench.studies.judge import Judged, Missing, judge
+from kdbench.studies.judge import Drawn, Judged, Missing, judge, plotted
 from kdbench.studies.study import STUDIES, Claim, Study, get_study, parse_study
 
-__all__ = ["STUDIES", "Claim", "Judged", "Missing", "Study", "get_study", "judge", "parse_study"]
+__all__ = ["STUDIES", "Claim", "Drawn", "Judged", "Missing", "Study", "get_study", "judge", "parse_study", "plotted"]
 
 
 def _load_builtin() -> None:

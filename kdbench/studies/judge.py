@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from kdbench.stats import claims
 from kdbench.stats.aggregate import Cell, cells
 from kdbench.stats.claims import Finding, Verdict, family_level
-from kdbench.studies.measures import MEASURES
+from kdbench.studies.measures import MEASURES, of_teacher
+from kdbench.studies.plots import Line, Plot
 from kdbench.studies.study import Claim, Study
 from kdbench.suites import Suite
 
@@ -44,15 +45,48 @@ class Judged:
     missing: tuple[Missing, ...] = ()
 
 
-def judge(study: Study, suites: Mapping[str, Suite], rows: Iterable[Record]) -> list[Judged]:
+#: The label of the teacher of a pair, which is no row: its scores stand on its students' records.
+TEACHER = "teacher"
+#: From a selection to a function from a record to whether its network is right on each test image, where known.
+Right = Callable[[str], Callable[[Record], NDArray[np.bool_] | None]]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A plot and its values: for each line, those of each of its rows over pairs and seeds, where known."""
+
+    plot: Plot
+    lines: tuple[tuple[Line, tuple[Floats, ...]], ...]
+
+
+def judge(
+    study: Study, suites: Mapping[str, Suite], rows: Iterable[Record], right: Right | None = None
+) -> list[Judged]:
     """Each claim of ``study`` by the results in ``rows``, as they are shown in ``suites``.
 
-    The intervals of all claims hold together in 95 of 100 studies (Bonferroni).
+    ``right``: what is known of their predictions. The intervals of all claims hold together in 95 of 100 studies
+    (Bonferroni).
     """
-    measured = [row for row in rows if row["evidence"] == "measured"]
-    tables = {name: _Table(suite, measured) for name, suite in suites.items()}
+    tables = _tables(suites, rows, right)
     level = family_level(len(study.claims))
     return [_judged(claim, tables[claim.suite], level) for claim in study.claims]
+
+
+def plotted(study: Study, suites: Mapping[str, Suite], rows: Iterable[Record]) -> list[Drawn]:
+    """The plots of ``study`` that have a value by the results in ``rows``, as they are shown in ``suites``."""
+    tables = _tables(suites, rows)
+    found = []
+    for plot in study.plots:
+        read = tables[plot.suite].named
+        lines = tuple((line, tuple(read(row, line.pair, plot.measure) for row in line.rows)) for line in plot.lines)
+        if any(len(values) for _, line in lines for values in line):
+            found.append(Drawn(plot, lines))
+    return found
+
+
+def _tables(suites: Mapping[str, Suite], rows: Iterable[Record], right: Right | None = None) -> dict[str, _Table]:
+    measured = [row for row in rows if row["evidence"] == "measured"]
+    return {name: _Table(suite, measured, right) for name, suite in suites.items()}
 
 
 def _judged(claim: Claim, table: _Table, level: float) -> Judged:
@@ -65,6 +99,8 @@ def _judged(claim: Claim, table: _Table, level: float) -> Judged:
 
 def _finding(claim: Claim, table: _Table, level: float) -> Finding:
     """The estimate over all pairs it speaks of: their values are those of further seeds."""
+    if claim.statistic == "between-seeds":
+        return claims.between(table.between(claim), level)
     values = {name: table.values(claim, name, claim.measure) for name in claim.named}
     if claim.statistic == "mean":
         return claims.mean(values[claim.of], level)
@@ -83,53 +119,98 @@ def _finding(claim: Claim, table: _Table, level: float) -> Finding:
 class _Table:
     """The results of one suite: by pair, label and seed."""
 
-    def __init__(self, suite: Suite, rows: Sequence[Record]) -> None:
+    def __init__(self, suite: Suite, rows: Sequence[Record], right: Right | None) -> None:
         self.suite = suite
         self.selection = suite.protocol.selection
-        found = cells(row for row in rows if row["suite"] == suite.id)
+        of = right(self.selection) if right else lambda row: None
+        found = cells({**row, "right": of(row)} for row in rows if row["suite"] == suite.id)
         self._cells: dict[tuple[str, str], Cell] = {(cell.pair, cell.label): cell for cell in found}
 
-    def places(self, claim: Claim, name: str) -> list[tuple[str, str]]:
-        """The pairs and the label that ``name`` stands for in ``claim``."""
+    def places(self, name: str, common: str) -> list[tuple[str, str]]:
+        """The pairs and the label that ``name`` stands for, where it names no pair on the ``common`` one, if any."""
         label, _, pair = name.partition(ON)
-        pair = pair or claim.pair
+        pair = pair or common
         return [(each.name, label) for each in self.suite.pairs if pair in ("", each.name)]
 
     def values(self, claim: Claim, name: str, measure: str) -> Floats:
         """A number for each pair and seed of the suite, nan where there is none."""
-        return self._values(self.places(claim, name), measure)
+        return self._values(self.places(name, claim.pair), measure)
+
+    def named(self, name: str, pair: str, measure: str) -> Floats:
+        """The known numbers of the row ``name`` on ``pair``, or on all."""
+        values = self._values(self.places(name, pair), measure)
+        return values[np.isfinite(values)]
 
     def beside(self, claim: Claim) -> tuple[Floats, int, int]:
         """The scores of all rows that have as many pairs and seeds as the two of ``claim``, and where those stand.
 
         The others say how much differences vary from seed to seed.
         """
-        of, versus = self.places(claim, claim.of), self.places(claim, claim.versus)
+        of, versus = self.places(claim.of, claim.pair), self.places(claim.versus, claim.pair)
         if ON in claim.of or ON in claim.versus or len(of) == 1:
-            rows = [[place] for place in self._cells]
+            rows = [[place] for place in dict.fromkeys((*self._cells, *of, *versus))]
         else:
-            labels = dict.fromkeys(label for _, label in self._cells)
+            labels = dict.fromkeys((*(label for _, label in self._cells), of[0][1], versus[0][1]))
             rows = [[(pair, label) for pair, _ in of] for label in labels]
-        complete = [row for row in rows if all(place in self._cells for place in row)]
+        complete = self._apart([of, versus, *rows])
         scores = np.stack([self._values(row, claim.measure) for row in complete])
         return scores, complete.index(of), complete.index(versus)
 
-    def _values(self, places: Sequence[tuple[str, str]], measure: str) -> Floats:
-        read = MEASURES[measure].read
-        return np.array([self._value(place, seed, read) for place in places for seed in self.suite.seeds])
+    def _apart(self, rows: Sequence[list[tuple[str, str]]]) -> list[list[tuple[str, str]]]:
+        """Those of ``rows`` that are complete and no trials that were there before.
 
-    def _value(self, place: tuple[str, str], seed: int, read: Callable[[Record, str], float]) -> float:
-        cell = self._cells.get(place)
-        found = [read(r, self.selection) for r in cell.finished if r["seed"] == seed] if cell else []
+        A row without a teacher is shown on every pair, and does not differ from itself.
+        """
+        kept: dict[frozenset[Any], list[tuple[str, str]]] = {}
+        for row in rows:
+            if all(map(self._of, row)):
+                kept.setdefault(frozenset(map(self._whose, row)), row)
+        return list(kept.values())
+
+    def _whose(self, place: tuple[str, str]) -> Any:
+        """What two rows have in common that are the same trials; TEACHER is nobody else's."""
+        (cell, *_) = self._of(place)
+        return place if place[1] == TEACHER else frozenset(record["key"] for record in cell.records)
+
+    def _values(self, places: Sequence[tuple[str, str]], measure: str) -> Floats:
+        return np.array([self._value(place, seed, measure) for place in places for seed in self.suite.seeds])
+
+    def _value(self, place: tuple[str, str], seed: int, measure: str) -> float:
+        read = MEASURES[of_teacher(measure) if place[1] == TEACHER else measure].read
+        found = [read(record, self.selection) for record in self._records(place, seed)]
         return float(np.mean(found)) if found else math.nan
+
+    def _records(self, place: tuple[str, str], seed: int) -> list[Record]:
+        """The finished records of a row's seed; of TEACHER, those of its students."""
+        return [record for cell in self._of(place) for record in cell.finished if record["seed"] == seed]
+
+    def _of(self, place: tuple[str, str]) -> list[Cell]:
+        """The cell of a row; of TEACHER, those of its students in the pair."""
+        pair, label = place
+        if label != TEACHER:
+            return [self._cells[place]] if place in self._cells else []
+        return [cell for (at, _), cell in self._cells.items() if at == pair and cell.records[0]["teacher"]]
+
+    def between(self, claim: Claim) -> Floats:
+        """What the networks of any two seeds say beside one another [seeds, seeds], nan where one is missing.
+
+        Of several pairs the mean.
+        """
+        compare = MEASURES[claim.measure].between
+        assert compare is not None  # as the claim was read
+        tables = []
+        for place in self.places(claim.of, claim.pair):
+            of = [next(iter(self._records(place, seed)), None) for seed in self.suite.seeds]
+            tables.append([[compare(a, b) if a and b else math.nan for b in of] for a in of])
+        return np.mean(tables, axis=0)  # type: ignore[no-any-return]
 
     def missing(self, claim: Claim) -> tuple[Missing, ...]:
         """What is needed and not there. A trial that diverged is there, and is missing among the values."""
         found: dict[Missing, None] = {}
         for name in claim.named:
-            for pair, label in self.places(claim, name):
-                cell = self._cells.get((pair, label))
-                known = {r["seed"] for r in cell.records if r["status"] in ("finished", "diverged")} if cell else set()
+            for pair, label in self.places(name, claim.pair):
+                records = [record for cell in self._of((pair, label)) for record in cell.records]
+                known = {r["seed"] for r in records if r["status"] in ("finished", "diverged")}
                 seeds = tuple(seed for seed in self.suite.seeds if seed not in known)
                 if seeds:
                     found[Missing(self.suite.id, pair, label, seeds)] = None

@@ -7,25 +7,34 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kdbench.data import DATASETS
+import numpy as np
+from numpy.typing import NDArray
+
+from kdbench.data import DATASETS, views_of
 
 Record = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Measure:
-    """A number that a record holds: ``read(record, selection)``, nan where it holds none; ``unit`` in words."""
+    """A number that a record holds: ``read(record, selection)``, nan where it holds none; ``unit`` in words.
+
+    ``between(record, other)``: of a measure that compares two networks, which a single record does not hold. Beside
+    what is in its file, a record says on which test images its network is ``right`` [N], or None.
+    """
 
     title: str
     unit: str
     read: Callable[[Record, str], float]
     digits: int = 2
+    between: Callable[[Record, Record], float] | None = None
 
 
 def _score(name: str) -> Callable[[Record, str], float]:
     def read(record: Record, selection: str) -> float:
         scores = record["scores"][selection]
-        return math.nan if scores is None or scores[name] is None else float(scores[name])
+        value = None if scores is None else scores.get(name)
+        return math.nan if value is None else float(value)
 
     return read
 
@@ -38,12 +47,61 @@ def _teacher(name: str) -> Callable[[Record, str], float]:
     return read
 
 
+def of_teacher(measure: str) -> str:
+    """The measure that is of the teacher what ``measure`` is of the student."""
+    return f"teacher_{measure}"
+
+
+def _features(name: str) -> Callable[[Record, str], float]:
+    def read(record: Record, selection: str) -> float:
+        found = record.get("diagnostics", {}).get("features")
+        return math.nan if found is None else float(found[name])
+
+    return read
+
+
+def _teacher_error(record: Record, selection: str) -> float:
+    return 1 - _teacher("top1")(record, selection) / 100
+
+
+def _bound(record: Record, selection: str) -> float:
+    """The teacher's error, half the divergence and the joint classifier's error (Ben-David et al. 2010, theorem 2)."""
+    parts = (_features(name)(record, selection) for name in ("h_divergence", "joint_error"))
+    divergence, joint = parts
+    return _teacher_error(record, selection) + divergence / 2 + joint
+
+
 def _errors(record: Record, selection: str) -> float:
     """Test images that are classified wrongly."""
     scores, dataset = record["scores"][selection], record["dataset"]
     if scores is None or dataset not in DATASETS:
         return math.nan
     return float(round((1 - scores["top1"] / 100) * DATASETS.get(dataset).test_size))
+
+
+def _corrected(name: str) -> Callable[[Record, str], float]:
+    """Test errors with a corrected bias; the errors as they are where no class was left out."""
+
+    def read(record: Record, selection: str) -> float:
+        whole = record["identity"]["supervision"] == "full"
+        return _errors(record, selection) if whole else _score(name)(record, selection)
+
+    return read
+
+
+def _removed(name: str) -> Callable[[Record, str], float]:
+    """The share of the errors that a corrected bias takes away, in percent."""
+
+    def read(record: Record, selection: str) -> float:
+        before, after = _score("errors_uncorrected")(record, selection), _score(name)(record, selection)
+        return 100 * (1 - after / before) if before else math.nan
+
+    return read
+
+
+def _optimism(record: Record, selection: str) -> float:
+    """Errors that choosing the bias on the test set hides."""
+    return _score("errors_corrected")(record, selection) - _score("errors_corrected_on_test")(record, selection)
 
 
 def _burden(record: Record, selection: str) -> float:
@@ -56,10 +114,58 @@ def _cost(record: Record, selection: str) -> float:
     return math.nan if not cost or cost["ratio_to_ce"] is None else float(cost["ratio_to_ce"])
 
 
+def learned(record: Record) -> NDArray[np.bool_] | None:
+    """Which views of each class the network knows [classes, 2]; None where its data or predictions do not say it.
+
+    It knows a view of a class if it is right on more than half of the test images that show this view of it alone.
+    """
+    spec = DATASETS.get(record["dataset"]) if record["dataset"] in DATASETS else None
+    shown = None if spec is None else views_of(spec)
+    if shown is None or record["right"] is None or len(record["right"]) != len(shown.labels):
+        return None
+    known = [
+        [record["right"][(shown.labels == label) & (shown.shown == view)].mean() > 0.5 for view in (1, 2)]
+        for label in range(int(shown.labels.max()) + 1)
+    ]
+    return np.array(known)
+
+
+def _views(count: int) -> Callable[[Record, str], float]:
+    def read(record: Record, selection: str) -> float:
+        """The share of classes of which as many views are known."""
+        known = learned(record)
+        return math.nan if known is None else float((known.sum(1) == count).mean())
+
+    return read
+
+
+def _complement(record: Record, other: Record) -> float:
+    """The share of classes of which each network knows one view, and the other network the other view."""
+    one, two = learned(record), learned(other)
+    if one is None or two is None:
+        return math.nan
+    return float(((one.sum(1) == 1) & (two == ~one).all(1)).mean())
+
+
+def _nothing(record: Record, selection: str) -> float:
+    return math.nan
+
+
 MEASURES: dict[str, Measure] = {
     "top1": Measure("accuracy", "points", _score("top1")),
     "top5": Measure("top-5 accuracy", "points", _score("top5")),
     "errors": Measure("test errors", "images", _errors, 0),
+    "errors_corrected": Measure(
+        "test errors, the bias chosen on held-out images,", "images", _corrected("errors_corrected"), 0
+    ),
+    "errors_corrected_on_test": Measure(
+        "test errors, the bias chosen on the test images,", "images", _corrected("errors_corrected_on_test"), 0
+    ),
+    "removed": Measure("errors removed by a bias chosen on held-out images", "percent", _removed("errors_corrected")),
+    "removed_on_test": Measure(
+        "errors removed by a bias chosen on the test images", "percent", _removed("errors_corrected_on_test")
+    ),
+    "optimism": Measure("errors hidden by choosing the bias on the test images", "images", _optimism, 1),
     "nll": Measure("negative log-likelihood", "nats", _score("nll"), 4),
     "ece": Measure("calibration error", "0 to 1", _score("ece"), 4),
     "entropy": Measure("entropy of the output", "nats", _score("entropy"), 4),
@@ -69,5 +175,18 @@ MEASURES: dict[str, Measure] = {
     "unreliability": Measure("unreliability of the teacher", "0 to 1", _teacher("unreliability"), 3),
     "ambiguity": Measure("ambiguity of the teacher", "0 to 1", _teacher("ambiguity"), 3),
     "burden": Measure("unreliability and ambiguity of the teacher", "0 to 2", _burden, 3),
+    "one_view": Measure("share of classes of which one view is known", "0 to 1", _views(1)),
+    "both_views": Measure("share of classes of which both views are known", "0 to 1", _views(2)),
+    "complement": Measure(
+        "share of classes of which two networks know different views", "0 to 1", _nothing, 2, _complement
+    ),
+    "teacher_error": Measure("the teacher's error", "0 to 1", _teacher_error, 4),
+    "h_divergence": Measure("divergence of the features", "0 to 2", _features("h_divergence"), 3),
+    "mmd": Measure("maximum mean discrepancy of the features", "0 to 1.41", _features("mmd"), 3),
+    "joint_error": Measure("error of the joint classifier", "0 to 2", _features("joint_error"), 3),
+    "reused_error": Measure(
+        "error of the teacher's classifier on the student's features", "0 to 1", _features("reused_error"), 4
+    ),
+    "bound": Measure("sum of the bound's parts", "0 to 4", _bound, 3),
     "cost": Measure("cost of a step", "times the student alone", _cost),
 }

@@ -12,6 +12,7 @@ from kdbench.names import check_name
 from kdbench.registry import Registry
 from kdbench.stats.claims import Bounds
 from kdbench.studies.measures import MEASURES
+from kdbench.studies.plots import Plot, numbers, parse_plot, texts
 from kdbench.suites.table import Table
 from kdbench.toml import parse_toml
 
@@ -22,6 +23,7 @@ STATISTICS: Mapping[str, tuple[str, ...]] = {
     "share": ("of", "base", "top"),
     "slope": ("rows", "at"),
     "rank-correlation": ("rows", "with"),
+    "between-seeds": ("of",),
 }
 
 
@@ -70,7 +72,11 @@ class Paper:
 
 @dataclass(frozen=True)
 class Study:
-    """What is studied, in which suites, and what is claimed. ``differs``: what is not as in the paper."""
+    """What is studied, in which suites, and what is claimed.
+
+    ``differs``: what is not as in the paper. ``plane``: the row whose students are drawn over the unreliability and
+    the ambiguity of their teachers, those of the pairs of the first suite; empty for no such plot.
+    """
 
     name: str
     title: str
@@ -79,6 +85,8 @@ class Study:
     suites: tuple[str, ...]
     claims: tuple[Claim, ...]
     differs: tuple[str, ...] = ()
+    plane: str = ""
+    plots: tuple[Plot, ...] = ()
 
 
 #: Study name -> (TOML text, where it lies); parsed when asked for.
@@ -100,21 +108,22 @@ def parse_study(text: str, where: str) -> Study:
     table = Table(parse_toml(text, where), where)
     name = table.take("name", str)
     check_name("study", name, where)
-    suites = _texts(table, "suites")
+    suites = texts(table, "suites")
     if not suites:
         raise UserError(f"{where}: suites must name one at least.")
     title, summary = table.take("title", str), table.take("summary", str)
     paper = _paper(Table(table.take("paper", dict), f"{where}: paper"))
-    differs = _texts(table, "differs", [])
-    raw = table.take("claims", list)
+    differs, plane = texts(table, "differs", []), table.take("plane", str, "")
+    raw, drawn = table.take("claims", list), table.take("plots", list, [])
     table.finish()
     claims = tuple(_claim(each, f"{where}: claims[{number}]", suites) for number, each in enumerate(raw))
+    plots = tuple(parse_plot(each, f"{where}: plots[{number}]", suites) for number, each in enumerate(drawn))
     names = [claim.name for claim in claims]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise UserError(f"{where}: two claims are named {twice!r}; give each a name of its own.")
     if not claims:
         raise UserError(f"{where}: a study makes one claim at least.")
-    return Study(name, title, summary, paper, suites, claims, differs)
+    return Study(name, title, summary, paper, suites, claims, differs, plane, plots)
 
 
 def _paper(table: Table) -> Paper:
@@ -138,14 +147,19 @@ def _claim(raw: object, where: str, suites: tuple[str, ...]) -> Claim:
     fields: dict[str, Any] = {}
     for wanted in STATISTICS[statistic]:
         if wanted == "rows":
-            fields["rows"] = _texts(table, "rows")
+            fields["rows"] = texts(table, "rows")
         elif wanted == "at":
-            fields["at"] = tuple(map(float, _numbers(table, "at")))
+            fields["at"] = numbers(table, "at")
         else:
             fields["other" if wanted == "with" else wanted] = table.take(wanted, str)
     for used in (measure, *filter(None, [fields.get("other")])):
         if used not in MEASURES:
             raise UserError(f"{where}: measure must be one of {listed(list(MEASURES))}, not {shown(used)}.")
+    if (MEASURES[measure].between is not None) != (statistic == "between-seeds"):
+        raise UserError(
+            f"{where}: the statistic between-seeds and a measure that compares two networks belong together, and "
+            f"{shown(statistic)} and {shown(measure)} do not; choose another one of the two."
+        )
     if "at" in fields and len(fields["at"]) != len(fields["rows"]):
         raise UserError(f"{where}: at must have a number for each of rows.")
     claim = Claim(
@@ -176,17 +190,3 @@ def _bounds(table: Table) -> Bounds:
     if not bounds.low < bounds.high:
         raise UserError(f"{table.where}: above must be less than below.")
     return bounds
-
-
-def _texts(table: Table, name: str, default: Any = ...) -> tuple[str, ...]:
-    found = table.take(name, list, default)
-    if not all(isinstance(each, str) and each for each in found):
-        raise UserError(f"{table.where}: {name} must be a list of texts.")
-    return tuple(found)
-
-
-def _numbers(table: Table, name: str) -> list[float]:
-    found = table.take(name, list)
-    if not all(isinstance(each, (int, float)) and not isinstance(each, bool) and math.isfinite(each) for each in found):
-        raise UserError(f"{table.where}: {name} must be a list of numbers.")
-    return list(found)

@@ -32,6 +32,8 @@ def subject(claim: Claim) -> str:
         return f"the part of the difference between {claim.top} and {claim.base} in {title} that {claim.of} has"
     if claim.statistic == "slope":
         return f"change of {title} with each unit of the setting over {', '.join(claim.rows)}"
+    if claim.statistic == "between-seeds":
+        return f"{title}, of {claim.of} with any two seeds"
     return f"rank correlation of {MEASURES[claim.other].title} and {title} over {_many(len(claim.rows), 'row')}"
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import suppress
 from importlib import resources
+from pathlib import Path
 
-from kdbench.errors import UserError, shown
+from kdbench.data import DATASETS
+from kdbench.errors import UserError
 from kdbench.registry import Registry
-from kdbench.suites.suite import PAIRS, Pair, Row, Suite, added_pair, parse_suite
+from kdbench.suites.suite import PAIRS, Pair, Row, Suite, added_pair, added_row, parse_suite
 from kdbench.suites.teacher import TEACHERS, check_seeds
+from kdbench.toml import read_text
 
 __all__ = [
     "PAIRS",
@@ -19,9 +22,11 @@ __all__ = [
     "Row",
     "Suite",
     "added_pair",
+    "added_row",
     "check_seeds",
     "get_suite",
     "installed_suite",
+    "is_file",
     "parse_suite",
     "parsed_suites",
 ]
@@ -30,14 +35,21 @@ __all__ = [
 SUITES: Registry[tuple[str, str]] = Registry("suite")
 
 
+def is_file(name: str) -> bool:
+    """Whether ``name``, as a command line has it, is that of a suite's file."""
+    return "/" in name or name.endswith(".toml")
+
+
 def get_suite(name: str) -> Suite:
-    """The suite called ``name`` or ``name@version``; UserError when the version is not the one at hand."""
-    if "/" in name or name.endswith(".toml"):
-        raise UserError(
-            f"--suite {shown(name)}: a suite is named, not a file; an installed package offers one as kdbench.suites."
-        )
+    """The suite called ``name`` or ``name@version``, or in the file ``name``, which is registered from then on.
+
+    UserError when the version is not the one at hand.
+    """
+    if is_file(name):
+        return _read(Path(name))
     bare, _, version = name.partition("@")
-    suite = parse_suite(*SUITES.get(bare))
+    text, where = SUITES.get(bare)
+    suite = parse_suite(text, where, _home(bare))
     if suite.name != bare:
         raise UserError(
             f"{SUITES.get(bare)[1]}: its name is {bare!r} where it is offered, so it must not be {suite.name!r}."
@@ -45,6 +57,25 @@ def get_suite(name: str) -> Suite:
     if version and version != str(suite.version):
         raise UserError(f"Suite {bare!r} is at version {suite.version} here, not {version[:20]}; ask for {suite.id}.")
     return suite
+
+
+def _read(path: Path) -> Suite:
+    """The suite in the file ``path``, which is read anew, as is what it says of its pictures."""
+    where = str(path.expanduser().absolute())
+    text = read_text(Path(where))
+    for name in [name for name in SUITES if SUITES.origin(name) == where]:
+        SUITES.forget(name)
+    for name in [name for name in DATASETS if DATASETS.get(name).source == where]:
+        DATASETS.forget(name)
+    suite = parse_suite(text, where, Path(where).parent)
+    SUITES.add(suite.name, (text, where), where)
+    return suite
+
+
+def _home(name: str) -> Path | None:
+    """The folder of the file that the suite ``name`` was read from; None of one that is installed."""
+    where = SUITES.get(name)[1]
+    return Path(where).parent if SUITES.origin(name) == where else None
 
 
 def installed_suite(name: str) -> Suite | None:

@@ -26,6 +26,8 @@ from kdbench.trials.teacher import Normalisation, Teacher
 
 #: Each is a training of its own, and a key in the key of the next.
 MOST_GENERATIONS = 32
+#: The kinds of teacher whose weights are there.
+IMPORTED = ("checkpoint", "student")
 #: Teachers that may stand behind one that is made of others, each counted as often as it is named.
 MOST_BEHIND = 256
 _DIGEST = re.compile("[0-9a-f]{64}")
@@ -38,20 +40,29 @@ TEACHERS: Registry[tuple[str, str]] = Registry("teacher")
 
 
 def parse_teacher(
-    name: str, raw: object, data: DatasetSpec, base: Protocol, where: str, others: Lookup | None = None
+    name: str,
+    raw: object,
+    data: DatasetSpec,
+    base: Protocol,
+    where: str,
+    others: Lookup | None = None,
+    anywhere: bool = False,
 ) -> Teacher:
     """The teacher that the table ``raw`` describes; one that is trained is so under ``base`` and what it changes.
 
-    ``others`` finds those that it is made of.
+    ``others`` finds those that it is made of. ``anywhere``: its weights may lie outside the data root.
     """
     table = Table(raw, where)
     kind = table.take("kind", str)
     if kind in COMPOSITIONS and others is not None:
-        return _composed(name, kind, table, base, others)
+        return _composed(name, kind, table, data, base, others)
     if kind not in NETWORKS:
         known = [*NETWORKS, *COMPOSITIONS]
         raise UserError(f"{where}: kind must be {', '.join(known[:-1])} or {known[-1]}, not {shown(kind)}.")
     foreign = [field for field in ("mean", "std", "files", "url", "weights_sha256") if field in table.raw]
+    if kind == "student" and foreign:
+        raise UserError(f"{where}: kind student takes no {foreign[0]!r}, as its record says it; leave it out.")
+    foreign += ["key"] if kind not in IMPORTED and "key" in table.raw else []
     if kind == "self" and foreign:
         raise UserError(
             f"{where}: kind self takes no {foreign[0]!r}, as it is the student, trained here; leave it out."
@@ -63,21 +74,24 @@ def parse_teacher(
         normalisation=_normalisation(table, data),
         seed=table.count("seed", 0, 0),
         protocol=None
-        if kind == "checkpoint"
+        if kind in IMPORTED
         else parse_protocol(table.take("protocol", dict, {}), f"{where} [protocol]", base),
         files=tuple(table.take("files", list, [])),
+        key=table.take("key", str, "") if kind == "checkpoint" else "",
         url=table.take("url", str, ""),
         weights_sha256=table.take("weights_sha256", str, ""),
         claimed_top1=table.take("claimed_top1", (float, int), None),
         source=table.take("source", str, ""),
     )
-    if kind != "checkpoint":
+    if kind == "student":
+        teacher = replace(teacher, trial=_trial(table, teacher.seed))
+    if kind not in IMPORTED:
         supervision = parse_supervision(table.take("supervision", dict, {}), f"{where} supervision", data)
         teacher = replace(teacher, supervision=supervision)
     if kind == "self":
-        teacher = _generations(table, teacher, data)
+        teacher = _generations(table, teacher, data, others)
     table.finish()
-    _check(teacher, where)
+    _check(teacher, where, anywhere)
     return teacher
 
 
@@ -99,7 +113,7 @@ def resolved(name: str, where: str) -> tuple[MethodSpec, dict[str, Any]]:
 
 def check_seeds(teacher: Teacher, student: str, seeds: Sequence[int], where: str) -> None:
     """UserError where a ``student`` would start from the weights that a generation, or a part, started from."""
-    if teacher.kind in ("trained", "checkpoint"):
+    if teacher.kind in ("trained", *IMPORTED):
         return
     shared = sorted({each.seed for each in teacher.lineage if each.trained and each.model == student} & set(seeds))
     if shared:
@@ -110,12 +124,13 @@ def check_seeds(teacher: Teacher, student: str, seeds: Sequence[int], where: str
         )
 
 
-def _composed(name: str, kind: str, table: Table, base: Protocol, others: Lookup) -> Teacher:
+def _composed(name: str, kind: str, table: Table, data: DatasetSpec, base: Protocol, others: Lookup) -> Teacher:
     """The teacher that is made of those in ``of``, each as it is or trained with each of the ``seeds``."""
     where = table.where
-    names, seeds = table.take("of", list), table.take("seeds", list, [])
+    least, most = COMPOSITIONS.get(kind).PARTS
+    names, seeds = table.take("of", list) if most else [], table.take("seeds", list, []) if most else []
     source, claimed = table.take("source", str, ""), table.take("claimed_top1", (float, int), None)
-    makes = bool(COMPOSITIONS.get(kind).MAKER)
+    makes = bool(COMPOSITIONS.get(kind).MAKER and most)
     own, seed = (table.take("protocol", dict, {}), table.count("seed", 0, 0)) if makes else ({}, 0)
     composition = read_kind(COMPOSITIONS, {"kind": kind, **table.raw}, where)
     if any(type(each) is not str for each in names) or len(set(names)) != len(names):
@@ -130,7 +145,6 @@ def _composed(name: str, kind: str, table: Table, base: Protocol, others: Lookup
                 "leave them out, and name each teacher in 'of'."
             )
         parts = tuple(_with_seed(part, each, where) for part in parts for each in seeds)
-    least, most = composition.PARTS
     if not least <= len(parts) <= most:
         wanted = str(least) if least == most else f"{least} to {most}"
         raise UserError(f"{where}: a teacher of kind {kind} is made of {wanted} teachers, not {len(parts)}.")
@@ -145,15 +159,26 @@ def _composed(name: str, kind: str, table: Table, base: Protocol, others: Lookup
         kind=kind,
         seed=seed,
         protocol=parse_protocol(own, f"{where} [protocol]", parts[0].protocol or base) if makes else None,
-        model="+".join(dict.fromkeys(part.model for part in parts)),
-        normalisation=parts[0].normalisation,
+        model="+".join(dict.fromkeys(part.model for part in parts)) or kind,
+        normalisation=parts[0].normalisation if parts else Normalisation(tuple(data.mean), tuple(data.std)),
         claimed_top1=claimed,
-        source=source or f"{kind} of {', '.join(part.name for part in parts)}"[:LONGEST_TEXT],
+        source=source or (f"{kind} of {', '.join(part.name for part in parts)}" if parts else kind)[:LONGEST_TEXT],
         composition=composition,
         parts=parts,
     )
     _check(teacher, where)
     return teacher
+
+
+def _trial(table: Table, seed: int) -> tuple[str, str, str]:
+    """Which trial left the weights, as ``kdbench.records.find.find`` takes it: by its key, or by row and seed."""
+    key, row = table.take("key", str, ""), table.take("row", str, "")
+    if bool(key) == bool(row):
+        raise UserError(
+            f"{table.where}: a student is named by 'key', or by 'row', 'seed' and 'suite'; give one of both."
+        )
+    suite, pair = table.take("suite", str, ""), table.take("pair", str, "")
+    return key or f"{row} seed {seed}", suite, pair
 
 
 def _with_seed(teacher: Teacher, seed: int, where: str) -> Teacher:
@@ -173,14 +198,18 @@ def _normalisation(table: Table, data: DatasetSpec) -> Normalisation:
     return Normalisation(tuple(map(float, mean)), tuple(map(float, std)))
 
 
-def _generations(table: Table, last: Teacher, data: DatasetSpec) -> Teacher:
+def _generations(table: Table, last: Teacher, data: DatasetSpec, others: Lookup | None) -> Teacher:
     """``last`` with the generations before it, whose seeds are the whole numbers from its own on."""
-    count = table.count("generations", 1, 1, MOST_GENERATIONS)
-    if count == 1 and {"method", "config"} & set(table.raw):
+    count, under = table.count("generations", 1, 1, MOST_GENERATIONS), table.take("under", str, "")
+    if count == 1 and not under and {"method", "config"} & set(table.raw):
         raise UserError(f"{table.where}: method and config are those of generations after the first; there is none.")
     source = "generation 1, trained on the labels alone"
     teacher = replace(last, name=f"{last.name}-1", claimed_top1=None, source=source)
-    method, config = _lesson(table, last, data) if count > 1 else ("", {})
+    above = others(under) if under and others else None
+    method, config = _lesson(table, last, data, above) if count > 1 or above else ("", {})
+    if above is not None:
+        taught = f"generation 1, trained by {method} under {above.name}"
+        teacher = replace(teacher, source=taught, method=method, config=config, parent=above)
     for number in range(2, count + 1):
         check_name("teacher", teacher.name, table.where)
         teacher = replace(
@@ -195,8 +224,11 @@ def _generations(table: Table, last: Teacher, data: DatasetSpec) -> Teacher:
     return replace(teacher, name=last.name, claimed_top1=last.claimed_top1, source=last.source or teacher.source)
 
 
-def _lesson(table: Table, last: Teacher, data: DatasetSpec) -> tuple[str, dict[str, Any]]:
-    """The method, and all its hyper-parameters, by which a generation learns from the one before."""
+def _lesson(table: Table, last: Teacher, data: DatasetSpec, above: Teacher | None) -> tuple[str, dict[str, Any]]:
+    """The method, and all its hyper-parameters, by which a generation learns from the one before.
+
+    ``above``: the teacher of the first one, where it has one.
+    """
     where, spec = table.where, get_spec(last.model)
     method, fixed = resolved(table.take("method", str, "kd"), where)
     pair = f"{spec.literature}:{spec.literature}"
@@ -213,17 +245,27 @@ def _lesson(table: Table, last: Teacher, data: DatasetSpec) -> tuple[str, dict[s
             f"{where}: method {method.name!r} reads one label of each image, and under {last.supervision.kind} some "
             "have none, or several."
         )
-    if last.protocol and (reason := not_applicable(method, spec.name, spec.name, data.name, last.protocol)):
-        raise UserError(f"{where}: method {method.name!r} cannot train a generation: {reason}.")
+    if above is not None and above.composition and (features := sorted(method.needs - {"teacher"})):
+        raise UserError(
+            f"{where}: method {method.name!r} needs {', '.join(features)}, and {above.name!r}, of kind {above.kind}, "
+            "has logits alone; choose another method."
+        )
+    models = {spec.name, *([above.model] if above is not None and above.composition is None else ())}
+    for model in sorted(models):
+        if last.protocol and (reason := not_applicable(method, spec.name, model, data.name, last.protocol)):
+            raise UserError(f"{where}: method {method.name!r} cannot train a generation: {reason}.")
     return method.name, config
 
 
-def _check(teacher: Teacher, where: str) -> None:
+def _relative(file: str) -> bool:
+    return not PurePosixPath(file).is_absolute() and ".." not in PurePosixPath(file).parts
+
+
+def _check(teacher: Teacher, where: str, anywhere: bool = False) -> None:
+    """UserError for what no single field shows; ``anywhere``: its files may be outside the data root."""
     if teacher.kind == "checkpoint" and not teacher.files:
         raise UserError(f"{where}: a checkpoint names the files it may be in, in 'files'.")
-    if any(
-        type(f) is not str or PurePosixPath(f).is_absolute() or ".." in PurePosixPath(f).parts for f in teacher.files
-    ):
+    if any(type(f) is not str or not (anywhere or _relative(f)) for f in teacher.files):
         raise UserError(f"{where}: files must be relative paths, which are looked up under the data root.")
     if teacher.weights_sha256 and not _DIGEST.fullmatch(teacher.weights_sha256):
         raise UserError(f"{where}: weights_sha256 must be 64 digits of 0-9a-f, not {shown(teacher.weights_sha256)}.")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 
+from kdbench.data.pinned import file_problem, read_pinned
 from kdbench.data.spec import DatasetSpec, Labels
 from kdbench.errors import DataError, reason
 from kdbench.supervision.base import Lesson, Supervision, Truth, uniform
@@ -44,14 +44,7 @@ class NoisyLabels(Supervision):
             return "give either a rate or a file"
         if not 0 <= self.rate <= 1:
             return f"rate must lie in (0, 1], not be {self.rate:g}"
-        path = PurePosixPath(self.file)
-        if path.is_absolute() or ".." in path.parts:
-            return "file must be a relative path, which is looked up below the data root"
-        if self.file and path.suffix not in (".npy", ".txt"):
-            return "file must end in .npy or .txt"
-        if bool(self.file) != (len(self.sha256) == 64 and set(self.sha256) <= set("0123456789abcdef")):
-            return "a file, and nothing else, comes with its sha256 of 64 digits of 0-9a-f, as sha256sum prints it"
-        return ""
+        return file_problem(self.file, self.sha256, (".npy", ".txt"))
 
     def misfit(self, data: DatasetSpec) -> str:
         return "" if data.classes > 1 or self.file else f"{data.name} has one class"
@@ -68,18 +61,7 @@ class NoisyLabels(Supervision):
     def _read(self, truth: Truth) -> Labels:
         """The labels [N] in the file; DataError where it is missing, another one, or holds something else."""
         path = truth.root / self.file
-        if not path.is_file():
-            root = "the data root is --data-root or KDBENCH_DATA"
-            raise DataError(f"The suite wants labels in {path} ({root}); put the file there.")
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise DataError(f"The labels in {path} cannot be read: {reason(error)}; look at its permissions.") from None
-        if (found := hashlib.sha256(content).hexdigest()) != self.sha256:
-            raise DataError(
-                f"The labels in {path} are not those of the suite: the file's sha256 is {found[:16]}, the suite's "
-                f"{self.sha256[:16]}; fetch the file again."
-            )
+        content = read_pinned(truth.root, self.file, self.sha256)
         labels = _labels(content, path)
         if len(labels) != len(truth.labels):
             raise DataError(f"{path} holds {len(labels)} labels, and there are {len(truth.labels)} training images.")

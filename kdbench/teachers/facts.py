@@ -28,7 +28,10 @@ CLAIM_TOLERANCE = 0.1
 
 @dataclass(frozen=True)
 class TeacherFacts:
-    """Measured once for each teacher, data set and numerics. Accuracies in percent on the test images."""
+    """Measured once for each teacher, data set and numerics. Accuracies in percent on the test images.
+
+    ``degrees``: unreliability and ambiguity for each k of a sweep; facts without them are measured again.
+    """
 
     weights_sha256: str
     top1: float
@@ -36,6 +39,7 @@ class TeacherFacts:
     unreliability: float
     ambiguity: float
     top_k: int
+    degrees: list[dict[str, Any]]
 
     def section(self, teacher: Teacher) -> dict[str, Any]:
         """The ``teacher`` section of a student's record."""

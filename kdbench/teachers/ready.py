@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,15 +10,19 @@ import torch
 from torch import Tensor
 
 from kdbench.data import Dataset, DatasetSpec
-from kdbench.errors import CheckpointError, UserError
+from kdbench.errors import CheckpointError, UserError, shown
 from kdbench.models.composed import Composed
 from kdbench.models.factory import create
 from kdbench.models.network import Network
 from kdbench.teachers.facts import TeacherFacts, TeacherShelf
 from kdbench.teachers.making import Maker, maker_of
-from kdbench.teachers.weights import kept_weights, weights_digest
+from kdbench.teachers.published import PREFIXES
+from kdbench.teachers.weights import kept_weights, read_weights, weights_digest
 from kdbench.train.seeds import seeded
 from kdbench.trials.teacher import Teacher
+
+#: What the names of heads begin with that torchvision's networks have in training only.
+AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,25 @@ def maker_for(shelf: TeacherShelf, teacher: Teacher, dataset: Dataset, device: t
     return maker_of(teacher.composition)(teacher, parts, dataset, shelf.folder)
 
 
+def imported(teacher: Teacher, spec: DatasetSpec, path: Path) -> dict[str, Tensor]:
+    """The published weights in ``path`` by the names that the teacher's network has for them, and no others.
+
+    CheckpointError where they are not such a network's.
+    """
+    own = _network(teacher, spec).body.state_dict()
+    state = _by_name(read_weights(path, teacher.key), own)
+    _check_fit(own, state, teacher, path)
+    return state
+
+
+def other_weights(path: Path, found: str, pinned: str) -> str:
+    """What is said where a file holds other weights than those that are pinned."""
+    return (
+        f"The weights in {path} are not the pinned ones: their digest is {found[:16]}, pinned is {pinned[:16]}; fetch "
+        "the file again, or pin the new weights under another teacher name."
+    )
+
+
 def network_of(
     teacher: Teacher, spec: DatasetSpec, state: Mapping[str, Tensor], device: torch.device, path: Path
 ) -> Network:
@@ -77,20 +100,34 @@ def network_of(
 
     ``path``: where the weights lie, for that message.
     """
-    norm = teacher.normalisation
-    with seeded("teacher"):
-        network = create(
-            teacher.model, classes=spec.classes, image_shape=spec.image_shape, mean=norm.mean, std=norm.std
-        )
-    _load(network, state, teacher, path)
+    network = _network(teacher, spec)
+    _check_fit(network.body.state_dict(), state, teacher, path)
+    network.body.load_state_dict(state, strict=False)  # apart from batch counters, which some publishers leave out
     network.to(device, memory_format=torch.channels_last)
     network.eval()
     return network
 
 
-def _load(network: Network, state: Mapping[str, Tensor], teacher: Teacher, path: Path) -> None:
-    """Load strictly, apart from batch counters, which some publishers leave out."""
-    own = network.body.state_dict()
+def _network(teacher: Teacher, spec: DatasetSpec) -> Network:
+    norm = teacher.normalisation
+    with seeded("teacher"):
+        return create(teacher.model, classes=spec.classes, image_shape=spec.image_shape, mean=norm.mean, std=norm.std)
+
+
+def _by_name(state: dict[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """``state`` without the heads that published networks were trained with beside their own.
+
+    A network whose own names all begin like a trainer's prefix gets it back.
+    """
+    for prefix in PREFIXES:
+        if own and all(name.startswith(prefix) for name in own) and not any(n.startswith(prefix) for n in state):
+            state = {prefix + name: value for name, value in state.items()}
+    auxiliary = [name for name in state if name.startswith(AUXILIARY) and name not in own]
+    return {name: value for name, value in state.items() if name not in auxiliary}
+
+
+def _check_fit(own: Mapping[str, Tensor], state: Mapping[str, Tensor], teacher: Teacher, path: Path) -> None:
+    """CheckpointError unless ``state`` has each of the network's ``own`` weights and nothing else."""
     missing = [n for n in own if n not in state and not n.endswith("num_batches_tracked")]
     unexpected = [n for n in state if n not in own]
     wrong = [n for n in own if n in state and own[n].shape != state[n].shape]
@@ -100,8 +137,19 @@ def _load(network: Network, state: Mapping[str, Tensor], teacher: Teacher, path:
         ("has in another shape", wrong),
     ):
         if names:
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
             raise CheckpointError(
-                f"The weights in {path} do not fit the model {teacher.model}: the file {what} {names[0]!r}"
-                f"{f' and {len(names) - 1} more' if len(names) > 1 else ''}."
+                f"The weights in {path} do not fit the model {teacher.model}: the file {what} {shown(names[0])}{more}"
+                f"{_advice(own, state, wrong)}."
             )
-    network.body.load_state_dict(state, strict=False)
+
+
+def _advice(own: Mapping[str, Tensor], state: Mapping[str, Tensor], wrong: Sequence[str]) -> str:
+    """What may help, as the end of a sentence."""
+    if wrong and set(own) <= set(state) and all(own[n].shape[1:] == state[n].shape[1:] for n in wrong):
+        theirs = state[wrong[0]].shape[0]
+        return f": it was made for {theirs} classes; train a teacher that starts from it, with init and head = 'new'"
+    begun = {name.partition(".")[0] for name in state}
+    if len(begun) > 1 and any(f"{first}.{name}" in state for first in begun for name in own):
+        return "; it holds several networks: name the one that you want as the teacher's key"
+    return ""

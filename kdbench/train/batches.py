@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kdbench.data import Dataset, split
+from kdbench.data import Dataset, held_out
 from kdbench.data.augment import crop_flip_draws, pad_crop_flip, to_float
 from kdbench.data.randaugment import StrongDraws, strong_draws, strongly_augmented
 from kdbench.errors import UserError
@@ -80,12 +80,15 @@ class Batches:
             )
         self.protocol, self.device = protocol, device
         self.root = (seed, stream)
-        train, self.val = split(dataset.train_labels, protocol.holdout, protocol.split_seed)
+        own = dataset.spec.val_size
+        train, self.val = held_out(dataset.train_labels, own, protocol.holdout, protocol.split_seed)
         lesson = supervision.lesson(Truth(train, dataset.train_labels, dataset.spec.classes, data_root))
         #: Places in the whole training set of the images that are shown.
         self.train = lesson.places
         if not len(self.train):
             raise UserError(f"The supervision {supervision.kind} leaves no image to train on; change its fields.")
+        #: Classes of which none of these is.
+        self.left_out = np.setdiff1d(np.arange(dataset.spec.classes), dataset.train_labels[self.train])
         self.labels = torch.from_numpy(np.ascontiguousarray(lesson.labels)).to(device)
         self.weak = supervision.WEAK
         self.candidates = None if lesson.candidates is None else torch.from_numpy(lesson.candidates).to(device)

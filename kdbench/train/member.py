@@ -73,6 +73,8 @@ class Member:
                 dataset.spec.name, classes, len(batches.labels), shape, batches.labels.clone(), trial.protocol.batch
             )
             student = self.network.spec(trial.student, shape)
+            for spec in (student, taught) if taught else (student,):
+                _check_maps(spec, self.parts)
             self.method: Method = load_class(self.spec).build(self.spec, trial.config, student, taught, data)
         self.method.to(device)
         self.see = compiled(in_precision(self.network, trial.protocol.precision), trial.protocol.compile)
@@ -94,7 +96,7 @@ class Member:
         self.timetable = self._timetable()
         self.optimiser, self.rates = make_optimiser(self.method, self.network, trial.protocol)
         logits = teacher_logits if taught is not None else None
-        self.scoring = Scoring(dataset, batches.val, trial.protocol.epochs, device, logits)
+        self.scoring = Scoring(dataset, batches.val, trial.protocol.epochs, device, logits, batches.left_out)
         #: Where this training starts: below 0 by the steps of its phases.
         self.first = self.timetable[0][0] if self.timetable else 0
         self.position = self.first
@@ -103,6 +105,8 @@ class Member:
         self.resumed = 0
         #: Of ``seconds`` and ``images``, what an earlier process counted.
         self._earlier = (0.0, 0)
+        #: The deployed network's weights of the best epoch on held-out images, where that ranks.
+        self._best: dict[str, Tensor] | None = None
 
     def _timetable(self) -> list[tuple[int, int, Phase]]:
         table: list[tuple[int, int, Phase]] = []
@@ -349,7 +353,15 @@ class Member:
             return None
         network = self.deployed
         own = network is self.network
-        return self.scoring.close_epoch(epoch, self.shown(network), self.rate, wall_seconds, trained_is_scored=own)
+        point = self.scoring.close_epoch(epoch, self.shown(network), self.rate, wall_seconds, trained_is_scored=own)
+        if self.trial.protocol.selection == "best_val" and self.scoring.kept["best_val"][0] == epoch:
+            self._best = {name: value.detach().cpu().clone() for name, value in network.state_dict().items()}
+        return point
+
+    @property
+    def selected(self) -> Mapping[str, Tensor] | None:
+        """The deployed network's weights of the epoch that ranks; None where a resume has not kept them."""
+        return self._best if self.trial.protocol.selection == "best_val" else self.deployed.state_dict()
 
     def state(self) -> dict[str, Any]:
         """Everything a resume needs, as tensors and plain data (loads with ``weights_only=True``)."""
@@ -362,6 +374,7 @@ class Member:
             "network": self.network.state_dict(),
             "method": self.method.state_dict(),
             "optimiser": self.optimiser.state_dict(),
+            **({} if self._best is None else {"best": self._best}),
             **self.scoring.state(),
         }
 
@@ -374,7 +387,18 @@ class Member:
         self.watch = Stopwatch(self.device, state["seconds"])
         self._earlier = (state["seconds"], state["images"])
         self.resumed = state["resumed"] + 1
+        self._best = state.get("best")
         self.scoring.restore(state)
+
+
+def _check_maps(network: NetworkSpec, parts: frozenset[str]) -> None:
+    """NotApplicable where ``parts`` has maps that ``network`` does not make: to one method, and not to the others."""
+    there = {"stem": any(network.stem), "stages": bool(network.stages), "preacts": bool(network.preacts)}
+    missing = sorted(part for part in parts & there.keys() if not there[part])
+    if missing:
+        raise NotApplicable(
+            f"The model {network.name!r} has no {missing[0]}: it makes no maps; choose a method that needs none."
+        )
 
 
 def frozen_spec(network: Network | Composed, name: str, shape: tuple[int, int, int]) -> NetworkSpec:

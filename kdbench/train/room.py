@@ -11,14 +11,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from kdbench.errors import described, out_of_memory
+from kdbench.errors import NotApplicable, described, out_of_memory
 from kdbench.methods import METHODS
 from kdbench.models.outputs import PARTS
 from kdbench.models.precision import in_precision
 from kdbench.train.batches import Batches
 from kdbench.train.device import nobodys
 from kdbench.train.member import Member
-from kdbench.train.taught import teach
+from kdbench.train.taught import Taught, teach
 from kdbench.trials.trial import Trial
 
 #: Of the memory that is free, what is planned with: the rest is for what no plan foresees.
@@ -85,7 +85,14 @@ class Probe:
         few = max(PROBE, *(2 * method.applies.min_batch for method in methods))
         self.batch = whole.first(self.size if any(method.applies.full_batch for method in methods) else few)
         views = {name for method in taught for name in method.views}
-        self.taught = None if teacher is None or not taught else teach(teacher, self.batch, parts, views)
+        self.taught = None if teacher is None or not taught else self._teach(teacher, parts, views)
+
+    def _teach(self, teacher: nn.Module, parts: frozenset[str], views: set[str]) -> Taught:
+        """What ``teacher`` says of the batch; where it makes no maps it shows none, and its pupils will tell."""
+        try:
+            return teach(teacher, self.batch, parts, views)
+        except NotApplicable:
+            return teach(teacher, self.batch, parts & {"pooled"}, views)
 
     def activation_bytes(self, member: Member) -> int:
         """Bytes that a step of ``member`` keeps for its backward pass.

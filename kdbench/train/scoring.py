@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from kdbench.data import Dataset
 from kdbench.data.files import ImageFiles
 from kdbench.data.spec import Images
-from kdbench.measure.evaluate import Predictions, arrays_of, logits_of, scores_of, summarise, top1_of
+from kdbench.measure.evaluate import Predictions, arrays_of, leads_of, logits_of, scores_of, summarise, top1_of
 
 #: The test set, and the held-out images of the training set.
 SPLITS = ("test", "val")
@@ -69,7 +69,8 @@ class EpochSums:
 class Scoring:
     """Scores one student after every epoch of ``epochs`` and keeps what its record will say.
 
-    ``val``: places of the held-out images in the training set; ``teacher_logits`` [N,K] on the test images or None.
+    ``val``: places of the held-out images in the training set; ``teacher_logits`` [N,K] on the test images or None;
+    ``left_out``: classes that the student is never shown.
     """
 
     def __init__(
@@ -79,7 +80,9 @@ class Scoring:
         epochs: int,
         device: torch.device,
         teacher_logits: Tensor | None,
+        left_out: NDArray[np.int64] | None = None,
     ) -> None:
+        self.left_out = left_out if left_out is not None else np.zeros(0, np.int64)
         self.dataset, self.val, self.epochs, self.device = dataset, val, epochs, device
         self.teacher_logits = teacher_logits
         self.sums = EpochSums()
@@ -121,9 +124,10 @@ class Scoring:
         logits, self.seconds = self._logits(network, "test")
         if not bool(torch.isfinite(logits).all()):
             raise Diverged(epoch)
-        val_top1 = None
+        val_top1, held_out = None, None
         if len(self.val):
-            val_top1 = top1_of(self._logits(network, "val")[0], self.dataset.train_labels[self.val])
+            held_out = self._logits(network, "val")[0], self.dataset.train_labels[self.val]
+            val_top1 = top1_of(*held_out)
         correct = 0 if self.sums.correct is None else int(self.sums.correct)
         point = {
             "epoch": epoch,
@@ -136,7 +140,7 @@ class Scoring:
         }
         self.curve.append(point)
         self.sums = EpochSums()
-        self._keep(point, logits)
+        self._keep(point, logits, held_out)
         return point
 
     def close_phase_epoch(self, epoch: int) -> None:
@@ -144,7 +148,9 @@ class Scoring:
         self.check(epoch)
         self.sums = EpochSums()
 
-    def _keep(self, point: Mapping[str, Any], logits: Tensor) -> None:
+    def _keep(
+        self, point: Mapping[str, Any], logits: Tensor, held_out: tuple[Tensor, NDArray[np.integer]] | None
+    ) -> None:
         epoch, candidates = point["epoch"], {"best_val": point["val_top1"], "best_test": point["test_top1"]}
         better = [
             name
@@ -156,6 +162,9 @@ class Scoring:
             candidates["last"] = point["test_top1"]
         if better:
             predictions = summarise(logits, self.dataset.test_labels, self.teacher_logits)
+            if len(self.left_out) and held_out is not None:
+                found = leads_of(self.left_out, (logits, self.dataset.test_labels), held_out)
+                predictions = replace(predictions, leads=found)
             self.kept.update({name: (epoch, candidates[name], predictions) for name in better})
 
     def scores(self) -> dict[str, Any]:
@@ -187,9 +196,12 @@ class Scoring:
 
 
 def _pack(predictions: Predictions) -> dict[str, Any]:
-    packed = vars(predictions).items()
-    return {name: torch.from_numpy(value) if isinstance(value, np.ndarray) else value for name, value in packed}
+    packed = vars(predictions) | predictions.leads
+    del packed["leads"]
+    return {n: torch.from_numpy(value) if isinstance(value, np.ndarray) else value for n, value in packed.items()}
 
 
 def _unpack(packed: Mapping[str, Any]) -> Predictions:
-    return Predictions(**{name: v.numpy() if isinstance(v, Tensor) else v for name, v in packed.items()})
+    values = {name: v.numpy() if isinstance(v, Tensor) else v for name, v in packed.items()}
+    own = {name: values.pop(name) for name in list(values) if name in Predictions.__dataclass_fields__}
+    return Predictions(**own, leads=values)

@@ -25,10 +25,10 @@ class Normalisation:
 class Teacher:
     """A teacher as the plan knows it: imported weights, a network trained here, or what is made of other teachers.
 
-    Kinds: ``checkpoint``; ``trained``, by cross-entropy; ``self``, an earlier generation of the student, of which the
-    first is trained by cross-entropy and each later one by ``method`` under ``parent``, the generation before it; and
-    those of ``composition``, made of ``parts``, whose ``model`` names the architectures of these, and which have seed
-    and protocol where they train networks of their own.
+    Kinds: ``checkpoint``; ``student``, whose weights another suite's ``trial`` has left; ``trained``, by cross-entropy;
+    ``self``, an earlier generation of the student, of which the first is trained by cross-entropy and each later one by
+    ``method`` under ``parent``, the generation before it; and those of ``composition``, made of ``parts``, whose
+    ``model`` names the architectures of these, and which have seed and protocol where they train networks of their own.
 
     ``plugin_sha256`` and ``model_code`` are of the method that trains it, or of its composition, and of its
     architecture, as a Trial has them; ``supervision`` and its ``supervision_sha256`` are those of its training.
@@ -41,6 +41,8 @@ class Teacher:
     seed: int = 0
     protocol: Protocol | None = None
     files: tuple[str, ...] = ()
+    #: Where in the file its weights are, where it holds several networks.
+    key: str = ""
     url: str = ""
     weights_sha256: str = ""
     claimed_top1: float | None = None
@@ -54,6 +56,7 @@ class Teacher:
     supervision_sha256: str | None = None
     composition: Composition | None = None
     parts: tuple[Teacher, ...] = ()
+    trial: tuple[str, str, str] = ("", "", "")
 
     @property
     def trained(self) -> bool:
@@ -84,7 +87,7 @@ def teacher_from_json(raw: Mapping[str, Any]) -> Teacher:
     values = dict(raw)
     values["normalisation"] = normalisation_from_json(values["normalisation"])
     values["protocol"] = None if values["protocol"] is None else protocol_from_json(values["protocol"])
-    values["files"] = tuple(values["files"])
+    values["files"], values["trial"] = tuple(values["files"]), tuple(values["trial"])
     values["parent"] = None if values["parent"] is None else teacher_from_json(values["parent"])
     values["supervision"] = kind_from_json(SUPERVISIONS, values["supervision"])
     made_by = values["composition"]

@@ -17,10 +17,15 @@ from kdbench.trials.teacher import Normalisation, Teacher, normalisation_from_js
 #: Raised whenever a change of the engine moves a number. It is in every key, so older records stop counting as done.
 ENGINE_VERSION = 1
 
+#: What a suite may have measured of each finished student beside its scores: name -> a line on it.
+DIAGNOSTICS = {"features": "how near a student's features have come to its teacher's"}
+
 
 @dataclass(frozen=True)
 class Trial:
     """Everything the plan decides about one training. ``label`` and ``suite`` name its row and are not in the key.
+
+    Nor are ``diagnostics``, which are measured when it has ended and move nothing.
 
     Where the code is not kdbench's, ``plugin_sha256`` is the digest of the method's plugin, or of those of a
     composition, ``supervision_sha256`` that of the supervision's, and ``student_code`` has that of the architecture's
@@ -45,6 +50,7 @@ class Trial:
     student_code: Mapping[str, Any] = field(default_factory=dict)
     supervision: Supervision = FULL
     supervision_sha256: str | None = None
+    diagnostics: tuple[str, ...] = ()
 
     def identity(self) -> dict[str, Any]:
         """Everything the key hashes. Two trials that agree here are one trial."""
@@ -90,6 +96,7 @@ class Trial:
         values["normalisation"] = normalisation_from_json(values["normalisation"])
         values["teacher"] = None if values["teacher"] is None else teacher_from_json(values["teacher"])
         values["supervision"] = kind_from_json(SUPERVISIONS, values["supervision"])
+        values["diagnostics"] = tuple(values["diagnostics"])
         return cls(**values)
 
 
@@ -139,7 +146,7 @@ def teacher_identity(teacher: Teacher, dataset: str, data_digest: str) -> dict[s
         made_by = _with_source(teacher.composition.identity(), teacher.plugin_sha256)
         own = {} if teacher.protocol is None else {"seed": teacher.seed, "protocol": teacher.protocol.identity()}
         return {**made_by, **own, "parts": [teacher_identity(part, dataset, data_digest) for part in teacher.parts]}
-    if teacher.kind != "checkpoint":
+    if teacher.kind not in ("checkpoint", "student"):
         recipe = teacher.recipes.get((dataset, data_digest)) or teacher_trial(teacher, dataset, data_digest).key
         teacher.recipes[dataset, data_digest] = recipe
         return {"kind": "trained", "recipe": recipe}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdbench.cli.results import results_folder
 from kdbench.cli.say import complain, many, say
+from kdbench.cli.suite_names import suite_ids
 from kdbench.errors import EXIT_OK, UserError, listed
 from kdbench.records import Store
 from kdbench.shipped import shipped
@@ -53,6 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(options: argparse.Namespace) -> int:
     form, tables = options.format, FORMATS[options.format]
+    options.suite = suite_ids(options.suite)
     if options.table and options.table not in tables:
         can = f"its tables are {' and '.join(tables)}" if tables else "it is no table"
         raise UserError(f"{form} cannot be of --table {options.table}; {can}.")

@@ -13,10 +13,12 @@ from kdbench.errors import EXIT_OK, UserError
 from kdbench.jobs.claims import any_held
 from kdbench.paths import cache_dir
 from kdbench.records import Store, memory
+from kdbench.records.store import WEIGHTS
 
-#: What can be pruned -> where it lies in the cache folder; ``attempts`` lie in the results folder.
+#: What can be pruned -> where it lies in the cache folder; ``attempts`` and ``weights`` lie in the results folder.
 PLACES: dict[str, tuple[str, ...]] = {
     "attempts": (),
+    "weights": (),
     "runs": ("runs",),
     "checkpoints": ("checkpoints",),
     "cache": ("costs", "identity", "images", "outputs", "teachers"),
@@ -34,7 +36,7 @@ def main(options: argparse.Namespace) -> int:
     if set(asked) - {"attempts"} and any_held(cache_dir() / "claims"):
         raise UserError(f"A run is at work in the cache folder {cache_dir()}; prune it when that has ended.")
     for what in asked:
-        paths = _attempts(options.results) if what == "attempts" else _kept(what)
+        paths = IN_RESULTS[what](options.results) if what in IN_RESULTS else _kept(what)
         files = [file for path in paths for file in _files(path)]
         size = sum(file.lstat().st_size for file in files)
         if not options.dry_run:
@@ -49,6 +51,14 @@ def _attempts(results: str) -> list[Path]:
     from kdbench.records.prune import superseded
 
     return superseded(Store(results_folder(results)))
+
+
+def _weights(results: str) -> list[Path]:
+    return sorted((results_folder(results) / WEIGHTS).glob("*.safetensors"))
+
+
+#: What lies in the results folder -> its files.
+IN_RESULTS = {"attempts": _attempts, "weights": _weights}
 
 
 def _kept(what: str) -> list[Path]:

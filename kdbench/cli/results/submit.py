@@ -19,6 +19,7 @@ from kdbench.cli.results import results_folder
 from kdbench.cli.results.pull_request import pull_request
 from kdbench.cli.results.validate import sentence_of
 from kdbench.cli.say import complain, many, say
+from kdbench.cli.suite_names import suite_ids
 from kdbench.errors import EXIT_OK, UserError, listed
 from kdbench.folders import check_writable, write_atomically
 from kdbench.methods import METHODS, MethodSpec, leaves
@@ -72,7 +73,7 @@ def main(options: argparse.Namespace) -> int:
             f"Nothing was bundled, as {many(len(found.problems), 'record or file', 'records or files')} of "
             f"{options.folder} would be set apart; mend or delete what is named, and give the same command again."
         )
-    rows = _chosen(found, options.suite, options.method)
+    rows = _chosen(found, suite_ids(options.suite), options.method)
     methods = _plugin_methods(rows)
     bundle = Store(out / "results")
     try:

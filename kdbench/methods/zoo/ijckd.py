@@ -7,7 +7,7 @@ with SimKD's F_s, F_t, projector P, average a and frozen classifier W_t, and v t
 means are over all entries: positions too are matched, not only their average as in SRRL. The paper bounds the student's
 error by the teacher's and by how far their representations are apart, where one classifier is good for both; W_t is
 taken to be that one. The authors' pairs have last maps of one size that the classifiers average; for others kdbench
-goes on as SimKD does.
+goes on as SimKD does, whose ``connector`` and ``head`` it has.
 Li, Chen, Ditzler, Roveda and Li, "Knowledge Distillation Under Ideal Joint Classifier Assumption",
 Neural Networks 173, 2024, https://arxiv.org/abs/2304.11004;
 https://github.com/HuayuLiArizona/Knowledge-Distillation-Under-Ideal-Joint-Classifier-Assumption (commit b28f6c6).

@@ -1,39 +1,119 @@
-// Sorting by a click on a column's head, filtering by selection, searching. Every page is complete without it.
+// Sorting by a click on a column's head, filters, hidden columns; all of it in the address, so that it survives a
+// reload and can be sent to others. Every page is complete without it.
 "use strict";
 const said = document.getElementById("said");
+const tables = [...document.querySelectorAll("table:not(.facts)")];
+// What differs from the page as it came: "s0" the sort of the first table, "h0" its hidden columns, "f-id" a filter.
+const state = new URLSearchParams(location.hash.startsWith("#~") ? location.hash.slice(2) : "");
+const remember = (name, value) => {
+  if (value) state.set(name, value);
+  else state.delete(name);
+  const text = state.toString();
+  history.replaceState(null, "", text ? `#~${text}` : location.pathname + location.search);
+};
 const value = (row, column, numeric) => {
-  const cell = row.cells[column], raw = cell.dataset.v ?? cell.textContent.trim();
-  return numeric ? (raw === "" || isNaN(raw) ? null : Number(raw)) : raw.toLowerCase();
+  const cell = row.cells[column], raw = cell?.dataset.v ?? cell?.textContent.trim() ?? "";
+  if (!numeric) return raw.toLowerCase();
+  const number = parseFloat(raw.replace("\u2212", "-")); // what a cell begins with is what it is sorted by
+  return isNaN(number) ? null : number;
 };
-for (const head of document.querySelectorAll("th[data-sort]")) {
-  const button = document.createElement("button"), name = head.textContent.trim().replace(/\s+/g, " ");
-  button.type = "button";
-  if (head.querySelector("a")) button.setAttribute("aria-label", `Sort by ${name}`);
-  else button.append(...head.childNodes);
-  head.append(button);
-  button.addEventListener("click", () => {
-    const numeric = head.dataset.sort === "number", was = head.getAttribute("aria-sort");
-    const down = was ? was === "ascending" : numeric, sign = down ? -1 : 1, body = head.closest("table").tBodies[0];
-    for (const other of head.parentNode.cells) other.removeAttribute("aria-sort");
-    head.setAttribute("aria-sort", down ? "descending" : "ascending");
-    const rows = [...body.rows].map((row) => [value(row, head.cellIndex, numeric), row]);
-    rows.sort(([a], [b]) => (a === null) - (b === null) || sign * (a < b ? -1 : a > b ? 1 : 0));
-    body.append(...rows.map(([, row]) => row));
-    said.textContent = `Sorted by ${name}, ${down ? "descending" : "ascending"}.`;
+const members = (rows) => [...rows].filter((row) => !row.classList.contains("group")); // what a group's head stands over
+const sort = (head, down) => {
+  const numeric = head.dataset.sort === "number", sign = down ? -1 : 1;
+  for (const other of head.parentNode.cells) other.removeAttribute("aria-sort");
+  head.setAttribute("aria-sort", down ? "descending" : "ascending");
+  // A row that lacks pairs has a mean over others, and stays below those that lack none.
+  for (const body of head.closest("table").tBodies) {
+    const rows = members(body.rows).map((row) => [row.dataset.part !== undefined, value(row, head.cellIndex, numeric), row]);
+    rows.sort(([p, a], [q, b]) => p - q || (a === null) - (b === null) || sign * (a < b ? -1 : a > b ? 1 : 0));
+    body.append(...rows.map(([, , row]) => row));
+  }
+};
+tables.forEach((table, number) => {
+  const heads = [...(table.tHead?.rows[0]?.cells ?? [])];
+  for (const head of heads.filter((each) => each.dataset.sort)) {
+    const button = document.createElement("button"), name = head.textContent.trim().replace(/\s+/g, " ");
+    button.type = "button";
+    if (head.querySelector("a")) button.setAttribute("aria-label", `Sort by ${name}`);
+    else button.append(...head.childNodes);
+    head.append(button);
+    button.addEventListener("click", () => {
+      const was = head.getAttribute("aria-sort"), down = was ? was === "ascending" : head.dataset.sort === "number";
+      sort(head, down);
+      remember(`s${number}`, `${head.cellIndex}${down ? "d" : "a"}`);
+      said.textContent = `Sorted by ${name}, ${down ? "descending" : "ascending"}.`;
+    });
+  }
+  const asked = /^([0-9]{1,3})([da])$/.exec(state.get(`s${number}`) ?? "");
+  if (asked && heads[asked[1]]?.dataset.sort) sort(heads[asked[1]], asked[2] === "d");
+  if (heads.length > 7 && !table.classList.contains("matrix")) columns(table, heads, number);
+});
+function columns(table, heads, number) {
+  const details = document.createElement("details"), summary = document.createElement("summary"), group = document.createElement("div");
+  const hidden = new Set((state.get(`h${number}`) ?? "").split(".").filter(Boolean).map(Number));
+  const show = (column, shown) => {
+    for (const row of table.rows) if (row.cells[column]) row.cells[column].hidden = !shown;
+  };
+  details.className = "columns-shown";
+  summary.textContent = "Columns";
+  heads.forEach((head, column) => {
+    if (!column) return; // the row's name stays
+    const label = document.createElement("label"), box = document.createElement("input");
+    box.type = "checkbox";
+    box.checked = !hidden.has(column);
+    label.append(box, ` ${head.textContent.trim().replace(/\s+/g, " ")}`);
+    group.append(label);
+    if (!box.checked) show(column, false);
+    box.addEventListener("change", () => {
+      show(column, box.checked);
+      hidden[box.checked ? "delete" : "add"](column);
+      remember(`h${number}`, [...hidden].sort((a, b) => a - b).join("."));
+    });
   });
+  details.append(summary, group);
+  (table.closest(".scroll") ?? table).before(details);
 }
-const show = (rows, wanted) => {
-  let count = 0;
-  for (const row of rows) count += !(row.hidden = !wanted(row));
-  said.textContent = `${count} of ${rows.length} rows shown.`;
-};
 for (const controls of document.querySelectorAll(".controls")) controls.hidden = false;
-for (const select of document.querySelectorAll("[data-filter]"))
-  select.addEventListener("change", () => {
-    show(document.getElementById(select.dataset.filter).tBodies[0].rows, (row) => !select.value || row.dataset.selection === select.value);
-  });
-for (const search of document.querySelectorAll("[data-search]"))
-  search.addEventListener("input", () => {
-    const words = search.value.toLowerCase().split(/\s+/);
-    show(document.querySelectorAll(".searchable tbody tr"), (row) => words.every((w) => row.textContent.toLowerCase().includes(w)));
-  });
+// Each control says which rows it wants; a row is shown where all of them do.
+const wanted = new Map();
+const filter = (rows) => {
+  let count = 0;
+  for (const row of rows) count += !(row.hidden = ![...wanted.values()].every((wants) => wants(row)));
+  for (const head of document.querySelectorAll("tr.group")) head.hidden = members(head.parentNode.rows).every((row) => row.hidden);
+  said.textContent = `${count} of ${rows.length} rows shown.`;
+  for (const empty of document.querySelectorAll(".nothing")) empty.remove();
+  if (count || !rows.length) return;
+  const note = document.createElement("p");
+  note.className = "nothing";
+  note.textContent = "No row fits; ask for less.";
+  (rows[0].closest(".scroll") ?? rows[0].closest("table")).after(note);
+};
+const control = (element, rows, wants) => {
+  const name = `f-${element.id || element.value}`, check = element.type === "checkbox";
+  const now = () => (check ? (element.checked ? element.value : "") : element.value.trim());
+  const apply = () => {
+    const asked = now();
+    if (asked) wanted.set(element, (row) => wants(row, asked));
+    else wanted.delete(element);
+    filter(rows());
+    remember(name, asked && (check ? "1" : asked));
+  };
+  if (state.has(name)) {
+    if (check) element.checked = true;
+    else element.value = state.get(name);
+    apply();
+  }
+  element.addEventListener(element.type === "search" || element.type === "number" ? "input" : "change", apply);
+};
+const rowsOf = (id) => () => members(document.querySelectorAll(`#${id} > tbody > tr`));
+for (const each of document.querySelectorAll("[data-filter]"))
+  control(each, rowsOf(each.dataset.filter), (row, asked) => row.dataset[each.dataset.field] === asked);
+for (const each of document.querySelectorAll("[data-choose]"))
+  control(each, rowsOf("pairs"), (row, asked) => row.dataset[each.dataset.choose] === asked);
+for (const each of document.querySelectorAll("[data-most]"))
+  control(each, rowsOf(each.dataset.most), (row, asked) => row.dataset.cost !== "" && Number(row.dataset.cost) <= Number(asked));
+for (const each of document.querySelectorAll("[data-without]"))
+  control(each, rowsOf(each.dataset.without), (row, asked) => !row.dataset.needs.split(" ").includes(asked));
+for (const each of document.querySelectorAll("[data-search]"))
+  control(each, () => document.querySelectorAll(".searchable tbody tr"), (row, asked) =>
+    asked.toLowerCase().split(/\s+/).every((word) => row.textContent.toLowerCase().includes(word)));

@@ -1,0 +1,231 @@
+"""What a pair's page says first: which methods are best supported, on what evidence, and what would tell more."""
+
+from __future__ import annotations
+
+import shlex
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+from kdbench.records.implementations import implementation
+from kdbench.records.literature import Reported
+from kdbench.records.reported import contradictions, gain
+from kdbench.render.catalogue import Catalogue, PairName, components
+from kdbench.render.measured import Line, Table
+from kdbench.render.suiteview import SuiteView
+from kdbench.stats.aggregate import NO_TEACHER, Spread
+from kdbench.stats.evidence import Evidence, Measured, Printed, best_supported, ranked
+from kdbench.stats.standings import Standings
+from kdbench.suites import Suite, parsed_suites
+
+#: What a grade of evidence is called.
+GRADE_NAMES = {
+    "measured": "measured here",
+    "re-run": "re-run by others",
+    "measured short": "measured here, short",
+    "authors": "authors only",
+    "quoted": "quoted only",
+}
+
+
+@dataclass(frozen=True)
+class SuiteVerdict:
+    """Who may be best in one suite, in order of accuracy; ``runs`` says how to add what the suite has and lacks."""
+
+    table: Table
+    view: SuiteView
+    standings: Standings
+    best: tuple[tuple[Evidence, Measured], ...]
+
+    @property
+    def seeds(self) -> int:
+        return max((row.n for row in self.standings.rows), default=0)
+
+
+@dataclass(frozen=True)
+class Option:
+    """A line of the evidence on a pair: a method, what it needs beside labels, and what it costs where that is known.
+
+    ``cost`` is the median over this pair's records, or else over all records of the method, which ``elsewhere`` says.
+    """
+
+    evidence: Evidence
+    needs: tuple[str, ...]
+    cost: Spread | None
+    elsewhere: bool
+    implemented: bool
+
+
+@dataclass(frozen=True)
+class Run:
+    """A command that adds evidence, and what for."""
+
+    purpose: str
+    command: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """``enough``: something was measured here or re-run by others, so that there is an answer at all."""
+
+    pair: PairName
+    suites: tuple[SuiteVerdict, ...]
+    options: tuple[Option, ...]
+    contradictions: int
+    sources: tuple[str, ...]
+    runs: tuple[Run, ...]
+    #: Measures one method; empty where no suite has the pair.
+    command: str
+
+    @property
+    def enough(self) -> bool:
+        return any(option.evidence.grade in ("measured", "re-run") for option in self.options)
+
+    @property
+    def leading(self) -> Option | None:
+        """The first option where there is enough evidence for one."""
+        return self.options[0] if self.enough else None
+
+
+def answers(catalogue: Catalogue, views: Mapping[str, SuiteView]) -> dict[PairName, Answer]:
+    """The answer of every pair that has a teacher."""
+    costs = _costs(catalogue)
+    return {pair: _answer(catalogue, pair, views, costs) for pair in catalogue.pairs if pair[1] != NO_TEACHER}
+
+
+def _answer(
+    catalogue: Catalogue, pair: PairName, views: Mapping[str, SuiteView], costs: Mapping[str, Spread]
+) -> Answer:
+    tables = catalogue.measured_by_pair.get(pair, [])
+    rows = catalogue.reported_by_pair.get(pair, [])
+    measured: dict[str, list[Measured]] = defaultdict(list)
+    here: dict[str, Spread] = {}
+    for table in tables:
+        found = catalogue.standings_of(table)
+        for method, line in sorted(_own_lines(table).items()):
+            standing = next((row for row in found.rows if row.label == line.cell.label), None)
+            if standing is not None and standing.kind == "measured":
+                short = views[table.suite].short
+                measured[method].append(Measured(table.suite, short, len(found.rows), standing))
+                if line.cost is not None:
+                    here.setdefault(method, line.cost)
+    evidence = ranked(measured, _printed(catalogue, rows))
+    suites = tuple(
+        SuiteVerdict(
+            table, views[table.suite], catalogue.standings_of(table), tuple(best_supported(evidence, table.suite))
+        )
+        for table in tables
+    )
+    return Answer(
+        pair=pair,
+        suites=suites,
+        options=tuple(_option(catalogue, each, here, costs) for each in evidence),
+        contradictions=len(contradictions(rows)),
+        sources=tuple(sorted({source for each in evidence for source in each.sources})),
+        runs=tuple(_runs(pair, suites, evidence)),
+        command="" if (suite := _suite_of(pair)) is None else f"{_command(suite, pair, ('ce',))} --method NAME",
+    )
+
+
+def _own_lines(table: Table) -> dict[str, Line]:
+    """The line of each method that was measured with its own settings: the row of its name, or else the only one."""
+    by_method: dict[str, list[Line]] = defaultdict(list)
+    for line in table.lines:
+        if line.kind == "measured":
+            by_method[line.cell.method].append(line)
+    own = {name: [line for line in lines if line.cell.label == name] or lines for name, lines in by_method.items()}
+    return {name: lines[0] for name, lines in own.items() if len(lines) == 1}
+
+
+def _printed(catalogue: Catalogue, rows: Iterable[Reported]) -> dict[str, list[Printed]]:
+    found: dict[str, list[Printed]] = defaultdict(list)
+    for row in rows:
+        gained = gain(row)
+        if row.metric == "top1" and gained is not None and not row.apart and not _baseline(row):
+            found[row.method].append(Printed(row.source, gained, _by(catalogue, row)))
+    return found
+
+
+def _baseline(row: Reported) -> bool:
+    return row.method in ("ce", "student", "baseline")
+
+
+def _by(catalogue: Catalogue, row: Reported) -> str:
+    """Who found a printed number: the method's authors, others, or somebody whom the source quotes."""
+    if row.provenance == "quoted":
+        return "quoted"
+    source = catalogue.literature.sources[row.source]
+    for name in components(row.method):
+        card = catalogue.cards.get(name)
+        paper = "" if card is None or card.paper is None else card.paper["identifier"]
+        if (paper and paper == source.identifier) or _same_work(name, row.source):
+            return "authors"
+    ran = {other.source for other in catalogue.reported_by_method[row.method] if other.provenance != "quoted"}
+    return "authors" if len(ran) == 1 and row.method not in catalogue.cards else "re-run"
+
+
+def _same_work(method: str, source: str) -> bool:
+    """Whether a source is named after ``method``, or both after one work: wkd_f and wkd, lskd and lskd_logs."""
+    return method == source or method.startswith(f"{source}_") or source.startswith(f"{method}_")
+
+
+def _costs(catalogue: Catalogue) -> dict[str, Spread]:
+    """The middle of each method's costs wherever it was measured, and their range."""
+    found: dict[str, list[float]] = defaultdict(list)
+    for table in catalogue.tables.values():
+        for line in table.lines:
+            if line.cost is not None and line.kind == "measured":
+                found[line.cell.method].append(line.cost.middle)
+    return {name: Spread(sorted(v)[len(v) // 2], min(v), max(v)) for name, v in found.items()}
+
+
+def _option(
+    catalogue: Catalogue, evidence: Evidence, here: Mapping[str, Spread], costs: Mapping[str, Spread]
+) -> Option:
+    name = evidence.method
+    card = catalogue.cards.get(name)
+    return Option(
+        evidence=evidence,
+        needs=() if card is None else tuple(need for need in card.needs if need != "teacher"),
+        cost=here.get(name) or costs.get(name),
+        elsewhere=name not in here,
+        implemented=card is not None or implementation(name) is not None,
+    )
+
+
+def _runs(pair: PairName, suites: Sequence[SuiteVerdict], evidence: Sequence[Evidence]) -> Iterable[Run]:
+    """What would tell more: untold ties in a suite, and measuring what is only printed."""
+    for verdict in suites:
+        if verdict.view.installed is not None and len(verdict.best) > 1 and not verdict.view.short:
+            names = tuple(measured.standing.label for _, measured in verdict.best)
+            command = f"{_command(verdict.view.installed, pair, ('ce', *names))} --until-decided 10"
+            yield Run(f"adds seeds in {verdict.table.suite} until the tie is told apart, or ten are used up", command)
+    suite = _suite_of(pair)
+    if suite is not None and all(verdict.view.name != suite.id for verdict in suites):
+        labels = [row.label for row in suite.rows if row.stream == 0]
+        wanted = [e.method for e in evidence if e.method in labels][:6] or labels[:4]
+        purpose = f"measures the pair in {suite.id}, {suite.title}"
+        yield Run(purpose, _command(suite, pair, tuple(dict.fromkeys(("ce", *wanted)))))
+
+
+def _command(suite: Suite, pair: PairName, methods: Sequence[str]) -> str:
+    parts = ["kdbench", "run", "--suite", suite.name, "--pair", f"{pair[1]}:{pair[2]}"]
+    for method in methods:
+        parts += ["--method", method]
+    return shlex.join(parts)
+
+
+def _suite_of(pair: PairName) -> Suite | None:
+    """The suite that has ``pair``, one at full length where there is any."""
+    return _suites_by_pair().get(pair)
+
+
+@cache
+def _suites_by_pair() -> dict[PairName, Suite]:
+    found: dict[PairName, Suite] = {}
+    for suite in sorted(parsed_suites(), key=lambda suite: (suite.short, suite.name)):
+        for pair in suite.pairs:
+            teacher, _, student = pair.name.partition(":")
+            found.setdefault((pair.dataset, teacher, student), suite)
+    return found

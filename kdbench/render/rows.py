@@ -1,0 +1,128 @@
+"""A row of a suite with every trial behind it: what was planned, where and when it ran, which files hold it."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from kdbench.render.catalogue import Catalogue, split
+from kdbench.render.measured import Line, Table, flatten
+from kdbench.stats.aggregate import SELECTIONS, Record
+from kdbench.stats.standings import Standing
+
+#: Parts of an identity that are the same in all records of a line, the seed aside.
+_PARTS = ("method", "student", "teacher", "protocol", "supervision", "data", "engine", "stream")
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One record as a line of a table: its scores by selection and epoch, its provenance, its files."""
+
+    record: Record
+
+    @property
+    def scores(self) -> list[tuple[str, Mapping[str, Any]]]:
+        return [(name, score) for name in SELECTIONS if (score := self.record["scores"].get(name))]
+
+    @property
+    def code(self) -> str:
+        made = self.record["provenance"]
+        changed = " with changes" if made["git_dirty"] else ""
+        return f"{made['kdbench']}, commit {made['git_sha'][:12]}{changed}" if made["git_sha"] else made["kdbench"]
+
+    @property
+    def machine(self) -> str:
+        numerics = self.record["numerics"] or {}
+        return ", ".join(str(numerics[name]) for name in ("device_name", "isa", "driver") if numerics.get(name))
+
+    @property
+    def predictions(self) -> str:
+        found = self.record["predictions"]
+        return "" if found is None else f"v1/predictions/{found['sha256']}.npz"
+
+
+@dataclass(frozen=True)
+class Section:
+    """A line of the row: what it has on one pair, in one configuration."""
+
+    table: Table
+    line: Line
+    plan: tuple[tuple[str, str], ...]
+    attempts: tuple[Attempt, ...]
+
+
+@dataclass(frozen=True)
+class RowPage:
+    suite: str
+    label: str
+    method: str
+    evidence: str
+    standing: Standing | None
+    sections: tuple[Section, ...]
+    command: str
+
+    def document(self) -> dict[str, Any]:
+        """The page as plain data, for those who would rather not read HTML."""
+        return {
+            "suite": self.suite,
+            "label": self.label,
+            "method": self.method,
+            "evidence": self.evidence,
+            "command": self.command,
+            "trials": [_trial(section, attempt.record) for section in self.sections for attempt in section.attempts],
+        }
+
+
+def row_pages(catalogue: Catalogue, suite: str, tables: Sequence[Table]) -> Iterator[RowPage]:
+    """A page for each row of ``suite``; what is contributed under a label has one of its own."""
+    found: dict[tuple[str, str], list[Section]] = {}
+    for table in tables:
+        for line in table.every:
+            found.setdefault((line.cell.label, line.cell.evidence), []).append(_section(table, line))
+    standing = {row.label: row for row in catalogue.standings_over(tuple(tables)).rows}
+    for (label, evidence), sections in sorted(found.items()):
+        yield RowPage(
+            suite=suite,
+            label=label,
+            method=sections[0].line.cell.method,
+            evidence=evidence,
+            standing=standing.get(label) if evidence == "measured" else None,
+            sections=tuple(sections),
+            command=_command(suite, label, sections),
+        )
+
+
+def _section(table: Table, line: Line) -> Section:
+    identity = line.cell.records[0]["identity"]
+    plan = flatten({part: identity[part] for part in _PARTS if part in identity})
+    return Section(table, line, tuple(plan.items()), tuple(map(Attempt, line.cell.records)))
+
+
+def _command(suite: str, label: str, sections: Sequence[Section]) -> str:
+    """What trains the row anew on the pairs that it is shown on, under every seed it has."""
+    parts = ["kdbench", "run", "--suite", suite, "--method", label, "--again", label]
+    pairs = dict.fromkeys(section.table.pair for section in sections)
+    teacherless = all(split(record["pair"])[0] == "none" for s in sections for record in s.line.cell.records)
+    if not teacherless:
+        for pair in pairs:
+            parts += ["--pair", pair]
+    return shlex.join(parts)
+
+
+def _trial(section: Section, record: Record) -> dict[str, Any]:
+    names = ("dataset", "pair", "seed", "stream", "status", "detail", "config", "scores", "cost", "numerics")
+    more = ("provenance", "warnings", "key", "weights_sha256", "predictions")
+    return {
+        "shown_on": section.table.pair,
+        "file": record.get("file"),
+        **{name: record[name] for name in (*names, *more)},
+        "identity": record["identity"],
+    }
+
+
+def as_json(document: object) -> str:
+    """JSON that reads the same whoever writes it; no number in it is infinite."""
+    return json.dumps(document, sort_keys=True, indent=1, default=str, allow_nan=False) + "\n"

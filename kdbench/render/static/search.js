@@ -1,0 +1,90 @@
+// The header's search: every page by name, alias and paper. Its index is loaded when it is first asked for.
+"use strict";
+{
+  const own = document.currentScript ?? document.querySelector("script[data-root]"), root = own.dataset.root;
+  const link = document.getElementById("find");
+  const box = document.createElement("div"), input = document.createElement("input"), list = document.createElement("ul");
+  box.className = "finder";
+  Object.assign(input, { type: "search", placeholder: "Find…", autocomplete: "off", spellcheck: false });
+  input.setAttribute("aria-label", "Find a suite, method, pair or paper");
+  input.setAttribute("role", "combobox");
+  input.setAttribute("aria-expanded", "false");
+  input.setAttribute("aria-controls", "found");
+  Object.assign(list, { id: "found", hidden: true });
+  list.setAttribute("role", "listbox");
+  list.setAttribute("aria-label", "Found");
+  box.append(input, list);
+  link.replaceWith(box);
+  const plain = (text) => text.toLowerCase().replace(/[-_\s→]+/g, " ");
+  let index = null, at = -1;
+  const load = () => {
+    if (index) return;
+    index = [];
+    const script = document.createElement("script");
+    script.src = `${root}static/index.js`;
+    script.onload = () => {
+      index = pages.map(([title, kind, page, words]) => [title, kind, page, plain(title), plain(`${title} ${kind} ${words}`)]);
+      look();
+    };
+    document.head.append(script);
+  };
+  const score = (name, all, words) => {
+    let sum = 0;
+    for (const word of words) {
+      if (name === word) sum += 8;
+      else if (name.startsWith(word)) sum += 4;
+      else if (` ${name}`.includes(` ${word}`)) sum += 3;
+      else if (` ${all}`.includes(` ${word}`)) sum += 2;
+      else if (all.includes(word)) sum += 1;
+      else return 0;
+    }
+    return sum;
+  };
+  const look = () => {
+    const query = plain(input.value).trim(), words = query.split(" ").filter(Boolean);
+    const found = words.length
+      ? index.map((entry) => [score(entry[3], entry[4], words), entry]).filter(([points]) => points).sort(([a], [b]) => b - a).slice(0, 12)
+      : [];
+    at = -1;
+    list.replaceChildren(...found.map(([, [title, kind, page]], number) => {
+      const item = document.createElement("li"), anchor = document.createElement("a"), what = document.createElement("small");
+      item.id = `found-${number}`;
+      item.setAttribute("role", "option");
+      anchor.href = root + page.split("/").map(encodeURIComponent).join("/");
+      anchor.tabIndex = -1;
+      what.textContent = ` ${kind}`;
+      anchor.append(title, what);
+      item.append(anchor);
+      return item;
+    }));
+    if (words.length && !found.length && index.length) {
+      const none = document.createElement("li");
+      none.textContent = "Nothing is called that.";
+      none.setAttribute("role", "option");
+      none.setAttribute("aria-disabled", "true");
+      list.append(none);
+    }
+    list.hidden = !list.children.length;
+    input.setAttribute("aria-expanded", String(!list.hidden));
+    input.removeAttribute("aria-activedescendant");
+  };
+  const choose = (step) => {
+    const items = [...list.querySelectorAll("a")].map((anchor) => anchor.parentNode);
+    if (!items.length) return;
+    at = (at + step + items.length) % items.length;
+    items.forEach((item, number) => item.setAttribute("aria-selected", String(number === at)));
+    input.setAttribute("aria-activedescendant", items[at].id);
+    items[at].scrollIntoView({ block: "nearest" });
+  };
+  input.addEventListener("focus", load);
+  input.addEventListener("input", () => { load(); look(); });
+  input.addEventListener("keydown", (event) => {
+    if (event.key === "ArrowDown" || event.key === "ArrowUp") { event.preventDefault(); choose(event.key === "ArrowDown" ? 1 : -1); }
+    else if (event.key === "Enter") list.querySelectorAll("a")[Math.max(at, 0)]?.click();
+    else if (event.key === "Escape") { list.hidden = true; input.setAttribute("aria-expanded", "false"); }
+  });
+  document.addEventListener("click", (event) => { if (!box.contains(event.target)) { list.hidden = true; input.setAttribute("aria-expanded", "false"); } });
+  document.addEventListener("keydown", (event) => {
+    if (event.key === "/" && !/^(INPUT|SELECT|TEXTAREA)$/.test(document.activeElement.tagName)) { event.preventDefault(); input.focus(); }
+  });
+}

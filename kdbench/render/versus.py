@@ -1,0 +1,146 @@
+"""Two methods side by side wherever both were measured, and in every source that prints both."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import combinations
+
+from kdbench.records.literature import Reported
+from kdbench.render.catalogue import Catalogue, PairName, split
+from kdbench.render.measured import Table
+from kdbench.stats.intervals import Interval
+from kdbench.stats.versus import DISAGREE, Meeting, disagreement, meeting, pooled
+
+#: Comparisons that have a page of their own; the rest are in the matrix of a suite's page.
+MOST = 2000
+
+
+@dataclass(frozen=True)
+class Place:
+    """A table in which both methods stand, and how. ``twice``: the same trials are in an earlier place."""
+
+    table: Table
+    found: Meeting
+    twice: bool
+
+
+@dataclass(frozen=True)
+class Together:
+    """Two numbers of one source that differ in nothing but the method, as far as it says."""
+
+    pair: PairName
+    one: Reported
+    other: Reported
+
+    @property
+    def difference(self) -> float:
+        return self.one.value - self.other.value
+
+
+@dataclass(frozen=True)
+class Versus:
+    """``one`` against ``other``: measured differences are the first minus the second, over other seeds."""
+
+    one: str
+    other: str
+    places: tuple[Place, ...]
+    printed: tuple[Together, ...]
+
+    @property
+    def counted(self) -> list[Meeting]:
+        return [place.found for place in self.places if not place.twice]
+
+    @property
+    def pooled(self) -> Interval | None:
+        return pooled(self.counted)
+
+    @property
+    def disagree(self) -> bool:
+        p = disagreement(self.counted)
+        return p is not None and p < DISAGREE
+
+    @property
+    def sources(self) -> list[str]:
+        return sorted({together.one.source for together in self.printed})
+
+
+def all_versus(catalogue: Catalogue) -> dict[tuple[str, str], Versus]:
+    """Every two methods that share a pair, measured or printed: at most MOST, those that share most first.
+
+    Names are in alphabetical order.
+    """
+    measured = _measured(catalogue)
+    printed = _printed(catalogue)
+    order = sorted(
+        {*measured, *printed}, key=lambda two: (-len(measured.get(two, ())), -len(printed.get(two, ())), two)
+    )
+    return {two: Versus(*two, tuple(measured.get(two, ())), tuple(printed.get(two, ()))) for two in order[:MOST]}
+
+
+def _measured(catalogue: Catalogue) -> dict[tuple[str, str], list[Place]]:
+    found: dict[tuple[str, str], list[Place]] = defaultdict(list)
+    seen: dict[tuple[str, str], set[frozenset[str]]] = defaultdict(set)
+    for _, table in sorted(catalogue.tables.items(), key=lambda item: (item[0][1:], item[0][0])):
+        standings = catalogue.standings_of(table)
+        keys = {
+            line.cell.method: frozenset(record["key"] for record in line.cell.records)
+            for line in table.lines
+            if line.cell.label == line.cell.method and line.kind == "measured"
+        }
+        for two in combinations(sorted(keys), 2):
+            if (met := meeting(standings, *two)) is not None:
+                trials = keys[two[0]] | keys[two[1]]
+                found[two].append(Place(table, met, trials in seen[two]))
+                seen[two].add(trials)
+    return found
+
+
+def _printed(catalogue: Catalogue) -> dict[tuple[str, str], list[Together]]:
+    """What one source prints of two methods for one pair under one teacher, student alone and selection."""
+    groups: dict[tuple[object, ...], dict[str, Reported]] = defaultdict(dict)
+    for row in catalogue.literature.rows:
+        if row.metric == "top1":
+            context = (row.source, row.selection, row.teacher_value, row.student_baseline)
+            groups[row.dataset, row.teacher, row.student, *context].setdefault(row.method, row)
+    found: dict[tuple[str, str], list[Together]] = defaultdict(list)
+    for group in groups.values():
+        for two in combinations(sorted(group), 2):
+            one, other = (group[name] for name in two)
+            found[two].append(Together((one.dataset, one.teacher, one.student), one, other))
+    for places in found.values():
+        places.sort(key=lambda together: (together.pair, together.one.source, together.one.selection))
+    return found
+
+
+@dataclass(frozen=True)
+class Duel:
+    """A cell of a matrix: the row minus the column. ``sign``: + or - where they are shown to differ, else empty."""
+
+    difference: Interval
+    sign: str
+    page: tuple[str, str] | None
+
+
+def matrix(
+    catalogue: Catalogue, tables: Iterable[Table], pages: Mapping[tuple[str, str], Versus], labels: list[str]
+) -> list[tuple[str, list[Duel | None]]]:
+    """Each of ``labels`` against each other over ``tables``, which are one suite's; None on the diagonal."""
+    found = catalogue.standings_over(tuple(tables))
+    methods = {line.cell.label: line.cell.method for table in tables for line in table.lines}
+    rows: list[tuple[str, list[Duel | None]]] = []
+    for one in labels:
+        duels: list[Duel | None] = []
+        for other in labels:
+            met = meeting(found, one, other)
+            two = (min(one, other), max(one, other))
+            own = methods.get(one) == one and methods.get(other) == other and two in pages
+            sign = "" if met is None or not met.apart else "+" if met.difference.mean > 0 else "\u2212"
+            duels.append(None if met is None else Duel(met.difference, sign, two if own else None))
+        rows.append((one, duels))
+    return rows
+
+
+def pair_of(table: Table) -> PairName:
+    return (table.dataset, *split(table.pair))

@@ -1,0 +1,92 @@
+"""What speaks for a method on a pair: what was measured here, what others re-ran, what its authors print."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import median
+
+from kdbench.stats.aggregate import Spread
+from kdbench.stats.standings import Standing
+
+#: How well a gain is supported, the best first.
+GRADES = ("measured", "re-run", "measured short", "authors", "quoted")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A method's best-placed row in a suite that has the pair. ``short``: the suite trains less than papers do."""
+
+    suite: str
+    short: bool
+    rows: int
+    standing: Standing
+
+    @property
+    def best(self) -> bool:
+        """Whether no row is shown to be better."""
+        return self.standing.rank[0] == 1
+
+
+@dataclass(frozen=True)
+class Printed:
+    """A gain that ``source`` prints: value minus its own student alone, in points."""
+
+    source: str
+    gain: float
+    #: "authors", "re-run" or "quoted"
+    by: str
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All that is known of ``method`` on one pair."""
+
+    method: str
+    measured: tuple[Measured, ...] = ()
+    printed: tuple[Printed, ...] = field(default=())
+
+    @property
+    def grade(self) -> str:
+        """The best of GRADES that holds."""
+        held = {"measured short" if m.short else "measured" for m in self.measured if m.standing.gain is not None}
+        return next(grade for grade in GRADES if grade in held | {p.by for p in self.printed})
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Who prints a gain that they found themselves; a quote is no second source."""
+        return tuple(sorted({p.source for p in self.printed if p.by != "quoted"}))
+
+    @property
+    def reported(self) -> Spread | None:
+        """The median and the range of the gains of ``sources``, one for each; of quotes where there is nothing else."""
+        own = [p for p in self.printed if p.by != "quoted"] or self.printed
+        by_source: dict[str, list[float]] = {}
+        for printed in own:
+            by_source.setdefault(printed.source, []).append(printed.gain)
+        gains = [median(values) for values in by_source.values()]
+        return Spread(median(gains), min(gains), max(gains)) if gains else None
+
+    @property
+    def gain(self) -> float:
+        """What it is ordered by among those of its grade: the lower end of what was measured, else what is reported."""
+        if self.grade.startswith("measured"):
+            gains = [m.standing.gain for m in self.measured if m.standing.gain is not None]
+            return max(g.mean if g.low is None else g.low for g in gains)
+        assert self.reported is not None
+        return self.reported.middle
+
+
+def ranked(measured: Mapping[str, Sequence[Measured]], printed: Mapping[str, Sequence[Printed]]) -> list[Evidence]:
+    """What is known of each method, the best grade first and the largest gain within it; without a gain, none."""
+    found = (
+        Evidence(name, tuple(measured.get(name, ())), tuple(printed.get(name, ()))) for name in {*measured, *printed}
+    )
+    known = [e for e in found if e.printed or any(m.standing.gain is not None for m in e.measured)]
+    return sorted(known, key=lambda e: (GRADES.index(e.grade), -e.gain, e.method))
+
+
+def best_supported(found: Iterable[Evidence], suite: str) -> list[tuple[Evidence, Measured]]:
+    """The methods that may be the best of ``suite``: nothing is shown to be better than they are, by their rank."""
+    made = [(e, m) for e in found for m in e.measured if m.suite == suite and m.best and m.standing.gain is not None]
+    return sorted(made, key=lambda each: -each[1].standing.top1)

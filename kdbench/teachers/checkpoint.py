@@ -1,0 +1,33 @@
+"""Which weights a checkpoint's file holds, remembered as long as the file looks the same. Imports no torch before."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from pathlib import Path
+
+from kdbench.canonical import digest
+from kdbench.data.spec import DatasetSpec
+from kdbench.folders import write_atomically
+from kdbench.paths import cache_dir
+from kdbench.trials.teacher import Teacher
+
+
+def checkpoint_digest(teacher: Teacher, spec: DatasetSpec, path: Path) -> str:
+    """The digest of the weights of ``teacher`` in ``path``; CheckpointError unless they fit its network."""
+    stat = path.stat()
+    like = [teacher.model, teacher.key, dict(teacher.model_code), spec.classes, list(spec.image_shape)]
+    looks = digest([str(path.resolve()), stat.st_size, stat.st_mtime_ns, stat.st_ino, like])
+    entry = cache_dir() / "checkpoints" / f"{digest([str(path.resolve()), like])[:24]}.json"
+    with suppress(OSError, ValueError, LookupError, TypeError):
+        raw = json.loads(entry.read_bytes())
+        if raw["looks"] == looks and raw["sha256"] == digest([looks, raw["weights"]]):
+            return str(raw["weights"])
+    from kdbench.teachers.ready import imported
+    from kdbench.teachers.weights import weights_digest
+
+    weights = weights_digest(imported(teacher, spec, path))
+    with suppress(OSError):  # it only costs the time to look again
+        known = {"looks": looks, "weights": weights, "sha256": digest([looks, weights])}
+        write_atomically(entry, json.dumps(known).encode())
+    return weights

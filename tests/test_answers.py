@@ -1,0 +1,196 @@
+"""What the site answers: verdicts, comparisons, a page a row, things to take away, and the search's index."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import re
+
+import fastjsonschema
+import pytest
+import render_records as rr
+from test_render import Html
+
+from kdbench.records.literature import Literature
+from kdbench.records.store import Store
+from kdbench.render import build
+from kdbench.render.address import pair_page, row_page, suite_page, versus_page
+from kdbench.render.answers import _same_work
+from kdbench.render.downloads import COLUMNS, DOCUMENT, SCHEMA, _csv
+from kdbench.render.finding import Found, aliases, script
+
+PAIR = ("cifar100", "resnet56", "resnet20")
+SEEDS = (0, 1, 2)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """kd is far above the student alone, and dkd above kd; two sources print kd, one of them dkd as well."""
+    root = tmp_path_factory.mktemp("answers")
+    store = Store(root / "results")
+    for seed in SEEDS:
+        rr.put(store, 0.40 + 0.001 * seed, "ce", "none:resnet20", seed)
+        rr.put(store, 0.50 + 0.001 * seed, "kd", seed=seed)
+        rr.put(store, 0.60 + 0.001 * seed, "dkd", seed=seed)
+    row = rr.FEW.rows[0]
+    base = {"dataset": PAIR[0], "teacher": PAIR[1], "student": PAIR[2], "metric": "top1", "teacher_value": 72.34}
+    printed = [
+        ("kd", 70.66, "ttm", "ran"), ("dkd", 71.97, "mdistiller", "ran"), ("kd", 70.66, "mdistiller", "ran"),
+        ("at", 70.55, "mdistiller", "quoted"), ("nobody", 75.0, "ttm", "ran"),
+    ]  # fmt: skip
+    rows = tuple(
+        dataclasses.replace(
+            row, **base, method=m, value=v, printed=str(v), source=s, provenance=p, student_baseline=69.06,
+            selection="last", locator="Table 1",
+        )
+        for m, v, s, p in printed
+    )  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("kdbench.render.site.load", lambda: Literature(rows, rr.FEW.sources))
+        build(root / "results", root / "out")
+    return root / "out"
+
+
+def html(site, path):
+    return Html((site / path).read_text(encoding="utf-8"))
+
+
+def text(site, path):
+    words = re.sub(r"<[^>]+>", " ", (site / path).read_text(encoding="utf-8").replace("&#39;", "'"))
+    return " ".join(words.split())
+
+
+def test_a_pair_opens_with_a_verdict_and_the_command_that_tells_more(site):
+    said = text(site, pair_page(*PAIR))
+    verdict = said[said.index("Which method?") : said.index("Measured Test") if "Measured Test" in said else None]
+    assert "kd has the best evidence: +1.60 points" in verdict
+    assert "re-run by others by mdistiller, ttm" in verdict
+    assert "one row is shown to be better than each other: dkd +" in verdict
+    assert "kdbench run --suite cifar100 --pair resnet56:resnet20 --method ce" in verdict
+
+
+def test_evidence_comes_by_grade_and_says_what_is_missing(site):
+    rows = {row[0].split()[0]: row for row in html(site, pair_page(*PAIR)).aside if row and row[0]}
+    assert list(rows)[1:] == ["kd", "dkd", "nobody", "at"]
+    assert rows["kd"][1] == "re-run by others"
+    assert rows["dkd"][1] == "measured here, short"
+    assert rows["at"][1] == "quoted only"
+    assert rows["at"][4] == "–"
+    assert "no implementation" in rows["nobody"][0]
+
+
+def test_a_pair_with_little_evidence_says_so(site):
+    root = site.parent / "little"
+    store = Store(root / "results")
+    for seed in SEEDS:
+        rr.put(store, 0.4, "ce", "none:resnet20", seed)
+        rr.put(store, 0.5, "kd", seed=seed)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("kdbench.render.site.load", lambda: Literature((), {}))
+        build(root / "results", root / "out")
+    assert "Not enough evidence:" in text(root / "out", pair_page(*PAIR))
+    assert "not enough evidence; so far kd" in text(root / "out", "choose.html")
+
+
+def test_choosing_takes_two_clicks_and_no_script(site):
+    assert "choose.html" in html(site, "index.html").attributes("href")
+    chooser = html(site, "choose.html")
+    assert pair_page(*PAIR) in chooser.attributes("href")
+    (row,) = [row for row in chooser.rows if row[:2] == ["resnet56 → resnet20", "cifar100"]]
+    assert row[2] == "kd"
+    assert row[4] == "re-run by others"
+    assert row[5] == "2"
+
+
+def test_two_methods_are_compared_by_seed_and_beside_what_is_printed(site):
+    page = versus_page("kd", "dkd")
+    assert page == versus_page("dkd", "kd") == "compare/dkd--kd.html"
+    said = text(site, page)
+    assert "dkd is better where both were measured." in said
+    measured, printed = html(site, page).rows[1], html(site, page).rows[3]
+    store = {line["label"]: line for line in json.loads((site / DOCUMENT).read_text())["rows"]}
+    gaps = [store["dkd"]["seeds"][str(seed)] - store["kd"]["seeds"][str(seed)] for seed in SEEDS]
+    assert measured[3].startswith(f"+{sum(gaps) / len(gaps):.2f}")
+    assert measured[5] == "dkd is better"
+    assert printed[2] == "+1.31"
+    assert printed[6] == "mdistiller , Table 1"
+    links = html(site, suite_page("cifar100-short@1")).attributes("href")
+    assert f"../{page}" in links, "the matrix leads there"
+
+
+def test_every_measured_number_leads_to_its_records_in_two_clicks(site):
+    target = row_page("cifar100-short@1", "kd")
+    for page in (pair_page(*PAIR), suite_page("cifar100-short@1"), versus_page("dkd", "kd")):
+        assert any(link.endswith(target) for link in html(site, page).attributes("href")), page
+    said = text(site, target)
+    document = json.loads((site / target.replace(".html", ".json")).read_text())
+    store = Store(site.parent / "results")
+    records = [record for record in store.read()[0] if record["label"] == "kd"]
+    assert sorted(trial["key"] for trial in document["trials"]) == sorted(record["key"] for record in records)
+    for record in records:
+        assert record["key"] in said
+        assert record["weights_sha256"] in said
+        assert record["predictions"]["sha256"] in said
+    for trial in document["trials"]:
+        assert (store.root / trial["file"]).is_file()
+        assert trial["file"] in said
+    assert document["command"] in said
+    assert document["command"].startswith("kdbench run --suite cifar100-short@1 --method kd --again kd --pair")
+
+
+def test_what_is_taken_away_says_what_the_pages_say(site):
+    document, schema = (json.loads((site / name).read_text()) for name in (DOCUMENT, SCHEMA))
+    fastjsonschema.compile(schema)(document)
+    by_suite = json.loads((site / suite_page("cifar100-short@1").replace(".html", ".json")).read_text())["rows"]
+    assert by_suite == document["rows"]
+    lines = list(
+        csv.DictReader(io.StringIO((site / suite_page("cifar100-short@1").replace("html", "csv")).read_text()))
+    )
+    assert list(lines[0]) == list(COLUMNS)
+    assert [float(line["top1"]) for line in lines] == [row["top1"] for row in by_suite]
+    assert "@" in (site / "methods/dkd.bib").read_text()
+    for page in ("index.html", pair_page(*PAIR)):
+        assert any(link.endswith(DOCUMENT) for link in html(site, page).attributes("href"))
+
+
+def test_no_cell_of_a_csv_file_is_a_formula():
+    row = dict.fromkeys(COLUMNS, "=1+1") | {"seeds": {0: 1.0}}
+    (line,) = csv.DictReader(io.StringIO(_csv([row])))
+    assert line["label"] == "'=1+1"
+    assert line["seeds"] == "0: 1.0000"
+
+
+def test_the_index_of_the_search_is_one_constant_whatever_the_names():
+    made = script([Found('</script><script>x"\u2028', "method", "methods/a.html", "\\")])
+    assert "</script" not in made
+    assert "\u2028" not in made
+    assert made.count("\n") == 2
+    (entry,) = json.loads(made.split("const pages = ")[1].rstrip(";\n"))
+    assert entry[0] == '</script><script>x"\u2028'
+
+
+@pytest.mark.parametrize(
+    ("name", "also"),
+    [("resnet34", "resnet-34"), ("resnet34", "r34"), ("wrn_40_2", "wrn-40-2"), ("mobilenetv2", "mnv2")],
+)
+def test_architectures_are_found_by_other_names(name, also):
+    assert also in aliases(name)
+
+
+def test_every_page_is_found_by_name(site):
+    index = json.loads((site / "static/index.js").read_text().split("const pages = ")[1].rstrip(";\n"))
+    for title, _, page, _ in index:
+        assert (site / page).is_file(), title
+    listed = set(html(site, "find.html").attributes("href"))
+    assert {page for _, _, page, _ in index} <= listed
+    assert "Decoupled" in next(words for title, _, _, words in index if title == "dkd")
+
+
+def test_sources_named_after_a_method_are_its_authors():
+    assert _same_work("wkd_f", "wkd")
+    assert _same_work("lskd", "lskd_logs")
+    assert _same_work("dist", "dist")
+    assert not _same_work("kd", "kdsvd_paper")
+    assert not _same_work("at", "attention")

@@ -1,0 +1,83 @@
+"""Two rows wherever both were measured, and what speaks for a method on a pair: on numbers made by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from kdbench.stats.evidence import Evidence, Measured, Printed, best_supported, ranked
+from kdbench.stats.intervals import Interval, t_quantile
+from kdbench.stats.standings import Standing
+from kdbench.stats.versus import Meeting, disagreement, pooled
+
+
+def met(mean: float, error: float, df: float = 4.0) -> Meeting:
+    half = t_quantile(df, 0.95) * error
+    return Meeting(Interval(3, mean, mean - half, mean + half), error**2, df, apart=abs(mean) > half)
+
+
+def test_pairs_count_once_each_and_their_errors_add():
+    found = pooled([met(2.0, 0.3), met(-1.0, 0.4)])
+    assert found is not None
+    assert found.n == 2
+    assert found.mean == pytest.approx(0.5)
+    variance = 0.3**2 + 0.4**2
+    df = variance**2 / (0.3**4 / 4 + 0.4**4 / 4)
+    assert found.half == pytest.approx(t_quantile(df, 0.95) * math.sqrt(variance) / 2)
+
+
+def test_one_pair_pools_to_itself():
+    one = met(1.5, 0.2)
+    found = pooled([one])
+    assert found is not None
+    assert (found.mean, found.low, found.high) == pytest.approx(
+        (one.difference.mean, one.difference.low, one.difference.high)
+    )
+
+
+def test_without_a_second_seed_there_is_no_interval():
+    lonely = Meeting(Interval(1, 3.0), 0.0, 0.0, apart=False)
+    assert pooled([lonely, met(1.0, 0.1)]) == Interval(2, 2.0)
+    assert pooled([]) is None
+    assert disagreement([lonely, met(1.0, 0.1)]) is None
+
+
+def test_pairs_disagree_where_their_differences_are_far_apart_for_their_errors():
+    # Q by hand: weights 1 / 0.25 each, mean 0.25, Q = 4 (1.75^2 + 1.75^2) = 24.5; one degree of freedom.
+    assert disagreement([met(2.0, 0.5), met(-1.5, 0.5)]) == pytest.approx(math.erfc(math.sqrt(24.5 / 2)))
+    agreeing = disagreement([met(1.0, 0.5), met(1.2, 0.5)])
+    assert agreeing is not None
+    assert agreeing > 0.5
+
+
+def standing(label: str, top1: float, rank: tuple[int, int], gain: Interval | None) -> Standing:
+    return Standing(label, "measured", 3, top1, rank, gain, None, None, None, efficient=False)
+
+
+def test_evidence_is_ranked_by_grade_and_then_by_gain():
+    full = Measured("full@1", False, 3, standing("a", 70.0, (2, 3), Interval(3, 1.0, 0.5, 1.5)))
+    better = Measured("full@1", False, 3, standing("b", 71.0, (1, 1), Interval(3, 2.0, 1.2, 2.8)))
+    short = Measured("short@1", True, 2, standing("c", 50.0, (1, 2), Interval(3, 9.0, 8.0, 10.0)))
+    printed = {
+        "d": [Printed("s1", 3.0, "re-run"), Printed("s2", 1.0, "re-run"), Printed("s3", 9.0, "quoted")],
+        "e": [Printed("s1", 7.0, "authors")],
+        "f": [Printed("s3", 8.0, "quoted")],
+        "a": [Printed("s1", 20.0, "authors")],
+    }
+    found = ranked({"a": [full], "b": [better], "c": [short]}, printed)
+    assert [e.method for e in found] == ["b", "a", "d", "c", "e", "f"]
+    assert [e.grade for e in found] == ["measured", "measured", "re-run", "measured short", "authors", "quoted"]
+    of = {e.method: e for e in found}
+    assert of["d"].sources == ("s1", "s2"), "a quote is no source of its own"
+    assert (of["d"].reported.middle, of["d"].reported.low, of["d"].reported.high) == (2.0, 1.0, 3.0)
+    assert of["f"].reported.middle == 8.0
+    assert of["f"].sources == ()
+    assert of["a"].gain == 0.5, "of what was measured, the lower end counts"
+    assert [e.method for e, _ in best_supported(found, "full@1")] == ["b"]
+
+
+def test_a_row_without_a_gain_is_no_evidence():
+    alone = Measured("full@1", False, 3, standing("x", 70.0, (1, 3), None))
+    assert ranked({"x": [alone]}, {}) == []
+    assert Evidence("x", (alone,), (Printed("s", 1.0, "quoted"),)).grade == "quoted"
