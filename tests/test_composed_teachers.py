@@ -367,7 +367,7 @@ def test_a_pair_under_it_is_called_as_it_is_and_has_nobodys_printed_values() -> 
         ),
         (
             'kind = "specialist"\nof = ["one"]',
-            "kind must be trained, checkpoint, self, biased, ensemble or specialists",
+            "kind must be trained, checkpoint, self, biased, ensemble, labels or specialists",
         ),
     ],
 )
@@ -646,7 +646,7 @@ def test_an_ensemble_computes_as_the_protocol_says(bench: Bench, make_suite: Mak
 
 
 def test_the_kinds_are_registered_and_described() -> None:
-    assert set(COMPOSITIONS) == {"ensemble", "biased", "specialists"}
+    assert set(COMPOSITIONS) == {"ensemble", "biased", "specialists", "labels"}
     for name in COMPOSITIONS:
         kind = COMPOSITIONS.get(name)
         assert kind.SUMMARY
@@ -671,7 +671,9 @@ def test_the_kinds_of_the_page_work_as_it_says(monkeypatch: pytest.MonkeyPatch) 
     suites = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
     pairs = parse_suite(suite_text(["kd"], extra=suites[0]), "s").pairs
     assert [pair.name for pair in pairs] == ["tiny_cnn_s:tiny_cnn_s", "five:resnet20"]
-    top, row = suites[1].split("\n", 1)
+    people = parse_suite(suite_text(["kd"], extra=suites[1]), "s").teachers["people"]
+    assert (people.kind, people.parts) == ("labels", ())
+    top, row = suites[2].split("\n", 1)
     suite = parse_suite(suite_text(["ce"], extra=row).replace("seeds =", f"{top}\nseeds ="), "s")
     assert [row.supervision for row in suite.rows] == [None, FewLabels(images=25)]
 

@@ -120,7 +120,7 @@ CONTRADICTIONS: dict[str, tuple[Change, str]] = {
     ),
     "another degree of the teacher": (
         lambda r: r["teacher"].update(
-            degrees=[{"top_k": 5, "unreliability": 0.9, "ambiguity": r["teacher"]["ambiguity"]}]
+            degrees=[{"top_k": r["teacher"]["top_k"], "unreliability": 0.9, "ambiguity": 0.5}]
         ),
         "but that in teacher/degrees is 0.9",
     ),
