@@ -62,10 +62,9 @@ def ray_cluster(cpus: int, gpus: int) -> Iterator[Any]:
         from ray.cluster_utils import Cluster
 
         soon = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_failure_threshold": 3}
-        small = {"object_store_memory": 80 * MEGABYTE, "include_dashboard": False}
-        head = {"num_cpus": 0, "num_gpus": 0, "_system_config": soon, **small}
-        made = Cluster(initialize_head=True, head_node_args=head)
+        made = Cluster()
         try:
+            _start(made, num_cpus=0, num_gpus=0, _system_config=soon, include_dashboard=False)
             for _ in range(2):
                 add_node(made, cpus, gpus)
             yield made
@@ -73,16 +72,18 @@ def ray_cluster(cpus: int, gpus: int) -> Iterator[Any]:
             made.shutdown()
 
 
-def add_node(cluster: Any, cpus: int, gpus: int, tries: int = 5) -> Any:
-    """Another node; Ray gives one half a minute to start, which is not enough on a machine that is busy."""
+def add_node(cluster: Any, cpus: int, gpus: int) -> Any:
+    return _start(cluster, num_cpus=cpus, num_gpus=gpus, node_ip_address="127.0.0.1")
+
+
+def _start(cluster: Any, tries: int = 10, **options: Any) -> Any:
+    """A node, which Ray gives half a minute to start: not enough on a machine that is busy with other things."""
     try:
-        return cluster.add_node(
-            num_cpus=cpus, num_gpus=gpus, node_ip_address="127.0.0.1", object_store_memory=80 * MEGABYTE
-        )
+        return cluster.add_node(object_store_memory=80 * MEGABYTE, **options)
     except Exception:  # a bare one, of Ray's
         if tries == 1:
             raise
-        return add_node(cluster, cpus, gpus, tries - 1)
+        return _start(cluster, tries - 1, **options)
 
 
 @contextmanager

@@ -90,6 +90,19 @@ def test_a_wrong_command_line_is_one_sentence(cli: Cli, arguments: list[str], sa
     assert len(ended.err) < 500
 
 
+def test_a_cache_folder_that_cannot_be_written_is_said_before_the_plan_is_made(
+    cli: Cli,  # noqa: F811
+    bench: Bench,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (bench.folder / "file").write_text("no folder")
+    monkeypatch.setenv("KDBENCH_CACHE", str(bench.folder / "file" / "cache"))
+    monkeypatch.setattr("kdbench.cli.run.make_plan", lambda *_: pytest.fail("it was planned"))
+    ended = cli("run", "--suite", "digits")
+    assert (ended.code, ended.out, ended.err.count("\n")) == (2, "", 1)
+    assert ended.err.startswith(f"kdbench: The cache folder {bench.folder / 'file' / 'cache'} cannot be made: ")
+
+
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [

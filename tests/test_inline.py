@@ -15,6 +15,7 @@ from test_cli import RUN, Cli, cli  # noqa: F401
 from test_queue import task
 
 from kdbench import environment
+from kdbench.cli import main
 from kdbench.errors import UserError
 from kdbench.plan.fleet import cpu
 from kdbench.plan.task import Task
@@ -92,6 +93,22 @@ def test_its_records_are_those_of_any_backend(
     records = {record["label"]: record for record in Store(bench.folder / "results").read()[0]}
     assert same_bits(records["ce"], expected["ce"])
     assert same_bits(records["kd"], expected["kd"])
+
+
+@pytest.mark.usefixtures("cli")
+def test_a_plugin_that_raises_a_ctrl_c_costs_its_own_trial_and_no_log_is_promised(
+    bench: Bench, make_suite: MakeSuite, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plugin = bench.plugin("quits", loss="raise KeyboardInterrupt")
+    make_suite(suite_text(["ce"], epochs=1))
+    monkeypatch.setattr(environment, "pin", lambda: None)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    words = ("--backend", "inline", "--plugin", plugin, "--method", "ce", "--method", "quits")
+    assert main([*RUN, *words]) == 3
+    ended = capsys.readouterr()
+    assert "raised KeyboardInterrupt" in ended.err
+    assert "tiny@1: 1 trial recorded, 1 left for the next run.\n" in ended.out
+    assert bench.records()["ce"]["status"] == "finished"
 
 
 @pytest.mark.slow

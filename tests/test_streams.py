@@ -82,13 +82,17 @@ def test_ctrl_c_is_understood_from_the_first_moment(bench: Bench, seconds: float
     assert "Traceback" not in (output + errors).decode()
 
 
+@pytest.mark.parametrize("driver", [True, False])
 def test_a_gpu_that_is_not_there_is_said_before_anything_is_trained(
     cli: Cli,  # noqa: F811
     bench: Bench,
     monkeypatch: pytest.MonkeyPatch,
+    driver: bool,
 ) -> None:
+    """Without a driver torch, which takes seconds to load, is not even asked."""
     monkeypatch.setattr("kdbench.schedule.devices.gpus", tuple)
-    monkeypatch.setattr("torch.cuda.is_available", bool)
+    monkeypatch.setattr("kdbench.schedule.devices._has_driver", lambda: driver)
+    monkeypatch.setattr("torch.cuda.is_available", bool if driver else lambda: pytest.fail("torch was asked"))
     ended = cli("run", "--suite", "digits", "--device", "cuda")
     assert (ended.code, ended.err.count("\n")) == (2, 1)
     assert "--device cuda: there is no CUDA device here" in ended.err

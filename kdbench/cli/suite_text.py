@@ -18,7 +18,7 @@ from kdbench.trials.teacher import Teacher
 def lines(name: str) -> Iterator[str]:
     """What the suite ``name`` trains, by what protocol, under which teachers."""
     suite = get_suite(name)
-    students = expand(suite, Selection(), "")
+    students = expand(suite, Selection(), {pair.dataset: "" for pair in suite.pairs})
     lineages = [trial.teacher.lineage for trial in students if trial.teacher]
     teachers = {made.name for lineage in lineages for made in lineage if made.trained}
     yield f"suite {suite.id}: {suite.title}"
@@ -87,7 +87,8 @@ def _teacher(teacher: Teacher, suite: Suite) -> str:
 def _pairs(suite: Suite) -> Iterator[str]:
     for pair in suite.pairs:
         changes = values(_changes(pair.protocol, suite.protocol))
-        yield f"{pair.name}: {pair.student} under {pair.teacher}" + (f", {changes}" if changes else "")
+        parts = ["" if pair.dataset == suite.dataset else f"on {pair.dataset}", changes]
+        yield ", ".join(filter(None, [f"{pair.name}: {pair.student} under {pair.teacher}", *parts]))
 
 
 def _row(row: Row) -> str:

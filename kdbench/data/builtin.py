@@ -171,7 +171,7 @@ MULTIVIEW = DatasetSpec(
     mean=(0.2,),
     std=(0.4,),
     loader="kdbench.data.multiview:multiview",
-    digest="b62eff0e1173b84e4fec2aeb2c37c2b14535832abd46b2eeef2cd36776db4843",
+    digest="89bc9d4236a4e47d9d3cae12cafb1c00ca25c88d146511366c984197c8758367",
     files="nothing, it is drawn",
     source="drawn by kdbench after Z. Allen-Zhu and Y. Li, Towards Understanding Ensemble, Knowledge Distillation and "
     "Self-Distillation in Deep Learning, ICLR 2023, definitions 3.1 to 3.3",
@@ -185,7 +185,7 @@ ONE_FEATURE = replace(
     MULTIVIEW,
     name="one_feature",
     title="One-feature patches",
-    digest="226f99b8a9fa4835c1941addb6328852a35f134e229b45e54709e73b9be81b1e",
+    digest="f1bd131b370cbfd5f1d4915062cf510af43740829570e3c94b801bfe0948772b",
     source=f"{MULTIVIEW.source}, with one feature a class as a control",
 )
 

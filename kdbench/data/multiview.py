@@ -4,7 +4,7 @@ Definitions 3.1 to 3.3 of arXiv:2012.09816 with whole numbers in the place of th
 of patches, each a row of pixels. Feature number f is the f-th axis of a patch; class j has the features 2j and 2j + 1,
 or 2j alone. Of an image of class y, drawn from raw words of a counter's stream and computed in whole numbers:
 
-* its own features have strengths from ``own``; a single-view image lacks one of the two;
+* its own features have strengths from ``own``; a single-view image, which only the test set has, lacks one of the two;
 * of 100 images ``others`` have the features of any other class, too, with strengths from ``other``;
 * each feature lies in a patch of its own, at random;
 * each pixel has noise: a sum of eight random bytes, scaled to ``noise`` grey levels.
@@ -35,13 +35,12 @@ _DEVIATION, _MEAN = (8 * (256**2 - 1) / 12) ** 0.5, 8 * 255 // 2
 class Setting:
     """The finite numbers of a distribution.
 
-    ``features``: how many tell a class, 2 or 1. ``train_single``, ``test_single``: of so many images of a class one
-    shows the first view alone, and as many the second.
+    ``features``: how many tell a class, 2 or 1. ``single``: of so many test images of a class one shows the first view
+    alone, and one the second. Training images show both.
     """
 
     features: int
-    train_single: int
-    test_single: int
+    single: int = 3
     own: tuple[int, int] = (102, 143)
     other: tuple[int, int] = (20, 41)
     others: int = 40
@@ -49,8 +48,8 @@ class Setting:
 
 
 SETTINGS = {
-    "multiview": Setting(2, 50, 3),
-    "one_feature": Setting(1, 50, 3, noise=20),
+    "multiview": Setting(2),
+    "one_feature": Setting(1, noise=20),
 }
 
 
@@ -67,16 +66,15 @@ def multiview(spec: DatasetSpec, root: Path) -> Source:
 def views(spec: DatasetSpec) -> ClassViews:
     """What each test image shows of its class."""
     labels = _labels(spec, spec.test_size)
-    return ClassViews(labels, _shown(labels, spec.classes, SETTINGS[spec.name].test_single))
+    return ClassViews(labels, _shown(labels, spec.classes, SETTINGS[spec.name].single))
 
 
 def drawn(spec: DatasetSpec, setting: Setting, split: str) -> Part:
     """The images of ``split``, train or test, from a stream that belongs to it and to the data set alone."""
-    training = split == "train"
-    n = spec.train_size if training else spec.test_size
+    n = spec.train_size if split == "train" else spec.test_size
     _, patches, pixels = spec.image_shape
     labels = _labels(spec, n)
-    shown = _shown(labels, spec.classes, setting.train_single if training else setting.test_single)
+    shown = np.full(n, BOTH) if split == "train" else _shown(labels, spec.classes, setting.single)
     draws = _Draws(f"{spec.name}-{split}")
     images = NOTHING + draws.noise(setting.noise, n, patches, pixels)
     places = draws.order(n, patches)
