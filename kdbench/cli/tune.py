@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -68,7 +69,7 @@ def main(options: argparse.Namespace) -> int:
             for line in lines(standing, made.id, made.protocol.selection, results=tuner.store.root):
                 say(line)
         say()
-    for line in tune_text.lines(suite, found, in_folder(tuner.store.root)):
+    for line in tune_text.lines(suite, found, f"{shlex.quote(options.suite)}{in_folder(tuner.store.root)}"):
         say(line)
     if options.rows and found.chosen:
         write_atomically(Path(options.rows), tune_text.toml(suite, found).encode())
@@ -110,17 +111,14 @@ class Tuner:
         """Those that are read: what a baseline has is in the results folder once it was planned for, unless dry."""
         return [self.store, *(self.request.baselines if self.request.dry else ())]
 
-    def plan(self, *suites: Suite) -> Plan:
-        return make_plan(replace(self.request, suites=suites), self.store, self.fleet)
-
-    def train(self, *suites: Suite, quiet: bool = False) -> tuple[Plan, int]:
+    def train(self, *suites: Suite, quiet: bool = False, weights: bool = True) -> tuple[Plan, int]:
         """Train what is not recorded of ``suites``, unless dry; what was planned, and how it ended."""
-        plan = self.plan(*suites)
+        request = replace(self.request, suites=suites, weights=weights)
+        plan = make_plan(request, self.store, self.fleet)
         if not quiet:
             say_plan(plan, self.store, verbose=False)
         if not plan.missing or self.request.dry:
             return plan, EXIT_OK
-        request = replace(self.request, suites=suites)
         return plan, train(plan, self.store, self.backend, request_json(request, self.options, None))
 
     def course(self, suite: Suite) -> Course:
@@ -135,7 +133,7 @@ class Tuner:
         _check_applicable(found)
         while not found.chosen and len(found.rungs) > done:
             done = len(found.rungs)
-            _, code = self.train(found.rungs[-1].suite)
+            _, code = self.train(found.rungs[-1].suite, weights=False)
             if code != EXIT_OK:
                 return code
             found = self.course(suite)
@@ -148,8 +146,7 @@ class Tuner:
         total, found = 0.0, self.course(suite)
         _check_applicable(found)
         for each in outlook(suite, suite.tuning, found):
-            plan = self.plan(each)
-            say_plan(plan, self.store, verbose=False)
+            plan, _ = self.train(each, weights=each.tuning is not None)
             total += expected(plan)
         say(f"About {duration(total)} in all." if total else "Nothing is left to train.")
 
