@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -69,7 +68,7 @@ def main(options: argparse.Namespace) -> int:
             for line in lines(standing, made.id, made.protocol.selection, results=tuner.store.root):
                 say(line)
         say()
-    for line in tune_text.lines(suite, found, f"{shlex.quote(options.suite)}{in_folder(tuner.store.root)}"):
+    for line in tune_text.lines(suite, found, in_folder(tuner.store.root)):
         say(line)
     if options.rows and found.chosen:
         write_atomically(Path(options.rows), tune_text.toml(suite, found).encode())

@@ -14,15 +14,15 @@ from kdbench.suites.rungs import Course
 from kdbench.suites.tuning import Tuning
 
 
-def lines(suite: Suite, found: Course, again: str) -> Iterator[str]:
-    """What was tried and chosen of ``suite``; ``again``: what follows the command where it goes on."""
+def lines(suite: Suite, found: Course, flags: str = "") -> Iterator[str]:
+    """What was tried and chosen of ``suite``; ``flags``: of the command that goes on."""
     if suite.tuning is None:
         return
     yield _budget(suite, suite.tuning)
     if not found.chosen:
         last = found.rungs[-1]
         left = len(last.suite.rows) - len(last.scores)
-        yield f"Rung {len(found.rungs)} lacks {many(left, 'trial')}; go on by: kdbench tune {again}"
+        yield f"Rung {len(found.rungs)} lacks {many(left, 'trial')}; go on by: kdbench tune {suite.asked}{flags}"
         return
     for row in found.chosen:
         reached = [f"{rung.scores[_label(row, found)]:.2f}" for rung in found.rungs]
