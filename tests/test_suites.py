@@ -122,7 +122,7 @@ GOOD = suite_text()
         (
             'kind = "trained"',
             'kind = "bought"',
-            r"\[teachers.tutor\]: kind must be trained, checkpoint, student, self, biased, ensemble, labels or specialists",
+            r"\[teachers.tutor\]: kind must be trained, checkpoint, student, self, biased, ensemble, labels or ",
         ),
         ('kind = "trained"', 'kind = "checkpoint"', r"\[teachers.tutor\]"),
         ('model = "tiny_cnn_s"', 'model = "tiny_cnn"', "no model named 'tiny_cnn'; the nearest are tiny_cnn_"),
