@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -79,7 +78,7 @@ def main(options: argparse.Namespace) -> int:
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(text, encoding="utf-8")
     try:
-        suite = get_suite(str(out if os.sep in str(out) else Path(".", out).absolute()))
+        suite = get_suite(str(out))
         _check_weights(suite)
     except UserError:
         out.unlink()  # nothing is left of what cannot be run
