@@ -53,7 +53,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--channels", type=int, choices=(1, 3), default=3, help="1 for grey pictures (default: 3)")
     parser.add_argument("--epochs", type=int, default=EPOCHS, metavar="N", help=f"default: {EPOCHS}")
     parser.add_argument("--batch", type=int, default=BATCH, metavar="N", help=f"images a step (default: {BATCH})")
-    parser.add_argument("--lr", type=float, default=RATE, metavar="RATE", help=f"learning rate (default: {RATE})")
+    parser.add_argument(
+        "--lr", type=float, default=RATE, metavar="RATE", help=f"the highest learning rate (default: {RATE})"
+    )
     parser.add_argument("--seeds", type=int, default=SEEDS, metavar="N", help=f"trials of a row (default: {SEEDS})")
     parser.add_argument("--out", metavar="FILE", help="where it is written (default: NAME.toml)")
     parser.add_argument(
@@ -155,7 +157,7 @@ def _protocol(options: argparse.Namespace) -> dict[str, Any]:
         "epochs": options.epochs,
         "batch": options.batch,
         "lr": options.lr,
-        "schedule": "cosine",
+        "schedule": "onecycle",
         "augmentation": "resized_crop_flip",
     }
 
