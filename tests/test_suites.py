@@ -24,7 +24,7 @@ def test_a_shipped_suite_is_sound(name: str) -> None:
     assert suite.name == name
     assert suite.pairs
     assert suite.id == f"{name}@{suite.version}"
-    trials = expand(suite, Selection(), "0" * 64)
+    trials = expand(suite, Selection(), dict.fromkeys(suite.datasets, "0" * 64))
     students = {(pair.student, repr(pair.protocol)) for pair in suite.pairs}
     assert {trial.label for trial in trials} == {row.label for row in suite.rows}, "a row is the same trial as another"
     alone = {(t.student, repr(t.protocol)) for t in trials if t.teacher is None and t.method == "ce"}
