@@ -367,7 +367,7 @@ def test_a_pair_under_it_is_called_as_it_is_and_has_nobodys_printed_values() -> 
         ),
         (
             'kind = "specialist"\nof = ["one"]',
-            "kind must be trained, checkpoint, self, biased, ensemble, labels or specialists",
+            "kind must be trained, checkpoint, student, self, biased, ensemble, labels or specialists",
         ),
     ],
 )

@@ -33,7 +33,13 @@ from kdbench.models.outputs import PARTS, DataSpec, NetworkSpec, Outputs
 LOGIT = ["sdd_kd", "sdd_dkd", "sdd_nkd"]
 NAMES = ["srrl", "simkd", "ijckd", "cat_kd", "reviewkd", "semckd", "ofd", "wkd_f", "nd", "norm", *LOGIT]
 #: Not all: a batch or a grid of another size does not fit the fake networks; both have tests of their own.
-KNOBS = [(name, knob) for name in NAMES for knob in METHODS.get(name).hyperparameters if knob not in ("batch", "grid")]
+#: SRRL is trained alike whichever head it deploys (tests/test_features.py).
+KNOBS = [
+    (name, knob)
+    for name in NAMES
+    for knob in METHODS.get(name).hyperparameters
+    if knob not in ("batch", "grid") and (name, knob) != ("srrl", "head")
+]
 quick = settings(max_examples=20)
 seeds = st.integers(0, 2**16)
 X = torch.rand(4, 3, 16, 16, generator=rng(5))
@@ -78,7 +84,8 @@ def test_every_hyper_parameter_changes_the_loss(name, knob):
     else:
         other = it.default + 1 if it.type == "int" or not it.default else it.default / 2
     epoch = 190 if knob == "decay_start" else 12
-    before, after = (total(run(name, *pair(), epoch=epoch, **{knob: value})) for value in (it.default, other))
+    more = {"ce_weight": 1.0} if (name, knob) == ("simkd", "head") else {}  # its labels teach nothing by default
+    before, after = (total(run(name, *pair(), epoch=epoch, **more, **{knob: value})) for value in (it.default, other))
     assert not torch.isclose(before, after, rtol=1e-6)
 
 

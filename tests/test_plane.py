@@ -78,7 +78,7 @@ def test_there_is_no_plane_without_trials_or_where_a_study_asks_for_none() -> No
 def test_the_page_draws_it_and_has_a_table_of_its_numbers(degrees: bool) -> None:
     study = get_study("biased-teachers")
     suites = suites_of(study)
-    view = StudyView(study, tuple(suites.values()), (), (), plane_of(study, suites, rows(degrees)))
+    view = StudyView(study, tuple(suites.values()), (), (), plane_of(study, suites, rows(degrees)), ())
     page = Page(study_page(study.name), "study.html", study.title, {"view": view, "width": 1, "height": 1})
     catalogue = Catalogue([], [], Literature([], []), 0)
     shared = {"site": load_content(shipped("site")), "results_name": "results", "catalogue": catalogue}

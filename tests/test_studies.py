@@ -23,7 +23,7 @@ from kdbench.methods.zoo.kd_renyi import KDRenyi, renyi_entropy
 from kdbench.methods.zoo.ttm import ttm_loss
 from kdbench.records import Store
 from kdbench.stats import claims
-from kdbench.stats.claims import Bounds, Finding, Verdict, family_level
+from kdbench.stats.claims import Bounds, Finding, Verdict, difference, family_level
 from kdbench.studies import STUDIES, get_study, judge, parse_study
 from kdbench.studies.check import suites_of
 from kdbench.suites import SUITES, Suite, get_suite
@@ -290,15 +290,19 @@ def test_a_row_without_a_teacher_is_compared_once_however_many_pairs_show_it() -
     """Its differences from itself are no sign of how little differences vary."""
     study = parse_study(BIASED, "biased.toml")
     suite = get_suite("study-biased-teachers")
-    rows, noise = [], np.random.default_rng(0)
-    for seed in suite.seeds:
-        rows.append(_record("ce", "none:resnet8", seed, 80 + noise.normal(), suite=suite.id))
-        for pair in suite.pairs:
-            rows.append(_record("kd-alone", pair.name, seed, 80 + noise.normal(), suite=suite.id))
+    drawn = 80 + np.random.default_rng(0).normal(size=(1 + len(suite.pairs), len(suite.seeds)))
+    rows = []
+    for number, seed in enumerate(suite.seeds):
+        rows.append(_record("ce", "none:resnet8", seed, drawn[0, number], suite=suite.id))
+        for pair, values in zip(suite.pairs, drawn[1:], strict=True):
+            rows.append(_record("kd-alone", pair.name, seed, values[number], suite=suite.id))
     (judged,) = judge(study, {suite.name: suite}, rows)
+    of = 1 + [pair.name for pair in suite.pairs].index("skilful:resnet8")
+    once, often = (difference(np.concatenate([drawn, *more]), of, 0, 0.95) for more in ([], [drawn[:1]] * 14))
     assert judged.finding is not None
-    half = (judged.finding.high - judged.finding.low) / 2
-    assert 0.8 < half < 4, "about 2 * 1.41 / 1.73 for numbers of deviation 1"
+    found = [judged.finding.estimate, judged.finding.low, judged.finding.high]
+    assert found == pytest.approx([once.estimate, once.low, once.high])
+    assert abs(once.high - often.high) > 0.1, "or this could not be told"
 
 
 BIASED = (

@@ -235,7 +235,7 @@ def test_a_study_trains_rungs_and_then_what_they_chose(cli: Cli, bench: Bench, m
     assert dry.code == 3
     assert "tiny-rung-1@1: 8 trials" in dry.out
     assert "in all." in dry.out
-    assert "go on by: kdbench tune tiny" in dry.out
+    assert "go on by: kdbench tune tiny\n" in dry.out
     assert not list(bench.folder.glob("results/v1/tiny*"))
     before = cli("study", "small", "--dry-run", *AT)
     assert before.code == 3

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -54,7 +53,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--channels", type=int, choices=(1, 3), default=3, help="1 for grey pictures (default: 3)")
     parser.add_argument("--epochs", type=int, default=EPOCHS, metavar="N", help=f"default: {EPOCHS}")
     parser.add_argument("--batch", type=int, default=BATCH, metavar="N", help=f"images a step (default: {BATCH})")
-    parser.add_argument("--lr", type=float, default=RATE, metavar="RATE", help=f"learning rate (default: {RATE})")
+    parser.add_argument(
+        "--lr", type=float, default=RATE, metavar="RATE", help=f"the highest learning rate (default: {RATE})"
+    )
     parser.add_argument("--seeds", type=int, default=SEEDS, metavar="N", help=f"trials of a row (default: {SEEDS})")
     parser.add_argument("--out", metavar="FILE", help="where it is written (default: NAME.toml)")
     parser.add_argument(
@@ -79,7 +80,7 @@ def main(options: argparse.Namespace) -> int:
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(text, encoding="utf-8")
     try:
-        suite = get_suite(str(out if os.sep in str(out) else Path(".", out).absolute()))
+        suite = get_suite(str(out))
         _check_weights(suite)
     except UserError:
         out.unlink()  # nothing is left of what cannot be run
@@ -156,7 +157,7 @@ def _protocol(options: argparse.Namespace) -> dict[str, Any]:
         "epochs": options.epochs,
         "batch": options.batch,
         "lr": options.lr,
-        "schedule": "cosine",
+        "schedule": "onecycle",
         "augmentation": "resized_crop_flip",
     }
 

@@ -110,17 +110,14 @@ class Tuner:
         """Those that are read: what a baseline has is in the results folder once it was planned for, unless dry."""
         return [self.store, *(self.request.baselines if self.request.dry else ())]
 
-    def plan(self, *suites: Suite) -> Plan:
-        return make_plan(replace(self.request, suites=suites), self.store, self.fleet)
-
-    def train(self, *suites: Suite, quiet: bool = False) -> tuple[Plan, int]:
+    def train(self, *suites: Suite, quiet: bool = False, weights: bool = True) -> tuple[Plan, int]:
         """Train what is not recorded of ``suites``, unless dry; what was planned, and how it ended."""
-        plan = self.plan(*suites)
+        request = replace(self.request, suites=suites, weights=weights)
+        plan = make_plan(request, self.store, self.fleet)
         if not quiet:
             say_plan(plan, self.store, verbose=False)
         if not plan.missing or self.request.dry:
             return plan, EXIT_OK
-        request = replace(self.request, suites=suites)
         return plan, train(plan, self.store, self.backend, request_json(request, self.options, None))
 
     def course(self, suite: Suite) -> Course:
@@ -135,7 +132,7 @@ class Tuner:
         _check_applicable(found)
         while not found.chosen and len(found.rungs) > done:
             done = len(found.rungs)
-            _, code = self.train(found.rungs[-1].suite)
+            _, code = self.train(found.rungs[-1].suite, weights=False)
             if code != EXIT_OK:
                 return code
             found = self.course(suite)
@@ -148,8 +145,7 @@ class Tuner:
         total, found = 0.0, self.course(suite)
         _check_applicable(found)
         for each in outlook(suite, suite.tuning, found):
-            plan = self.plan(each)
-            say_plan(plan, self.store, verbose=False)
+            plan, _ = self.train(each, weights=each.tuning is not None)
             total += expected(plan)
         say(f"About {duration(total)} in all." if total else "Nothing is left to train.")
 

@@ -22,7 +22,7 @@ def lines(suite: Suite, found: Course, flags: str = "") -> Iterator[str]:
     if not found.chosen:
         last = found.rungs[-1]
         left = len(last.suite.rows) - len(last.scores)
-        yield f"Rung {len(found.rungs)} lacks {many(left, 'trial')}; go on by: kdbench tune {suite.name}{flags}"
+        yield f"Rung {len(found.rungs)} lacks {many(left, 'trial')}; go on by: kdbench tune {suite.asked}{flags}"
         return
     for row in found.chosen:
         reached = [f"{rung.scores[_label(row, found)]:.2f}" for rung in found.rungs]

@@ -21,7 +21,7 @@ class Labels(Composition):
     """
 
     SUMMARY: ClassVar[str] = "no network: what a file says of each image, people's judgements say"
-    SOURCE: ClassVar[str] = "people's judgements: arXiv:1908.07086"
+    SOURCE: ClassVar[str] = "arXiv:1908.07086"
     PARTS: ClassVar[tuple[int, int]] = (0, 0)
     MAKER: ClassVar[str] = "kdbench.teachers.labels:LabelsMaker"
     kind: str = field(init=False, default="labels")

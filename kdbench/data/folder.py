@@ -154,8 +154,10 @@ def _found(folder: Folder) -> _Parts:
         if not {"val", "test"} & set(inside):
             raise DataError(f"{root} has a folder train, but neither val nor test; add one, or take away the parts.")
         classes = _classes(root / "train")
-        listed_parts = {part: _listing(root, part, classes) for part in ("train", "val", "test") if part in inside}
-        rest, skipped = _sound(folder, classes, listed_parts)
+        parts: dict[str, _Listing] = {
+            part: _listing(root, part, classes) for part in ("train", "val", "test") if part in inside
+        }
+        rest, skipped = _sound(folder, classes, parts)
         train = rest.pop("train")
         return _Parts(
             classes, train, rest.get("val") if len(rest) > 1 else None, rest.get("test") or rest["val"], skipped

@@ -37,7 +37,7 @@ SUITES: Registry[tuple[str, str]] = Registry("suite")
 
 def is_file(name: str) -> bool:
     """Whether ``name``, as a command line has it, is that of a suite's file."""
-    return "/" in name or name.endswith(".toml")
+    return name.endswith(".toml")
 
 
 def get_suite(name: str) -> Suite:

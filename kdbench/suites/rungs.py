@@ -99,6 +99,7 @@ def rung(suite: Suite, tuning: Tuning, number: int, rows: Sequence[Row]) -> Suit
         seeds=(tuning.seed,),
         notes=(),
         tuning=None,
+        file="",
     )
 
 
