@@ -123,8 +123,9 @@ def test_what_is_contributed_saves_nobody_the_measurement(tmp_path: Path) -> Non
 @pytest.mark.usefixtures("few")
 def test_every_page_sets_it_apart_and_says_what_was_recomputed(tmp_path: Path) -> None:
     box = Store(tmp_path / "results")
-    rr.put(box, 0.5, "ce", "none:resnet20", images=200)
-    rr.put(box, 0.55, "kd", images=200)
+    for seed in range(3):
+        rr.put(box, 0.3, "ce", "none:resnet20", seed, images=200)
+        rr.put(box, 0.8, "kd", seed=seed, images=200)
     theirs = {"evidence": "contributed", "images": 200}
     rr.put(box, 0.5, "ce", "none:resnet20", **theirs)
     rr.put(box, 0.99, "wttm", method_card={"name": "wttm", "title": "No card of ours"}, **theirs)

@@ -399,7 +399,7 @@ def test_one_failure_is_said_once(
     ended = cli(*RUN)
     assert ended.code == 3
     assert ended.err == f"kdbench: {text}\n"
-    assert "weights" not in ended.out
+    assert "weights are gone" not in ended.out
     assert "0 trials recorded, 4 left" in ended.out
 
 

@@ -20,7 +20,7 @@ from kdbench.errors import UserError
 from kdbench.records import Record, Store, store
 from kdbench.records.build import build_record
 from kdbench.records.listings import Place, write_listing
-from kdbench.records.predictions import pack, unpack
+from kdbench.records.predictions import _MOST_ARRAYS, pack, unpack
 from kdbench.records.results import fold, placed
 from kdbench.stats.scores import score_predictions
 from kdbench.teachers.facts import TeacherFacts
@@ -423,8 +423,8 @@ def test_what_claims_too_much_is_refused_before_it_is_unpacked() -> None:
     with pytest.raises(ValueError, match="not as long as its header says"):
         unpack(lying.getvalue(), 10_000)
     many = io.BytesIO()
-    np.savez(many, **{f"a{n}": np.zeros(1) for n in range(17)})
-    with pytest.raises(ValueError, match="17 arrays"):
+    np.savez(many, **{f"a{n}": np.zeros(1) for n in range(_MOST_ARRAYS + 1)})
+    with pytest.raises(ValueError, match=f"{_MOST_ARRAYS + 1} arrays"):
         unpack(many.getvalue(), 10_000)
 
 

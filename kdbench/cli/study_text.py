@@ -60,6 +60,8 @@ def card(name: str) -> Iterator[str]:
 
 def _criterion(claim: Claim) -> Iterator[str]:
     yield f"holds if: {criterion(claim)} [{claim.source}]"
+    if claim.statistic == "rank-correlation":
+        yield f"rows: {', '.join(claim.rows)}"
     if claim.full:
         yield f"at full size: {claim.full}"
 

@@ -79,7 +79,7 @@ def _teacher(teacher: Teacher, suite: Suite) -> str:
         said = ["trained here" if teacher.kind == "trained" else "an earlier generation, trained here"]
         said += [f"seed {teacher.seed}", values(_changes(teacher.protocol, suite.protocol))]
         said += ["" if teacher.supervision == FULL else str(teacher.supervision)]
-    source = "" if teacher.composition is not None else teacher.source
+    source = "" if teacher.parts else teacher.source  # which names the parts, unless something else is given
     claimed = "" if teacher.claimed_top1 is None else f"claimed to reach {teacher.claimed_top1:g} %"
     return f"{teacher.name}: {teacher.model}, " + "; ".join(filter(None, [*said, claimed, source]))
 
