@@ -38,7 +38,7 @@ from kdbench.plan.expand import Selection, expand, inapplicable
 from kdbench.plan.fleet import cpu
 from kdbench.plan.task import Task
 from kdbench.plan.tasks import make_tasks
-from kdbench.render.measured import _badges
+from kdbench.render.measured import table
 from kdbench.stats.aggregate import cells
 from kdbench.suites import Suite, parse_suite
 from kdbench.supervision import Truth
@@ -695,7 +695,7 @@ def test_a_page_says_which_rows_were_shown_something_else() -> None:
     few = FewLabels(images=5).identity()
     records[2]["identity"] = {**records[2]["identity"], "supervision": few}
     found = cells(records)
-    badges = {cell.label: dict(_badges(cell, found, frozenset())) for cell in found}
+    badges = {line.cell.label: dict(line.badges) for line in table(found, "last", frozenset()).lines}
     assert badges["few"]["warn"] == "supervision: few-labels: images 5, seed 0"
     assert badges["kd"] == badges["dkd"] == {}
 
