@@ -94,3 +94,16 @@ def test_both_plots_stand_on_the_page_with_title_and_description(view, tmp_path,
         assert f'aria-labelledby="{name}-title {name}-text"' in text
         assert f'<title id="{name}-title">' in text
         assert f'<desc id="{name}-text">' in text
+
+
+def test_gains_of_nothing_are_drawn_too(tmp_path):
+    """Networks that all guess are equally good, and a plot of them has no width of its own."""
+    store = Store(tmp_path / "results")
+    arrays = rr.predictions(0.5, 1, images=200)
+    for method, pair in (("ce", "none:resnet20"), ("kd", "resnet56:resnet20"), ("dkd", "resnet56:resnet20")):
+        store.put(rr.record(method, pair, arrays=arrays), arrays)
+    found = suite_view(gather(store), "cifar100-short@1")
+    chart = forest(found)
+    assert chart is not None
+    assert {mark.x for mark in chart.marks} == {chart.zero}
+    assert costs(found) is not None

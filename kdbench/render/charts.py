@@ -155,7 +155,7 @@ def _limits(rows: Sequence[Row], noise: float | None) -> tuple[float, float]:
     reach = max(max(*means, 0.0) - min(*means, 0.0), 0.5)  # no interval stretches the axis by more
     low = min(*inside, max(min(ends, default=0.0), min(*means, 0.0) - reach))
     high = max(*inside, min(max(ends, default=0.0), max(*means, 0.0) + reach))
-    room = 0.03 * (high - low)
+    room = 0.03 * (high - low) or 0.5  # every gain is nothing
     return low - room, high + room
 
 
