@@ -106,4 +106,3 @@ def test_gains_of_nothing_are_drawn_too(tmp_path):
     chart = forest(found)
     assert chart is not None
     assert {mark.x for mark in chart.marks} == {chart.zero}
-    assert costs(found) is not None
