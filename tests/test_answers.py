@@ -17,7 +17,7 @@ from kdbench.records.literature import Literature
 from kdbench.records.store import Store
 from kdbench.render import build
 from kdbench.render.address import pair_page, row_page, suite_page, versus_page
-from kdbench.render.answers import _same_work
+from kdbench.render.answers import _same_work, weak_sources
 from kdbench.render.downloads import COLUMNS, DOCUMENT, SCHEMA, _csv
 from kdbench.render.finding import Found, aliases, script
 
@@ -186,6 +186,13 @@ def test_every_page_is_found_by_name(site):
     listed = set(html(site, "find.html").attributes("href"))
     assert {page for _, _, page, _ in index} <= listed
     assert "Decoupled" in next(words for title, _, _, words in index if title == "dkd")
+
+
+def test_gains_over_a_weak_student_are_no_evidence():
+    rows = [dataclasses.replace(rr.FEW.rows[0], metric="top1", source=s, student_baseline=b) for s, b in
+            [("a", 69.0), ("b", 69.2), ("c", 69.1), ("weak", 65.8), ("c", 67.8)]]  # fmt: skip
+    assert weak_sources(rows) == ("weak",)
+    assert weak_sources([]) == ()
 
 
 def test_sources_named_after_a_method_are_its_authors():

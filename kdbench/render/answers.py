@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import shlex
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from statistics import median
 
 from kdbench.records.implementations import implementation
 from kdbench.records.literature import Reported
@@ -19,6 +20,8 @@ from kdbench.stats.evidence import Evidence, Measured, Printed, best_supported, 
 from kdbench.stats.standings import Standings
 from kdbench.suites import Suite, parsed_suites
 
+#: Points of top-1 below the usual student alone of a pair: gains over one as weak are no evidence beside others.
+WEAK = 1.5
 #: What a grade of evidence is called.
 GRADE_NAMES = {
     "measured": "measured here",
@@ -74,6 +77,8 @@ class Answer:
     options: tuple[Option, ...]
     contradictions: int
     sources: tuple[str, ...]
+    #: Those whose gains are left out.
+    weak: tuple[str, ...]
     runs: tuple[Run, ...]
     #: Measures one method; empty where no suite has the pair.
     command: str
@@ -110,7 +115,8 @@ def _answer(
                 measured[method].append(Measured(table.suite, short, len(found.rows), standing))
                 if line.cost is not None:
                     here.setdefault(method, line.cost)
-    evidence = ranked(measured, _printed(catalogue, rows))
+    weak = weak_sources(rows)
+    evidence = ranked(measured, _printed(catalogue, rows, weak))
     suites = tuple(
         SuiteVerdict(
             table, views[table.suite], catalogue.standings_of(table), tuple(best_supported(evidence, table.suite))
@@ -123,6 +129,7 @@ def _answer(
         options=tuple(_option(catalogue, each, here, costs) for each in evidence),
         contradictions=len(contradictions(rows)),
         sources=tuple(sorted({source for each in evidence for source in each.sources})),
+        weak=weak,
         runs=tuple(_runs(pair, suites, evidence)),
         command="" if (suite := _suite_of(pair)) is None else f"{_command(suite, pair, ('ce',))} --method NAME",
     )
@@ -138,9 +145,18 @@ def _own_lines(table: Table) -> dict[str, Line]:
     return {name: lines[0] for name, lines in own.items() if len(lines) == 1}
 
 
-def _printed(catalogue: Catalogue, rows: Iterable[Reported]) -> dict[str, list[Printed]]:
+def weak_sources(rows: Iterable[Reported]) -> tuple[str, ...]:
+    """The sources whose student alone is more than WEAK points below the usual one: whatever they add gains much."""
+    alone = {(row.source, row.student_baseline) for row in rows if row.metric == "top1" and row.student_baseline}
+    usual = median([value for _, value in alone]) if alone else 0.0
+    return tuple(sorted({source for source, value in alone if value < usual - WEAK}))
+
+
+def _printed(catalogue: Catalogue, rows: Iterable[Reported], weak: Collection[str]) -> dict[str, list[Printed]]:
     found: dict[str, list[Printed]] = defaultdict(list)
     for row in rows:
+        if row.source in weak:
+            continue
         gained = gain(row)
         if row.metric == "top1" and gained is not None and not row.apart and not _baseline(row):
             found[row.method].append(Printed(row.source, gained, _by(catalogue, row)))
