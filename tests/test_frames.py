@@ -65,6 +65,7 @@ def test_the_table_says_what_the_pages_show() -> None:
     for cell in found:
         mine = table[
             (table["suite"] == cell.suite)
+            & (table["dataset"] == cell.dataset)
             & (table["label"] == cell.label)
             & (table["student"] == cell.student)
             & ((table["pair"] == cell.pair) | table["teacher"].isna())
