@@ -141,6 +141,13 @@ def leftovers(folder: Path, end: str, name: str = "") -> list[Path]:
     return [path for _, path in sorted(found, reverse=True)]
 
 
+def clear_leftovers(folder: Path) -> None:
+    """Remove what processes that are gone have left unfinished in ``folder``."""
+    for path in leftovers(folder, "tmp"):
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
 def _alive(process: int) -> bool:
     try:
         os.kill(process, 0)

@@ -172,6 +172,6 @@ def test_what_is_remembered_is_not_believed_when_it_is_damaged(tmp_path: Path, m
     spec, path = DATASETS.get("digits"), tmp_path / "w.pth"
     torch.save(network_state(), path)
     first = checkpoint_digest(teacher(), spec, path)
-    (entry,) = (tmp_path / "cache/checkpoints").iterdir()
+    (entry,) = (tmp_path / "cache/identity").iterdir()
     entry.write_text(entry.read_text().replace(first, "0" * 64))
     assert checkpoint_digest(teacher(), spec, path) == first

@@ -19,7 +19,7 @@ from kdbench.cli.say import many, outlive_readers, say
 from kdbench.cli.site import SITE
 from kdbench.data import data_root, download_allowed
 from kdbench.errors import EXIT_INCOMPLETE, EXIT_INTERRUPTED, EXIT_OK, UserError, described
-from kdbench.folders import check_writable
+from kdbench.folders import check_writable, clear_leftovers
 from kdbench.paths import cache_dir
 from kdbench.plan.expand import Selection, with_settings
 from kdbench.plan.plan import Plan, Request, diverged_trials, list_trials, make_plan
@@ -202,6 +202,7 @@ def check_folders(store: Store, suites: Iterable[Suite]) -> None:
     store.check_writable(suite.id for suite in suites)
     check_writable(cache_dir() / "runs", f"The cache folder {cache_dir()}")
     store.tidy()
+    clear_leftovers(cache_dir() / "checkpoints")
     end_killed(store)
 
 

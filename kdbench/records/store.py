@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 
 from kdbench.data import DATASETS
 from kdbench.errors import UserError, reason
-from kdbench.folders import check_writable, leftovers, write_atomically
+from kdbench.folders import check_writable, clear_leftovers, write_atomically
 from kdbench.records.agreement import disagreement, home
 from kdbench.records.listings import Place, read_listings, write_listing
 from kdbench.records.pins import read_pins, write_pin
@@ -77,9 +76,7 @@ class Store:
             *self.root.glob("v1/*"),
             *self.root.glob("pins/*"),
         ):
-            for path in leftovers(folder, "tmp"):
-                with contextlib.suppress(OSError):
-                    path.unlink()
+            clear_leftovers(folder)
 
     def folder(self, record: Mapping[str, Any]) -> Path:
         return self.root / "v1" / home(record)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from kdbench.records.literature import Reported
-from kdbench.render.catalogue import Catalogue, PairName, split
+from kdbench.render.catalogue import Catalogue, PairName
 from kdbench.render.measured import Table
 from kdbench.stats.intervals import Interval
 from kdbench.stats.versus import DISAGREE, Meeting, disagreement, meeting, pooled
@@ -140,7 +140,3 @@ def matrix(
             duels.append(None if met is None else Duel(met.difference, sign, two if own else None))
         rows.append((one, duels))
     return rows
-
-
-def pair_of(table: Table) -> PairName:
-    return (table.dataset, *split(table.pair))

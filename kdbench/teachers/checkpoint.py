@@ -18,7 +18,7 @@ def checkpoint_digest(teacher: Teacher, spec: DatasetSpec, path: Path) -> str:
     stat = path.stat()
     like = [teacher.model, teacher.key, dict(teacher.model_code), spec.classes, list(spec.image_shape)]
     looks = digest([str(path.resolve()), stat.st_size, stat.st_mtime_ns, stat.st_ino, like])
-    entry = cache_dir() / "checkpoints" / f"{digest([str(path.resolve()), like])[:24]}.json"
+    entry = cache_dir() / "identity" / f"weights-{digest([str(path.resolve()), like])[:24]}.json"
     with suppress(OSError, ValueError, LookupError, TypeError):
         raw = json.loads(entry.read_bytes())
         if raw["looks"] == looks and raw["sha256"] == digest([looks, raw["weights"]]):

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import io
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from kdbench.folders import leftovers, write_atomically
+from kdbench.folders import write_atomically
 
 #: What a file begins with; the sha256 of all that follows it comes next, in hex, and the end of the line.
 MAGIC = b"kdbench checkpoint 2 "
@@ -38,10 +37,3 @@ def load(path: Path, numerics: dict[str, Any]) -> dict[str, Any] | None:
     except Exception:  # what is no state of ours makes torch's unpickler raise whatever its bytes happen to say
         return None
     return state if isinstance(state, dict) and state.get("numerics") == numerics else None
-
-
-def sweep(folder: Path) -> None:
-    """Remove what processes that are gone have left unfinished in ``folder``."""
-    for path in leftovers(folder, "tmp"):
-        with suppress(OSError):
-            path.unlink()

@@ -19,6 +19,7 @@ from torch import nn
 from kdbench.data.decoders import pieces_of
 from kdbench.data.files import ImageFiles
 from kdbench.errors import NotApplicable, described, out_of_memory, reason
+from kdbench.folders import clear_leftovers
 from kdbench.measure.cost import held_memory
 from kdbench.measure.evaluate import EVALUATION_BATCH
 from kdbench.methods.base import Sweep
@@ -67,7 +68,7 @@ class Saver:
     _told: bool = False
 
     def __post_init__(self) -> None:
-        checkpoint.sweep(self.folder)
+        clear_leftovers(self.folder)
 
     def path(self, member: Member) -> Path:
         return self.folder / f"{member.trial.key}.ckpt"

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -27,7 +29,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[number]) for number in (1, 
 from bench import Bench, plugin_text, suite_text  # noqa: E402
 from clusters import ray_cluster, slurm_cluster  # noqa: E402
 
-from attack.faults import Scene, possible  # noqa: E402
+from attack.faults import Scene, possible, stopped  # noqa: E402
 from attack.nodes import Nodes, RayNodes, SlurmNodes  # noqa: E402
 from attack.plugins import MISBEHAVING  # noqa: E402
 from kdbench.records.results import fold  # noqa: E402
@@ -175,6 +177,7 @@ class Attack:
         try:
             self._disturb(scene, words, faults)
             self._compare(scene, words)
+            self._end_leftovers(scene)
         finally:
             if self.nodes is not None:
                 self.nodes.settle()
@@ -203,6 +206,18 @@ class Attack:
         for run in running:
             run.terminate()
             self._over(scene, run, wait=True)
+
+    def _end_leftovers(self, scene: Scene) -> None:
+        """End workers that a fault has stopped and whose run was killed; none that can run outlives its run."""
+        limit = time.monotonic() + PATIENCE / 10
+        while running := [pid for pid in scene.workers() if not stopped(pid)]:
+            if time.monotonic() > limit:
+                self._fail(f"{len(running)} workers outlived their runs")
+                break
+            time.sleep(0.5)
+        for pid in scene.workers():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     def _over(self, scene: Scene, run: subprocess.Popen[bytes], wait: bool = False) -> bool:
         if not wait and run.poll() is None:

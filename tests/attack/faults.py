@@ -144,6 +144,14 @@ def edit_a_plugin(scene: Scene) -> bool:
     return True
 
 
+def stopped(pid: int) -> bool:
+    """Whether a signal has stopped the process, which then ends by no other than SIGKILL; or it is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "TZ"
+    except OSError:
+        return True
+
+
 def hang_worker(scene: Scene) -> bool:
     """It stands still until the run takes notice and ends it (attack/impatient.py: after seconds)."""
     return _signal(scene.workers(), signal.SIGSTOP, scene.rng)
