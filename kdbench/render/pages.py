@@ -19,6 +19,7 @@ from kdbench.render.answers import GRADE_NAMES, Answer, answers
 from kdbench.render.catalogue import Catalogue, PairName, split
 from kdbench.render.content import Content
 from kdbench.render.downloads import File, files
+from kdbench.render.foreign import bdi, pair_names
 from kdbench.render.measured import Line, Table
 from kdbench.render.plot import HEIGHT, WIDTH
 from kdbench.render.rows import as_json, row_pages
@@ -262,6 +263,7 @@ SELECTION_NAMES = {
 }
 
 FILTERS = {
+    "bdi": bdi,
     "number": number,
     "signed": signed,
     "rate": rate,
@@ -277,6 +279,7 @@ GLOBALS = {
     "study_page": study_page,
     "row_page": row_page,
     "versus_page": versus_page,
+    "pair_names": pair_names,
     "pair_title": pair_title,
     "implementation": implementation,
     "metric_names": METRICS,
