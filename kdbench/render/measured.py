@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from kdbench.render.plot import Axis, Dot, axis
@@ -49,6 +50,11 @@ class Table:
     @property
     def every(self) -> tuple[Line, ...]:
         return self.lines + self.contributed
+
+    @cached_property
+    def of_label(self) -> Mapping[str, Line]:
+        """The measured line of each label; the best of several."""
+        return {line.cell.label: line for line in reversed(self.lines)}
 
     @property
     def others(self) -> list[str]:

@@ -19,7 +19,6 @@ from kdbench.render.answers import GRADE_NAMES, Answer, answers
 from kdbench.render.catalogue import Catalogue, PairName, split
 from kdbench.render.content import Content
 from kdbench.render.downloads import File, files
-from kdbench.render.measured import Line, Table
 from kdbench.render.plot import HEIGHT, WIDTH
 from kdbench.render.rows import as_json, row_pages
 from kdbench.render.studies import StudyView, study_views
@@ -125,12 +124,8 @@ def _versus(catalogue: Catalogue, versus: Versus, views: Mapping[str, SuiteView]
         versus_page(versus.one, versus.other),
         "versus.html",
         f"{versus.one} against {versus.other}",
-        {"versus": versus, "views": views, "sources": _sources(catalogue, printed), "line_of": _line_of},
+        {"versus": versus, "views": views, "sources": _sources(catalogue, printed)},
     )
-
-
-def _line_of(table: Table, label: str) -> Line | None:
-    return next((line for line in table.lines if line.cell.label == label), None)
 
 
 def _by_kind(entries: Iterable[finding.Found]) -> list[tuple[str, list[finding.Found]]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from statistics import median
 from typing import Any
 
@@ -66,6 +67,11 @@ class Standings:
     noise: float | None
     images: int | None
     looks: tuple[int, ...]
+
+    @cached_property
+    def places(self) -> Mapping[str, int]:
+        """Where each label stands in ``rows``."""
+        return {row.label: number for number, row in enumerate(self.rows)}
 
 
 def standings(cells: Sequence[Cell], selection: str, right: Right = lambda record: None) -> Standings:
@@ -248,7 +254,7 @@ def _twins(found: Comparisons, rows: Mapping[str, Row]) -> list[tuple[str, str, 
 
 
 def _interval(found: Comparisons, at: int, sign: int) -> Interval:
-    n, mean, half = int(found.n[at]), sign * float(found.difference[at]), float(found.halves()[at])
+    n, mean, half = int(found.n[at]), sign * float(found.difference[at]), found.half(at)
     return Interval(n, mean, mean - half, mean + half) if np.isfinite(half) else Interval(n, mean)
 
 
