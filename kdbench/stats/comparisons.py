@@ -18,7 +18,7 @@ Ints = NDArray[np.intp]
 
 @dataclass(frozen=True)
 class Comparisons:
-    """Every pair of rows, ``first`` before ``second``, in the order of these two: the mean of the seed-by-seed differences of their scores.
+    """Every pair of rows, ``first`` before ``second``, in this order: the mean seed-by-seed difference of their scores.
 
     ``error`` is its standard error, from a variance that is moderated over all pairs, with ``df`` degrees of freedom; 0
     of them where there is no telling. ``apart``: shown to differ, all such claims together being wrong as rarely as
