@@ -27,8 +27,9 @@ from kdbench.render.versus import MOST, Versus, all_versus, matrix
 from kdbench.stats.aggregate import NO_TEACHER, Spread
 from kdbench.stats.intervals import Interval
 
-#: Rows that the matrix of a suite's page has at most, the best first.
+#: Rows that the matrix of a suite's page has at most, the best first, and its table over pairs.
 LARGEST_MATRIX = 60
+MOST_OVER_PAIRS = 100
 
 
 @dataclass(frozen=True)
@@ -137,6 +138,7 @@ def _suite(catalogue: Catalogue, view: SuiteView, compared: Mapping[tuple[str, s
     context = {
         "suite": view,
         "matrix": matrix(catalogue, view.tables, compared, labels) if len(labels) > 1 else [],
+        "most": MOST_OVER_PAIRS,
         "beyond": len(view.standings.rows) - len(labels),
         "forest": charts.forest(view),
         "costs": charts.costs(view),

@@ -6,7 +6,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from statistics import median
 from typing import Any
 
 import numpy as np
@@ -259,9 +258,9 @@ def _interval(found: Comparisons, at: int, sign: int) -> Interval:
 
 
 def _noise(found: Comparisons, twins: Sequence[tuple[str, str, Interval]]) -> float | None:
-    halves = [twin[2].half for twin in twins] or [float(half) for half in found.halves()]
-    known = [half for half in halves if half is not None and np.isfinite(half)]
-    return median(known) if known else None
+    halves = np.array([twin[2].half for twin in twins], float) if twins else found.halves()
+    known = halves[np.isfinite(halves)]
+    return float(np.median(known)) if len(known) else None
 
 
 def open_comparisons(found: Standings, margin: float, versus: str | None = None) -> list[tuple[str, str]]:
