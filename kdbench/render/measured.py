@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from kdbench.render.plot import Axis, Dot, axis
+from kdbench.render.dots import Axis, Dot, axis
 from kdbench.stats import aggregate
 from kdbench.stats.aggregate import SELECTIONS, Cell, Spread, leading, protocol
 from kdbench.stats.intervals import Interval
