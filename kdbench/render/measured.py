@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from kdbench.render.plot import Axis, Dot, axis
+from kdbench.render.dots import Axis, Dot, axis
 from kdbench.stats import aggregate
 from kdbench.stats.aggregate import SELECTIONS, Cell, Spread, leading, protocol
 from kdbench.stats.intervals import Interval

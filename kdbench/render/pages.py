@@ -12,14 +12,14 @@ from typing import Any
 from kdbench.methods import METHODS, leaves
 from kdbench.records.implementations import implementation
 from kdbench.records.reported import METRICS, contradictions
-from kdbench.render import charts, finding, lines, literature, reported
+from kdbench.render import charts, finding, literature, reported
 from kdbench.render import studies as studyview
 from kdbench.render.address import href, method_page, pair_page, row_page, study_page, suite_page, versus_page
 from kdbench.render.answers import GRADE_NAMES, Answer, answers
 from kdbench.render.catalogue import Catalogue, PairName, split
 from kdbench.render.content import Content
+from kdbench.render.dots import HEIGHT, WIDTH
 from kdbench.render.downloads import File, files
-from kdbench.render.plot import HEIGHT, WIDTH
 from kdbench.render.rows import as_json, row_pages
 from kdbench.render.studies import StudyView, study_views
 from kdbench.render.suiteview import SuiteView, suite_view
@@ -65,7 +65,7 @@ def all_pages(catalogue: Catalogue, content: Content) -> Iterator[Page | File]:
             study_page(study.study.name),
             "study.html",
             f"Study: {study.study.title}",
-            {"view": study, "width": studyview.WIDTH, "height": studyview.HEIGHT, "lines": lines},
+            {"view": study, "width": studyview.WIDTH, "height": studyview.HEIGHT},
         )
     if catalogue.literature.rows:
         printed = literature.literature_view(catalogue.literature, catalogue.measured)

@@ -11,8 +11,8 @@ from kdbench.plan.expand import Selection, inapplicable
 from kdbench.render import measured
 from kdbench.render.catalogue import Catalogue, split, spread
 from kdbench.render.content import outline
+from kdbench.render.dots import Axis, Dot, axis
 from kdbench.render.measured import Line, Table
-from kdbench.render.plot import Axis, Dot, axis
 from kdbench.render.speeds import Speed, speeds
 from kdbench.stats import aggregate
 from kdbench.stats.across import Across, across
