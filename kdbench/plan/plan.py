@@ -20,7 +20,7 @@ from kdbench.plan.expand import Selection, chosen_pairs, chosen_rows, expand, in
 from kdbench.plan.fleet import Fleet
 from kdbench.plan.memory import Needs
 from kdbench.plan.outdated import Outdated, outdated
-from kdbench.plan.pins import pinned, wanted
+from kdbench.plan.pins import pinned, starts, wanted
 from kdbench.plan.speeds import Speeds
 from kdbench.plan.task import Task
 from kdbench.plan.tasks import make_tasks
@@ -91,6 +91,8 @@ class Plan:
     again: Mapping[str, int]
     #: Bytes of the students that are kept, about.
     weights: int = 0
+    #: What trainings start from, in sentences.
+    starts: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:
@@ -146,6 +148,7 @@ def make_plan(request: Request, store: Store, fleet: Fleet) -> Plan:
         outdated=older,
         again=again,
         weights=sum(map(weights_bytes, missing)) if request.weights else 0,
+        starts=tuple(starts(missing, request.data_root)),
     )
 
 
@@ -259,14 +262,15 @@ def _identify(dataset: str, request: Request) -> tuple[str, tuple[str, ...]]:
 
 
 def _pins(suite: Suite, request: Request, store: Store) -> dict[str, str]:
-    """The recorded digests of the suite's checkpoint teachers that the selection learns from."""
+    """The recorded digests of the weights that the selection learns from, or starts from."""
     selection = request.selection
     rows, _ = chosen_rows(suite, selection.methods)
-    if selection.train_teachers or not any(METHODS.get(row.method).needs_teacher for row in rows):
-        return {}
     pairs = chosen_pairs(suite, selection.pairs)
-    teachers = [(each, pair.dataset) for pair in pairs for each in suite.teacher_of(pair).lineage]
-    return pinned(suite, teachers, request.data_root, store, request.dry)
+    named = [(pair.init, pair.dataset) for pair in pairs if pair.init is not None]
+    if not selection.train_teachers and any(METHODS.get(row.method).needs_teacher for row in rows):
+        lineages = [(one, pair.dataset) for pair in pairs for one in suite.teacher_of(pair).lineage]
+        named += [(each, dataset) for one, dataset in lineages for each in one.imports]
+    return pinned(suite, named, request.data_root, store, request.dry) if named else {}
 
 
 def _check_weights(missing: Sequence[Trial], request: Request, fleet: Fleet) -> tuple[str, ...]:

@@ -14,14 +14,22 @@ def checkpoint_in(root: Path, teacher: Teacher) -> Path | None:
     return next((place for place in places if place.is_file()), None)
 
 
+def whose(teacher: Teacher) -> str:
+    """What is said of weights that are wanted, as the beginning of a sentence."""
+    if teacher.kind == "init":
+        return f"A training of {teacher.model} starts from weights"
+    return f"Teacher {teacher.name} wants its weights"
+
+
 def find_checkpoint(teacher: Teacher, root: Path) -> Path:
     """What ``checkpoint_in`` finds; CheckpointError says which files are wanted where."""
     found = checkpoint_in(root, teacher)
     if found is not None:
         return found
+    train = ", or add --train-teachers, which trains one instead" if teacher.kind == "checkpoint" else ""
     where = f"get them from {teacher.url}" if teacher.url else "put them there"
     source = f" ({teacher.source})" if teacher.source else ""
     raise CheckpointError(
-        f"Teacher {teacher.name} wants its weights, {' or '.join(teacher.files)}, in {root / 'weights'} (the data root "
-        f"is --data-root or KDBENCH_DATA); {where}{source}, or add --train-teachers, which trains one instead."
+        f"{whose(teacher)}, {' or '.join(teacher.files)}, in {root / 'weights'} (the data root "
+        f"is --data-root or KDBENCH_DATA); {where}{source}{train}."
     )
