@@ -34,8 +34,8 @@ def state(model: str = "tiny_cnn_s", classes: int = 10) -> dict[str, torch.Tenso
     return dict(network.body.state_dict())
 
 
-def starting(init: str = STARTS, methods: tuple[str, ...] = ("ce",), teacher: str = "") -> str:
-    text = suite_text(methods, epochs=1, teacher=teacher)
+def starting(init: str = STARTS, methods: tuple[str, ...] = ("ce",), teacher: str = "", name: str = "tiny") -> str:
+    text = suite_text(methods, epochs=1, teacher=teacher, name=name)
     return text.replace('student = "tiny_cnn_s"\n', f'student = "tiny_cnn_s"\n{init}\n')
 
 
@@ -131,11 +131,12 @@ def test_a_teacher_with_a_new_head_is_fine_tuned_before_it_teaches(
         "trained",
         "trained here from the weights in own.pt",
     )
-    taught = records["teacher"]["identity"]
+    (of_teacher,) = (each for each in bench.store.read()[0] if each["label"] == "teacher")
+    taught = of_teacher["identity"]
     bare = {name: value for name, value in own.items() if not name.startswith("fc.")}
     assert taught["student"]["init"] == weights_digest(bare)
     assert taught["protocol"]["lr"] == 0.01
-    assert records["kd"]["identity"]["teacher"] == {"kind": "trained", "recipe": records["teacher"]["key"]}
+    assert records["kd"]["identity"]["teacher"] == {"kind": "trained", "recipe": of_teacher["key"]}
     assert suite.teachers["tutor"].head == ""
     (bench.folder / "data" / "weights" / "own.pt").unlink()
     assert cli(*RUN, "--seeds", "2").code == 0, "it is ready, and needs its file no more"
@@ -148,7 +149,7 @@ def keyed(suite: Suite, pins: dict[str, str]) -> list[Trial]:
 def test_what_a_training_starts_from_is_in_its_key_alone_where_it_is_given(make_suite: MakeSuite) -> None:
     plain = keyed(make_suite(suite_text(["ce", "kd"], epochs=1)), {})
     assert all("init" not in trial.identity()["student"] for trial in plain)
-    suite = make_suite(starting(methods=("ce", "kd")))
+    suite = make_suite(starting(methods=("ce", "kd"), name="starting"))
     name = suite.pairs[0].init.name
     keys = [{trial.key for trial in keyed(suite, {name: digit * 64})} for digit in "12"]
     assert len({*keys[0], *keys[1], *(trial.key for trial in plain)}) == 6

@@ -433,7 +433,7 @@ def test_new_suite_fine_tunes_a_teacher_of_other_classes(cli: Cli, bench: Bench,
     )
     ended = cli(*NEW, *asked)
     assert (ended.code, ended.err) == (0, "")
-    assert "is of other classes: the teacher gets a new one" in ended.out
+    assert "has a classifier of other classes: the teacher gets a new one" in ended.out
     teacher = get_suite("./zoo.toml").teachers["teacher"]
     assert teacher.init is not None
     assert (teacher.kind, teacher.init.head, teacher.protocol.epochs, teacher.protocol.lr) == (

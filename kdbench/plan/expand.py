@@ -16,6 +16,7 @@ from kdbench.methods import METHODS, MethodSpec
 from kdbench.methods.applicability import not_applicable
 from kdbench.methods.expression import is_expression
 from kdbench.models import MODELS
+from kdbench.models.build import AS_NAMED
 from kdbench.names import check_name
 from kdbench.plugins import source_of
 from kdbench.registry import OURS, Registry
@@ -141,7 +142,8 @@ def _reason(suite: Suite, pair: Pair, row: Row) -> str:
     if supervision.WEAK and not method.applies.weak_labels:
         return f"it reads one label of each image, and under {supervision.kind} some have none, or several"
     model = None if teacher is None else teacher.model
-    return not_applicable(method, pair.student, model, pair.dataset, row.protocol_for(pair))
+    build = AS_NAMED if teacher is None else teacher.build
+    return not_applicable(method, pair.student, model, pair.dataset, row.protocol_for(pair), build)
 
 
 def expand(

@@ -19,11 +19,16 @@ from kdbench.trials.trial import Trial, teacher_key
 
 
 def pinned(
-    suite: Suite, teachers: Sequence[tuple[Teacher, str]], root: Path, store: Store, dry: bool
+    suite: Suite,
+    teachers: Sequence[tuple[Teacher, str]],
+    root: Path,
+    store: Store,
+    dry: bool,
+    download: bool = False,
 ) -> dict[str, str]:
     """The recorded digests of the published ``teachers`` (each with its data set) that ``suite`` does not pin.
 
-    A first use is recorded here, once the weights are known to fit.
+    A first use is recorded here, once the weights are known to fit. ``download``: files that are missing are fetched.
     """
     if not dry:
         bring_over_pins(store.root)
@@ -34,7 +39,8 @@ def pinned(
         if dry and checkpoint_in(root, teacher) is None:
             pins[teacher.name] = "0" * 64
             continue
-        weights = checkpoint_digest(teacher, DATASETS.get(dataset), find_checkpoint(teacher, root))
+        path = _there(teacher, root, download) or find_checkpoint(teacher, root)
+        weights = checkpoint_digest(teacher, DATASETS.get(dataset), path)
         if dry:
             pins[teacher.name] = weights
             continue
@@ -43,8 +49,20 @@ def pinned(
     return pins
 
 
-def wanted(missing: Sequence[Trial], root: Path, device: str) -> Iterator[str]:
+def _there(teacher: Teacher, root: Path, download: bool) -> Path | None:
+    """The teacher's file, fetched where it is missing and that is asked for."""
+    path = checkpoint_in(root, teacher)
+    if path is None and download:
+        from kdbench.teachers.fetch import fetch
+
+        return fetch(teacher, root)
+    return path
+
+
+def wanted(missing: Sequence[Trial], root: Path, device: str, download: bool = False) -> Iterator[str]:
     """A sentence for each file that the ``missing`` trials need and that is not there, or holds other weights.
+
+    ``download``: those that are missing are fetched.
 
     It is said of these whatever the cache folder has kept. CheckpointError where one cannot be read.
     """
@@ -52,11 +70,14 @@ def wanted(missing: Sequence[Trial], root: Path, device: str) -> Iterator[str]:
         path = checkpoint_in(root, teacher)
         if path is None:
             key = None if whose is None else teacher_key(whose, trial.dataset, trial.data_digest)
-            if key is None or not made_ready(cache_dir(), key, device):
-                try:
-                    find_checkpoint(teacher, root)
-                except CheckpointError as error:
-                    yield str(error)
+            if key is not None and made_ready(cache_dir(), key, device):
+                continue
+            path = _there(teacher, root, download)
+        if path is None:
+            try:
+                find_checkpoint(teacher, root)
+            except CheckpointError as error:
+                yield str(error)
             continue
         found = checkpoint_digest(teacher, DATASETS.get(trial.dataset), path)
         if teacher.weights_sha256.strip("0") and found != teacher.weights_sha256:

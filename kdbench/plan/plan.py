@@ -11,6 +11,7 @@ from kdbench.data import DATASETS, identify
 from kdbench.errors import DataError, UserError
 from kdbench.methods import METHODS, leaves, load_class
 from kdbench.models import MODELS
+from kdbench.models.build import AS_NAMED
 from kdbench.paths import cache_dir
 from kdbench.plan.assistants import with_students
 from kdbench.plan.cohorts import Cohort, cohorts
@@ -174,6 +175,13 @@ def _check_code(trials: Sequence[Trial]) -> None:
         from kdbench.models.factory import check_available  # torch, which built-in networks do not need to plan
 
         check_available(name)
+    built = {(each.name, trial.dataset): each for trial in trials if trial.teacher for each in trial.teacher.lineage}
+    for (_, dataset), each in built.items():
+        if each.build != AS_NAMED:
+            from kdbench.models.factory import check_build
+
+            data = DATASETS.get(dataset)
+            check_build(each.model, data.classes, data.image_shape, each.build)
 
 
 def _check_lone_images(trials: Sequence[Trial]) -> None:
@@ -190,7 +198,7 @@ def _check_lone_images(trials: Sequence[Trial]) -> None:
             continue
         from kdbench.measure.cost import needs_company  # torch
 
-        if needs_company(trial.student, data.image_shape, data.classes):
+        if needs_company(trial.student, data.image_shape, data.classes, trial.build):
             raise UserError(
                 f"{trial.suite or trials[0].suite}: an epoch of {images} images in batches of {trial.protocol.batch} "
                 f"ends with a single image, on which the batch normalisation of {trial.student} cannot be trained; "
@@ -270,12 +278,14 @@ def _pins(suite: Suite, request: Request, store: Store) -> dict[str, str]:
     if not selection.train_teachers and any(METHODS.get(row.method).needs_teacher for row in rows):
         lineages = [(one, pair.dataset) for pair in pairs for one in suite.teacher_of(pair).lineage]
         named += [(each, dataset) for one, dataset in lineages for each in one.imports]
-    return pinned(suite, named, request.data_root, store, request.dry) if named else {}
+    download = request.download and not request.dry
+    return pinned(suite, named, request.data_root, store, request.dry, download) if named else {}
 
 
 def _check_weights(missing: Sequence[Trial], request: Request, fleet: Fleet) -> tuple[str, ...]:
     """What is wrong with published weights that are needed, in sentences; UserError where that is no dry run."""
-    lacking = tuple(dict.fromkeys(wanted(missing, request.data_root, fleet.kind)))
+    download = request.download and not request.dry
+    lacking = tuple(dict.fromkeys(wanted(missing, request.data_root, fleet.kind, download)))
     if lacking and not request.dry:
         raise UserError(lacking[0])
     return lacking

@@ -15,10 +15,11 @@ from kdbench.kinds import read_kind
 from kdbench.methods import METHODS, MethodSpec
 from kdbench.methods.applicability import not_applicable
 from kdbench.models import get_spec
+from kdbench.models.build import AS_NAMED
 from kdbench.names import LONGEST_TEXT, check_name
 from kdbench.protocol import Protocol, parse_protocol
 from kdbench.registry import Registry
-from kdbench.suites.start import check_files, named, parse_head, parse_init
+from kdbench.suites.start import check_files, named, parse_build, parse_head, parse_init
 from kdbench.suites.supervised import parse_supervision
 from kdbench.suites.table import Table
 from kdbench.supervision import FULL
@@ -60,7 +61,7 @@ def parse_teacher(
     if kind not in NETWORKS:
         known = [*NETWORKS, *COMPOSITIONS]
         raise UserError(f"{where}: kind must be {', '.join(known[:-1])} or {known[-1]}, not {shown(kind)}.")
-    foreign = [field for field in ("mean", "std", "files", "url", "weights_sha256") if field in table.raw]
+    foreign = [field for field in ("mean", "std", "files", "url", "sha256", "weights_sha256") if field in table.raw]
     if kind == "student" and foreign:
         raise UserError(f"{where}: kind student takes no {foreign[0]!r}, as its record says it; leave it out.")
     foreign += ["key"] if kind not in IMPORTED and "key" in table.raw else []
@@ -72,6 +73,7 @@ def parse_teacher(
     head = parse_head(table) if kind == "checkpoint" else ""
     start = table.take("init", (str, dict), None) if kind == "trained" else None
     made = kind not in IMPORTED or bool(head)
+    build = parse_build(table, model) if kind in ("checkpoint", "trained") else AS_NAMED
     teacher = Teacher(
         name=name,
         kind=kind,
@@ -82,7 +84,9 @@ def parse_teacher(
         files=tuple(table.take("files", list, [])),
         key=table.take("key", str, "") if kind == "checkpoint" else "",
         head=head,
+        build=build,
         url=table.take("url", str, ""),
+        sha256=table.take("sha256", str, ""),
         weights_sha256=table.take("weights_sha256", str, ""),
         claimed_top1=table.take("claimed_top1", (float, int), None),
         source=table.take("source", str, ""),
@@ -97,14 +101,14 @@ def parse_teacher(
     table.finish()
     _check(teacher, where, home is not None)
     if start:
-        teacher = _starting(teacher, parse_init(start, model, data, where, home))
+        teacher = _starting(teacher, parse_init(start, model, data, where, home, build))
     return _fine_tuned(teacher, data) if head else teacher
 
 
 def _fine_tuned(teacher: Teacher, data: DatasetSpec) -> Teacher:
     """The checkpoint ``teacher``, whose classifier is new: it is trained here, and starts from those weights."""
     init = replace(teacher, kind="init", protocol=None, claimed_top1=None, supervision=FULL)
-    trained = replace(teacher, kind="trained", files=(), key="", head="", url="", weights_sha256="")
+    trained = replace(teacher, kind="trained", files=(), key="", head="", url="", sha256="", weights_sha256="")
     return _starting(trained, named(init, [teacher.name], data))
 
 

@@ -26,6 +26,7 @@ def checkpoint_facts(teacher: Teacher, spec: DatasetSpec, path: Path) -> tuple[s
     stat = path.stat()
     like = [teacher.model, teacher.key, dict(teacher.model_code), spec.classes, list(spec.image_shape)]
     like += [] if teacher.kind == "checkpoint" else [teacher.kind, teacher.head]
+    like += [said] if (said := teacher.build.identity()) else []
     looks = digest([str(path.resolve()), stat.st_size, stat.st_mtime_ns, stat.st_ino, like])
     entry = cache_dir() / "identity" / f"weights-{digest([str(path.resolve()), like])[:24]}.json"
     with suppress(OSError, ValueError, LookupError, TypeError):

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from kdbench.errors import CheckpointError
 from kdbench.trials.teacher import Teacher
+
+#: A name that ends in the beginning of its file's digest, as torch.hub checks it.
+_HASHED = re.compile(r"-([0-9a-f]{8,64})\.(?:pth?|safetensors)$")
 
 
 def checkpoint_in(root: Path, teacher: Teacher) -> Path | None:
     """The first of the teacher's files under ``root/weights`` or ``root``; None where none of them is."""
     places = (folder / name for name in teacher.files for folder in (root / "weights", root))
     return next((place for place in places if place.is_file()), None)
+
+
+def published_sha256(teacher: Teacher) -> str:
+    """What the sha256 of the file at its ``url`` begins with: as the suite says, or as torch's own names of files do.
+
+    Empty where nobody has said, so that nothing can be fetched.
+    """
+    named = _HASHED.search(teacher.url)
+    return teacher.sha256 or (named[1] if named else "")
 
 
 def whose(teacher: Teacher) -> str:
@@ -26,10 +39,11 @@ def find_checkpoint(teacher: Teacher, root: Path) -> Path:
     found = checkpoint_in(root, teacher)
     if found is not None:
         return found
+    fetch = ", or let kdbench run --download fetch them" if published_sha256(teacher) else ""
     train = ", or add --train-teachers, which trains one instead" if teacher.kind == "checkpoint" else ""
     where = f"get them from {teacher.url}" if teacher.url else "put them there"
     source = f" ({teacher.source})" if teacher.source else ""
     raise CheckpointError(
         f"{whose(teacher)}, {' or '.join(teacher.files)}, in {root / 'weights'} (the data root "
-        f"is --data-root or KDBENCH_DATA); {where}{source}{train}."
+        f"is --data-root or KDBENCH_DATA); {where}{source}{fetch}{train}."
     )

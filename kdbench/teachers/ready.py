@@ -138,8 +138,9 @@ def network_of(
 
 def _network(teacher: Teacher, spec: DatasetSpec) -> Network:
     norm = teacher.normalisation
+    shape, build = spec.image_shape, teacher.build
     with seeded("teacher"):
-        return create(teacher.model, classes=spec.classes, image_shape=spec.image_shape, mean=norm.mean, std=norm.std)
+        return create(teacher.model, classes=spec.classes, image_shape=shape, mean=norm.mean, std=norm.std, build=build)
 
 
 def _by_name(state: dict[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -67,7 +67,7 @@ class Member:
         shape, classes, norm = dataset.spec.image_shape, dataset.spec.classes, trial.normalisation
         with seeded(*self.root, "student"):
             self.network: Network = create(
-                trial.student, classes=classes, image_shape=shape, mean=norm.mean, std=norm.std
+                trial.student, classes=classes, image_shape=shape, mean=norm.mean, std=norm.std, build=trial.build
             )
         if initial:  # what the file lacks stays as it was drawn
             self.network.body.load_state_dict(initial, strict=False)
