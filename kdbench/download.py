@@ -152,7 +152,7 @@ class _Progress:
 
     def _text(self, done: int) -> str:
         of = f" of {_size(self.total)}" if self.total else ""
-        return f"kdbench: {self.name}: {_size(done)}{of} fetched"
+        return f"kdbench: {self.name}: {_size(done)}{of} fetched."
 
 
 def _length(part: Path) -> int:

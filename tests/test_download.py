@@ -100,7 +100,7 @@ def test_a_file_is_fetched_and_said_and_not_fetched_twice(server: Server, path: 
     assert path.read_bytes() == CONTENT
     assert server.asked == [None]
     assert beside(path) == ["w.bin"]
-    assert capsys.readouterr().err == "kdbench: w.bin: 0.0 MB of 0.0 MB fetched\n"
+    assert capsys.readouterr().err == "kdbench: w.bin: 0.0 MB of 0.0 MB fetched.\n"
 
 
 def test_it_goes_on_where_it_was_cut(server: Server, path: Path) -> None:

@@ -224,12 +224,60 @@ def test_what_cannot_be_exported_is_one_sentence(trained: Bench, cli: Cli) -> No
     assert "are not those that were kept there" in ended.err
 
 
-def test_a_network_that_is_more_than_its_student_is_kept_and_not_loaded(bench: Bench, make_suite: MakeSuite) -> None:
+def test_a_network_that_is_more_than_its_student_is_put_together_again(
+    bench: Bench,
+    make_suite: MakeSuite,
+    cli: Cli,  # noqa: F811
+) -> None:
+    rows = [
+        "simkd",
+        "norm",
+        "ijckd",
+        {"name": "simkd", "label": "own", "config": {"ce_weight": 1.0, "head": "student"}},
+    ]
+    records = bench.train(bench.trials(make_suite(suite_text(rows, epochs=1))))
+    for label, record in records.items():
+        assert record["status"] == "finished", record["detail"]
+        student = kdbench.load_student(record)
+        assert scored(student) == pytest.approx(record["scores"]["last"]["top1"]), label
+        assert student.alone == (label == "own")
+    ended = cli("export", "simkd", "--to", "simkd.pt2")
+    assert (ended.code, ended.err) == (0, "")
+    images = torch.rand(3, 1, 8, 8)
+    program = torch.export.load("simkd.pt2").module()
+    assert torch.allclose(program(images), kdbench.load_student("simkd")(images), atol=1e-6)
+    ended = cli("export", "simkd", "--to", "simkd.safetensors")
+    assert "It holds what simkd deploys, which kdbench.load_student alone puts together." in ended.out
+
+
+def test_a_network_that_only_its_training_puts_together_is_refused(
+    bench: Bench, make_suite: MakeSuite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from kdbench.methods.zoo.simkd import SimKD
+
     record = bench.train(bench.trials(make_suite(suite_text(["simkd"], epochs=1))))["simkd"]
-    assert record["status"] == "finished", record["detail"]
-    assert len(kept(bench)) == 1
+
+    def needs_images(method: SimKD, student: Any, teacher: Any, data: Any) -> None:
+        data.labels[0]
+
+    monkeypatch.setattr(SimKD, "setup", needs_images)
     with pytest.raises(UserError, match="is more than its student"):
         kdbench.load_student(record)
+
+
+def test_validate_names_weights_that_are_damaged(trained: Bench, cli: Cli) -> None:  # noqa: F811
+    assert cli("results", "validate", "results").code == 0
+    first, second = kept(trained)
+    data = first.read_bytes()
+    first.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    other = second.rename(second.with_stem("0" * 64))
+    ended = cli("results", "validate", "results")
+    assert ended.code == 3
+    assert f"The weights in {first.relative_to(trained.folder)} are not those that were kept there" in ended.err
+    assert (
+        f"{other.relative_to(trained.folder)} holds the weights {second.stem[:16]}, and its name says others"
+        in ended.err
+    )
 
 
 def test_pruning_and_merging_know_the_weights(trained: Bench, cli: Cli) -> None:  # noqa: F811
