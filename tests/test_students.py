@@ -346,6 +346,12 @@ def flat(classes, image_shape):
 def lone(classes, image_shape):
     c, h, w = image_shape
     return nn.Sequential(nn.Flatten(), nn.Linear(c * h * w, 12), nn.BatchNorm1d(12), nn.ReLU(), nn.Linear(12, classes))
+
+def tied(classes, image_shape):
+    c, h, w = image_shape
+    first, second = nn.Linear(c * h * w, c * h * w), nn.Linear(c * h * w, c * h * w)
+    second.weight = first.weight
+    return nn.Sequential(nn.Flatten(), first, nn.ReLU(), second, nn.ReLU(), nn.Linear(c * h * w, classes))
 """
 
 
@@ -353,20 +359,45 @@ def lone(classes, image_shape):
 def own_networks(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     (bench.folder / "own_networks_plugin.py").write_text(OWN)
     monkeypatch.syspath_prepend(str(bench.folder))
-    for name in ("flat", "lone"):
+    for name in ("flat", "lone", "tied"):
         MODELS.add(name, ModelSpec(name, "own", "For tests.", f"own_networks_plugin:{name}", 8), "kdbench")
 
 
 @pytest.mark.usefixtures("own_networks")
-def test_of_a_teacher_without_maps_only_the_method_that_needs_some_ends(bench: Bench, make_suite: MakeSuite) -> None:
+def test_of_a_teacher_without_maps_only_the_method_that_needs_some_ends(
+    bench: Bench,
+    make_suite: MakeSuite,
+    cli: Cli,  # noqa: F811
+) -> None:
     teacher = 'kind = "trained"\nmodel = "flat"\nseed = 100'
-    records = bench.train(bench.trials(make_suite(suite_text(["kd", "fitnet", "ce"], epochs=1, teacher=teacher))))
+    make_suite(suite_text(["kd", "fitnet", "ce"], epochs=1, teacher=teacher))
+    ended = cli(*RUN)
+    assert (ended.code, ended.err) == (0, "")
+    records = bench.records()
     assert {label: record["status"] for label, record in records.items()} == {
         "kd": "finished",
         "fitnet": "inapplicable",
         "ce": "finished",
     }
     assert "makes no maps" in records["fitnet"]["detail"]
+
+
+@pytest.mark.usefixtures("own_networks")
+def test_weights_that_a_network_shares_are_kept_taught_from_and_exported(
+    bench: Bench,
+    make_suite: MakeSuite,
+    cli: Cli,  # noqa: F811
+) -> None:
+    from safetensors.torch import load_file
+
+    make_suite(suite_text(["kd"], epochs=1, student="tied", teacher='kind = "trained"\nmodel = "tied"\nseed = 100'))
+    assert cli(*RUN).code == 0
+    record = bench.records()["kd"]
+    assert scored(kdbench.load_student(record)) == pytest.approx(record["scores"]["last"]["top1"])
+    assert cli("export", "kd", "--to", "tied.safetensors").code == 0
+    state = load_file("tied.safetensors")
+    assert torch.equal(state["1.weight"], state["3.weight"])
+    assert cli("results", "validate", "results").code == 0
 
 
 @pytest.mark.usefixtures("own_networks")
