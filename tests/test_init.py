@@ -62,6 +62,7 @@ def test_a_student_starts_from_its_file_and_its_key_says_so(bench: Bench, make_s
     ended = cli(*RUN, "--seeds", "2")
     assert ended.code == 2
     assert "are not the pinned ones" in ended.err
+    assert "give the new file another name" in ended.err
 
 
 def test_a_classifier_of_other_classes_is_drawn_anew(bench: Bench, make_suite: MakeSuite, cli: Cli) -> None:  # noqa: F811
@@ -140,6 +141,15 @@ def test_a_teacher_with_a_new_head_is_fine_tuned_before_it_teaches(
     assert suite.teachers["tutor"].head == ""
     (bench.folder / "data" / "weights" / "own.pt").unlink()
     assert cli(*RUN, "--seeds", "2").code == 0, "it is ready, and needs its file no more"
+
+
+def test_pairs_of_one_student_that_start_elsewhere_have_names_of_their_own(make_suite: MakeSuite) -> None:
+    other = '[[pairs]]\nteacher = "tutor"\nstudent = "tiny_cnn_s"\ninit = "other.pt"\n'
+    named = other.replace("init =", 'name = "a:b-init"\ninit =')
+    with pytest.raises(UserError, match="have the student 'tiny_cnn_s' start from different weights; give one of them"):
+        make_suite(starting() + other.replace("init =", 'name = "a:tiny_cnn_s"\ninit ='))
+    suite = make_suite(starting(name="named") + named)
+    assert [trial.pair for trial in keyed(suite, {})] == ["none:tiny_cnn_s", "none:b-init"]
 
 
 def keyed(suite: Suite, pins: dict[str, str]) -> list[Trial]:

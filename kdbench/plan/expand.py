@@ -219,7 +219,8 @@ def pinned(teacher: Teacher, pins: Mapping[str, str]) -> Teacher:
         return replace(teacher, parts=tuple(pinned(part, pins) for part in teacher.parts))
     if teacher.parent is not None or teacher.init is not None:
         parent = None if teacher.parent is None else pinned(teacher.parent, pins)
-        return replace(teacher, parent=parent, init=None if teacher.init is None else pinned(teacher.init, pins))
+        found = replace(teacher, parent=parent, init=None if teacher.init is None else pinned(teacher.init, pins))
+        return teacher if found == teacher else found  # the one that knows its recipes
     if teacher.kind not in ("checkpoint", "init") or teacher.weights_sha256 or teacher.name not in pins:
         return teacher
     return replace(teacher, weights_sha256=pins[teacher.name])

@@ -83,7 +83,7 @@ def wanted(missing: Sequence[Trial], root: Path, device: str, download: bool = F
         if teacher.weights_sha256.strip("0") and found != teacher.weights_sha256:
             from kdbench.teachers.ready import other_weights
 
-            yield other_weights(path, found, teacher.weights_sha256)
+            yield other_weights(path, found, teacher)
 
 
 def starts(trials: Sequence[Trial], root: Path) -> Iterator[str]:

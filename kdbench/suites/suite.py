@@ -230,6 +230,14 @@ def _check(suite: Suite, where: str) -> None:
         doubled = sorted(name for name, count in Counter(names).items() if count > 1)
         if doubled:
             raise UserError(f"{where}: the {noun} {doubled[0]!r} occurs twice.")
+    starts: dict[tuple[str, str], str] = {}
+    for pair in suite.pairs:
+        half, init = pair.name.partition(":")[2], pair.init.name if pair.init else ""
+        if starts.setdefault((pair.dataset, half), init) != init:
+            raise UserError(
+                f"{where}: two pairs have the student {half!r} start from different weights; give one of them a name "
+                f"of its own, such as {pair.name}-init."
+            )
     seen: dict[Hashable, Row] = {}
     for row in suite.rows:
         other = seen.setdefault(_resolved(row, suite.pairs), row)

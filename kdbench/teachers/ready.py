@@ -103,7 +103,7 @@ def starting_weights(init: Teacher, spec: DatasetSpec, root: Path) -> dict[str, 
     path = find_checkpoint(init, root)
     state = imported(init, spec, path)
     if (found := weights_digest(state)) != init.weights_sha256:
-        raise CheckpointError(other_weights(path, found, init.weights_sha256))
+        raise CheckpointError(other_weights(path, found, init))
     return state
 
 
@@ -113,11 +113,14 @@ def _head(network: Network) -> list[str]:
     return [name for name, parameter in network.body.named_parameters() if id(parameter) in head]
 
 
-def other_weights(path: Path, found: str, pinned: str) -> str:
-    """What is said where a file holds other weights than those that are pinned."""
+def other_weights(path: Path, found: str, teacher: Teacher) -> str:
+    """What is said where the file of ``teacher`` holds other weights than those that are pinned."""
+    anew = (
+        "give the new file another name" if teacher.kind == "init" else "pin the new weights under another teacher name"
+    )
     return (
-        f"The weights in {path} are not the pinned ones: their digest is {found[:16]}, pinned is {pinned[:16]}; fetch "
-        "the file again, or pin the new weights under another teacher name."
+        f"The weights in {path} are not the pinned ones: their digest is {found[:16]}, pinned is "
+        f"{teacher.weights_sha256[:16]}; fetch the file again, or {anew}."
     )
 
 
