@@ -17,8 +17,8 @@ from kdbench.methods import spec_from
 from kdbench.records.store import Store
 from kdbench.render import build
 from kdbench.render.dots import MARGIN, WIDTH, axis
-from kdbench.render.pages import rate, signed
 from kdbench.render.site import CSP, MARKER, gather
+from kdbench.render.texts import rate, signed
 from kdbench.shipped import shipped
 from kdbench.stats.intervals import Interval, t_interval
 

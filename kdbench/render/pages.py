@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -24,9 +23,9 @@ from kdbench.render.measured import Line, Table
 from kdbench.render.rows import as_json, row_pages
 from kdbench.render.studies import StudyView, study_views
 from kdbench.render.suiteview import SuiteView, suite_view
+from kdbench.render.texts import SELECTION_NAMES, number, rate, signed, sort_value
 from kdbench.render.versus import MOST, Versus, all_versus, matrix
-from kdbench.stats.aggregate import NO_TEACHER, Spread
-from kdbench.stats.intervals import Interval
+from kdbench.stats.aggregate import NO_TEACHER
 
 #: Rows that the matrix of a suite's page has at most, the best first.
 LARGEST_MATRIX = 60
@@ -230,36 +229,6 @@ def _sources(catalogue: Catalogue, rows: list[Any]) -> list[tuple[Any, list[tupl
 def pair_title(teacher: str, student: str) -> str:
     return f"{student} without a teacher" if teacher == NO_TEACHER else f"{teacher} \u2192 {student}"
 
-
-def number(value: float | None, digits: int = 2) -> str:
-    """A number for people: a dash where there is none, a true minus sign."""
-    if value is None or not math.isfinite(value):
-        return "\u2013"
-    return f"{value + 0.0:.{digits}f}".replace("-", "\u2212")  # a zero has no sign
-
-
-def signed(value: float | None, digits: int = 2) -> str:
-    text = number(value, digits)
-    return text if value is None or not math.isfinite(value) or value < 0 else f"+{text}"
-
-
-def rate(value: float | None) -> str:
-    """Images a second: whole ones where there are many, else at least two digits."""
-    return number(value, 0 if value is None or value >= 100 else 1 if value >= 10 else 2)
-
-
-def sort_value(value: Interval | Spread | float | None) -> str:
-    """What the page's script sorts by; empty sorts last."""
-    mean = value.mean if isinstance(value, Interval) else value.middle if isinstance(value, Spread) else value
-    return "" if mean is None or not math.isfinite(mean) else f"{mean:.6g}"
-
-
-SELECTION_NAMES = {
-    "last": "last epoch",
-    "best_val": "best on validation",
-    "best_test": "best on test (oracle)",
-    "unstated": "not stated",
-}
 
 FILTERS = {
     "number": number,
