@@ -18,7 +18,7 @@ from kdbench.records.store import Store
 from kdbench.render import build
 from kdbench.render.dots import MARGIN, WIDTH, axis
 from kdbench.render.site import CSP, MARKER, gather
-from kdbench.render.text import rate, signed, value
+from kdbench.render.texts import rate, signed, value
 from kdbench.shipped import shipped
 from kdbench.stats.intervals import Interval, t_interval
 

@@ -11,7 +11,7 @@ from typing import Any
 from kdbench.methods import METHODS, leaves
 from kdbench.records.implementations import implementation
 from kdbench.records.reported import METRICS, contradictions
-from kdbench.render import charts, finding, literature, reported, text
+from kdbench.render import charts, finding, literature, reported, texts
 from kdbench.render import studies as studyview
 from kdbench.render.address import href, method_page, pair_page, row_page, study_page, suite_page, versus_page
 from kdbench.render.answers import GRADE_NAMES, Answer, answers
@@ -159,7 +159,7 @@ def _pair(catalogue: Catalogue, pair: PairName, views: dict[str, SuiteView], ans
     return Page(
         pair_page(*pair),
         "pair.html",
-        f"{text.pair_title(*pair[1:])} on {pair[0]}",
+        f"{texts.pair_title(*pair[1:])} on {pair[0]}",
         {
             "pair": pair,
             "answer": answer,
@@ -229,8 +229,8 @@ GLOBALS = {
     "study_page": study_page,
     "row_page": row_page,
     "versus_page": versus_page,
-    "pair_title": text.pair_title,
-    "value": text.value,
+    "pair_title": texts.pair_title,
+    "value": texts.value,
     "implementation": implementation,
     "metric_names": METRICS,
     "summary": literature.summary,

@@ -37,6 +37,7 @@ def sort_value(value: Interval | Spread | float | None) -> str:
     return "" if mean is None or not math.isfinite(mean) else f"{mean:.6g}"
 
 
+#: Which epoch a number is from.
 SELECTION_NAMES = {
     "last": "last epoch",
     "best_val": "best on validation",
