@@ -9,8 +9,9 @@ import pytest
 import render_records as rr
 
 from kdbench.records.store import Store
-from kdbench.render.charts import MOST, Scale, costs, forest, steps
-from kdbench.render.plot import MARGIN, WIDTH, axis, typical
+from kdbench.render.charts import MOST, costs, forest
+from kdbench.render.dots import MARGIN, WIDTH, axis
+from kdbench.render.plot import Scale, steps, typical
 from kdbench.render.site import gather
 from kdbench.render.suiteview import SuiteView, suite_view
 from kdbench.stats.intervals import Interval

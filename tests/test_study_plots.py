@@ -17,8 +17,8 @@ from test_render import Html
 from kdbench.errors import UserError
 from kdbench.records import Store
 from kdbench.render import build
-from kdbench.render import lines as shape
-from kdbench.render.lines import PlotView, plot_view
+from kdbench.render.lines import plot_of
+from kdbench.render.plot import LABEL, Figure
 from kdbench.stats.intervals import t_interval
 from kdbench.studies import STUDIES, Drawn, parse_study, plotted
 from kdbench.studies.check import suites_of
@@ -142,10 +142,10 @@ def test_a_study_without_any_value_has_no_plot() -> None:
 # Geometry.
 
 
-def view(values: dict[float, list[float]], log: bool = False, measure: str = "top1") -> PlotView:
+def view(values: dict[float, list[float]], log: bool = False, measure: str = "top1") -> Figure:
     line = Line("line", tuple(f"row-{at}" for at in values), tuple(values))
     plot = Plot("Plot", measure, "setting", (line,), "s", log)
-    return plot_view(Drawn(plot, ((line, tuple(np.array(each) for each in values.values())),)))
+    return plot_of(Drawn(plot, ((line, tuple(np.array(each) for each in values.values())),)))
 
 
 @pytest.mark.parametrize(
@@ -161,19 +161,20 @@ def view(values: dict[float, list[float]], log: bool = False, measure: str = "to
 @pytest.mark.parametrize("log", [False, True])
 def test_everything_lies_within_the_axes(values: dict[float, list[float]], log: bool) -> None:
     made = view(values, log)
-    (curve,) = made.curves
-    for x, y in (*curve.means, *curve.dots):
-        assert shape.LEFT <= x <= shape.WIDTH - shape.RIGHT
-        assert shape.ABOVE - 0.1 <= y <= shape.HEIGHT - shape.BENEATH + 0.1
-    assert len(curve.dots) == sum(map(len, values.values()))
-    assert len(made.up) >= 2
-    assert all(shape.ABOVE - 0.1 <= tick.place <= shape.HEIGHT - shape.BENEATH + 0.1 for tick in made.up)
-    assert len({tick.label for tick in made.up}) == len(made.up)
+    (curve,) = made.series
+    across, up = made.across.scale, made.up.scale
+    for x, y in (*curve.points, *((dot.x, dot.y) for dot in curve.dots)):
+        assert across.start <= x <= across.end
+        assert up.end <= y <= up.start
+    assert sum(dot.kind == "seed" for dot in curve.dots) == sum(map(len, values.values()))
+    assert len(made.up.ticks) >= 2
+    assert all(up.end <= tick.place <= up.start for tick in made.up.ticks)
+    assert len({tick.label for tick in made.up.ticks}) == len(made.up.ticks)
 
 
 def test_higher_values_lie_higher_and_a_logarithm_spreads_alike() -> None:
-    (curve,) = view({10.0: [3.0], 1.0: [1.0], 100.0: [2.0]}, log=True).curves
-    (x1, y1), (x2, y2), (x3, y3) = curve.means
+    (curve,) = view({10.0: [3.0], 1.0: [1.0], 100.0: [2.0]}, log=True).series
+    (x1, y1), (x2, y2), (x3, y3) = curve.points
     assert y2 < y3 < y1
     assert x2 - x1 == pytest.approx(x3 - x2, abs=0.2)
     assert x1 < x2
@@ -181,14 +182,14 @@ def test_higher_values_lie_higher_and_a_logarithm_spreads_alike() -> None:
 
 def test_labels_of_close_settings_do_not_overlap() -> None:
     made = view({at: [1.0] for at in (0.0, 0.1, 0.2, 50.0, 100.0)})
-    said = [tick.place for tick in made.across if tick.label]
-    assert min(b - a for a, b in itertools.pairwise(said)) >= shape.LABEL
-    assert len(made.across) == 5
+    said = [tick.place for tick in made.across.ticks if tick.label]
+    assert min(b - a for a, b in itertools.pairwise(said)) >= LABEL
+    assert len(made.across.ticks) == 5
 
 
 def test_digits_are_those_of_the_measure() -> None:
-    assert view({1.0: [100.2, 101.2]}, measure="errors").table[0][1][0].startswith("101 ± ")
-    assert view({1.0: [0.12345]}, measure="entropy").table == (("1", ("0.1235",)),)
+    assert view({1.0: [100.2, 101.2]}, measure="errors").table.rows[0][1].startswith("101 ± ")
+    assert view({1.0: [0.12345]}, measure="entropy").table.rows == (("1", "0.1235"),)
 
 
 @pytest.mark.parametrize("name", list(STUDIES))
@@ -198,6 +199,6 @@ def test_each_plot_of_our_own_can_be_drawn(name: str) -> None:
     suites_of(study)
     for plot in study.plots:
         rows: Any = tuple((line, tuple(np.array([at, at + 1]) for at in line.at)) for line in plot.lines)
-        made = plot_view(Drawn(plot, rows))
-        assert all(math.isfinite(x + y) for curve in made.curves for x, y in curve.means)
+        made = plot_of(Drawn(plot, rows))
+        assert all(math.isfinite(x + y) for curve in made.series for x, y in curve.points)
         assert len(made.described) < 2000

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from kdbench.models.build import AS_NAMED, Build
 from kdbench.models.factory import create
 from kdbench.models.outputs import Shape
 
@@ -31,7 +32,7 @@ def flops(network: nn.Module, image_shape: Shape) -> int:
     return int(counter.get_total_flops())
 
 
-def counted(model: str, image_shape: Shape, classes: int) -> tuple[int, int] | None:
+def counted(model: str, image_shape: Shape, classes: int, build: Build = AS_NAMED) -> tuple[int, int] | None:
     """``flops`` and ``parameters`` of the network ``model``, built where nothing is computed.
 
     None where it cannot be for such images.
@@ -40,19 +41,23 @@ def counted(model: str, image_shape: Shape, classes: int) -> tuple[int, int] | N
     start = torch.Generator("cpu").get_state()
     try:
         with torch.device("meta"):
-            network = create(model, classes=classes, image_shape=image_shape, mean=norm, std=norm, seed_state=start)
+            network = create(
+                model, classes=classes, image_shape=image_shape, mean=norm, std=norm, seed_state=start, build=build
+            )
             return flops(network, image_shape), parameters(network)
     except Exception:  # other people's code, of which its trials will tell
         return None
 
 
-def needs_company(model: str, image_shape: Shape, classes: int) -> bool:
+def needs_company(model: str, image_shape: Shape, classes: int, build: Build = AS_NAMED) -> bool:
     """Whether ``model`` cannot be trained on one image, as a batch normalisation sees a single value of a channel."""
     norm = (0.5,) * image_shape[0]
     start = torch.Generator("cpu").get_state()
     try:
         with torch.device("meta"):
-            network = create(model, classes=classes, image_shape=image_shape, mean=norm, std=norm, seed_state=start)
+            network = create(
+                model, classes=classes, image_shape=image_shape, mean=norm, std=norm, seed_state=start, build=build
+            )
             network.train()(torch.zeros(1, *image_shape))
     except ValueError as error:
         return "more than 1 value per channel" in str(error)

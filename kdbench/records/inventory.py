@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kdbench.errors import UserError
+from kdbench.records.curve import compact
 from kdbench.records.memory import Memory
 from kdbench.records.predictions import digest_of
 from kdbench.records.protocols import agreeing
@@ -29,7 +30,7 @@ _COMMON = frozenset({"method_card", "numerics", "teacher", "protocol", "packages
 class Inventory:
     """What is left of the ``count`` records that were read; ``problems`` name each record and file that is left out.
 
-    ``records`` are those that their predictions bear out, without their curves and with the ``file`` they lie in;
+    ``records`` are those that their predictions bear out, their curves made ``compact``, with the ``file`` they lie in;
     ``results`` what they fold to, and ``rows`` these wherever a suite shows them.
     """
 
@@ -105,7 +106,7 @@ class _Reader:
             yield record
 
     def _load(self, path: Path, memory: Memory) -> dict[str, Any]:
-        """The record at ``path`` without its curve; one that was found sound there before is remembered.
+        """The record at ``path``, its curve made compact; one that was found sound there before is remembered.
 
         What it has in common with others is the same object.
         """
@@ -114,7 +115,8 @@ class _Reader:
         if (known := memory.recall(name)) is not None:
             with suppress(ValueError, KeyError, TypeError):  # of an earlier version, or damaged
                 return _with_parts(json.loads(known), lambda name: self._recalled(name, memory))
-        record = _with_parts({**self.store.judged(path, data), "curve": []}, lambda part: self._kept(part, memory))
+        whole = self.store.judged(path, data)
+        record = _with_parts({**whole, "curve": compact(whole["curve"])}, lambda part: self._kept(part, memory))
         memory.keep(name, json.dumps(record))
         return _with_parts(record, self._parts.__getitem__)
 

@@ -12,13 +12,13 @@ from types import TracebackType
 from kdbench import canonical
 from kdbench.data import spec
 from kdbench.paths import cache_dir
-from kdbench.records import agreement, predictions, reading, store, validate, verify
-from kdbench.stats import scores
+from kdbench.records import agreement, curve, predictions, reading, store, validate, verify
+from kdbench.stats import calibration, scores
 
 #: The file in the cache folder.
 FILE = "records.sqlite"
 #: What decides whether a record is sound, and what its predictions score.
-JUDGES = (canonical, spec, scores, agreement, predictions, reading, store, validate, verify)
+JUDGES = (canonical, spec, calibration, scores, agreement, curve, predictions, reading, store, validate, verify)
 
 
 class Memory:

@@ -15,6 +15,7 @@ from kdbench.data.spec import labels_digest
 from kdbench.errors import UserError
 from kdbench.stats.aggregate import SELECTIONS
 from kdbench.stats.bias import corrected
+from kdbench.stats.calibration import binned
 from kdbench.stats.scores import score_predictions
 
 Record = Mapping[str, Any]
@@ -41,24 +42,32 @@ class Problem:
 class Scored:
     """What a prediction file of N ``images`` says: the scores of each selection that it has, its test labels' digest.
 
-    ``right``: for each selection, on which images its most probable class is the true one, as packed bits in hex.
+    ``right``: for each selection, on which images its most probable class is the true one, as packed bits in hex;
+    ``binned``: its reliability, as floats of four bytes in hex.
     """
 
     scores: Mapping[str, Mapping[str, float]]
     labels: str
     images: int
     right: Mapping[str, str]
+    binned: Mapping[str, str]
 
 
 class Seen:
-    """On which test images the networks of verified records are right, kept as their predictions pass by."""
+    """On which test images the networks of verified records are right, and how sure of it they are.
+
+    It is kept as their predictions pass by.
+    """
 
     def __init__(self) -> None:
         self._right: dict[tuple[str, str], tuple[int, bytes]] = {}
+        self._binned: dict[tuple[str, str], bytes] = {}
 
     def keep(self, record: Record, found: Scored) -> None:
         for selection, bits in found.right.items():
-            self._right[record["predictions"]["sha256"], selection] = found.images, bytes.fromhex(bits)
+            place = record["predictions"]["sha256"], selection
+            self._right[place] = found.images, bytes.fromhex(bits)
+            self._binned[place] = bytes.fromhex(found.binned[selection])
 
     def right(self, selection: str) -> Callable[[Record], NDArray[np.bool_] | None]:
         """A function from a record to whether its network at ``selection`` is right on each image [N], where known."""
@@ -72,6 +81,11 @@ class Seen:
 
         return of
 
+    def binned(self, record: Record, selection: str) -> NDArray[np.float32] | None:
+        """The reliability [3, bins] of the record's network at ``selection``, as ``stats.calibration`` has it."""
+        known = self._binned.get(((record["predictions"] or {}).get("sha256", ""), selection))
+        return None if known is None else np.frombuffer(known, "<f4").reshape(3, -1)
+
 
 def score(arrays: Arrays) -> Scored:
     """Score a prediction file; UserError where its arrays are not sound."""
@@ -81,8 +95,11 @@ def score(arrays: Arrays) -> Scored:
     if not selections:
         raise UserError("its prediction file has no scores of any epoch; it is left out.")
     scores = {name: score_predictions(arrays, name) | corrected(arrays, name) for name in selections}
-    right = {name: np.packbits(arrays[f"{name}_top5"][:, 0] == arrays["labels"]).tobytes().hex() for name in selections}
-    return Scored(scores, labels_digest(arrays["labels"]), len(arrays["labels"]), right)
+    right = {name: arrays[f"{name}_top5"][:, 0] == arrays["labels"] for name in selections}
+    bits = {name: np.packbits(found).tobytes().hex() for name, found in right.items()}
+    sure = {name: binned(arrays[f"{name}_top_p"], found) for name, found in right.items()}
+    hexes = {name: found.astype("<f4").tobytes().hex() for name, found in sure.items()}
+    return Scored(scores, labels_digest(arrays["labels"]), len(arrays["labels"]), bits, hexes)
 
 
 def verify(

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from kdbench.render.plot import typical
+from kdbench.render.plot import Scale, steps, typical
 from kdbench.render.suiteview import Row, SuiteView
 
 WIDTH, LEFT, RIGHT, LINE, TOP, FOOT = 600, 140, 16, 20, 8, 36
@@ -14,23 +14,6 @@ WIDTH, LEFT, RIGHT, LINE, TOP, FOOT = 600, 140, 16, 20, 8, 36
 MOST = 40
 #: The height of what gains are drawn in beside costs.
 TALL = 300
-
-
-@dataclass(frozen=True)
-class Scale:
-    """From ``low`` to ``high`` along pixels from ``start`` to ``end``; what is outside stands at an end."""
-
-    low: float
-    high: float
-    start: float
-    end: float
-
-    def __call__(self, value: float) -> float:
-        share = (min(max(value, self.low), self.high) - self.low) / (self.high - self.low)
-        return round(self.start + share * (self.end - self.start), 1)
-
-    def beyond(self, value: float) -> int:
-        return (value > self.high) - (value < self.low)
 
 
 @dataclass(frozen=True)
@@ -66,16 +49,6 @@ class Chart:
     front: str = ""
     more: int = 0
     width: int = WIDTH
-
-
-def steps(low: float, high: float, about: int = 7) -> list[float]:
-    """Round numbers from ``low`` to ``high``, a step of 1, 2 or 5 times a power of ten apart: about so many."""
-    raw = (high - low) / about
-    power = 10.0 ** math.floor(math.log10(raw))
-    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= raw * 0.999)
-    return [
-        round(step * number, 10) for number in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)
-    ]
 
 
 def forest(view: SuiteView) -> Chart | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -12,25 +11,22 @@ from typing import Any
 from kdbench.methods import METHODS, leaves
 from kdbench.records.implementations import implementation
 from kdbench.records.reported import METRICS, contradictions
-from kdbench.render import charts, finding, lines, literature, reported
+from kdbench.render import charts, finding, literature, reported, texts
 from kdbench.render import studies as studyview
 from kdbench.render.address import href, method_page, pair_page, row_page, study_page, suite_page, versus_page
 from kdbench.render.answers import GRADE_NAMES, Answer, answers
 from kdbench.render.catalogue import Catalogue, PairName, split
 from kdbench.render.content import Content
+from kdbench.render.dots import HEIGHT, WIDTH
 from kdbench.render.downloads import File, files
-from kdbench.render.foreign import bdi, pair_names
-from kdbench.render.measured import Line, Table
-from kdbench.render.plot import HEIGHT, WIDTH
 from kdbench.render.rows import as_json, row_pages
 from kdbench.render.studies import StudyView, study_views
 from kdbench.render.suiteview import SuiteView, suite_view
 from kdbench.render.versus import MOST, Versus, all_versus, matrix
-from kdbench.stats.aggregate import NO_TEACHER, Spread
-from kdbench.stats.intervals import Interval
 
-#: Rows that the matrix of a suite's page has at most, the best first.
+#: Rows that the matrix of a suite's page has at most, the best first, and its table over pairs.
 LARGEST_MATRIX = 60
+MOST_OVER_PAIRS = 100
 
 
 @dataclass(frozen=True)
@@ -66,7 +62,7 @@ def all_pages(catalogue: Catalogue, content: Content) -> Iterator[Page | File]:
             study_page(study.study.name),
             "study.html",
             f"Study: {study.study.title}",
-            {"view": study, "width": studyview.WIDTH, "height": studyview.HEIGHT, "lines": lines},
+            {"view": study, "width": studyview.WIDTH, "height": studyview.HEIGHT},
         )
     if catalogue.literature.rows:
         printed = literature.literature_view(catalogue.literature, catalogue.measured)
@@ -126,12 +122,8 @@ def _versus(catalogue: Catalogue, versus: Versus, views: Mapping[str, SuiteView]
         versus_page(versus.one, versus.other),
         "versus.html",
         f"{versus.one} against {versus.other}",
-        {"versus": versus, "views": views, "sources": _sources(catalogue, printed), "line_of": _line_of},
+        {"versus": versus, "views": views, "sources": _sources(catalogue, printed)},
     )
-
-
-def _line_of(table: Table, label: str) -> Line | None:
-    return next((line for line in table.lines if line.cell.label == label), None)
 
 
 def _by_kind(entries: Iterable[finding.Found]) -> list[tuple[str, list[finding.Found]]]:
@@ -143,6 +135,7 @@ def _suite(catalogue: Catalogue, view: SuiteView, compared: Mapping[tuple[str, s
     context = {
         "suite": view,
         "matrix": matrix(catalogue, view.tables, compared, labels) if len(labels) > 1 else [],
+        "most": MOST_OVER_PAIRS,
         "beyond": len(view.standings.rows) - len(labels),
         "forest": charts.forest(view),
         "costs": charts.costs(view),
@@ -166,7 +159,7 @@ def _pair(catalogue: Catalogue, pair: PairName, views: dict[str, SuiteView], ans
     return Page(
         pair_page(*pair),
         "pair.html",
-        f"{pair_title(*pair[1:])} on {pair[0]}",
+        f"{texts.pair_title(*pair[1:])} on {pair[0]}",
         {
             "pair": pair,
             "answer": answer,
@@ -228,49 +221,6 @@ def _sources(catalogue: Catalogue, rows: list[Any]) -> list[tuple[Any, list[tupl
     return [(catalogue.literature.sources[name], reported.links(catalogue.literature.sources[name])) for name in used]
 
 
-def pair_title(teacher: str, student: str) -> str:
-    return f"{student} without a teacher" if teacher == NO_TEACHER else f"{teacher} \u2192 {student}"
-
-
-def number(value: float | None, digits: int = 2) -> str:
-    """A number for people: a dash where there is none, a true minus sign."""
-    if value is None or not math.isfinite(value):
-        return "\u2013"
-    return f"{value + 0.0:.{digits}f}".replace("-", "\u2212")  # a zero has no sign
-
-
-def signed(value: float | None, digits: int = 2) -> str:
-    text = number(value, digits)
-    return text if value is None or not math.isfinite(value) or value < 0 else f"+{text}"
-
-
-def rate(value: float | None) -> str:
-    """Images a second: whole ones where there are many, else at least two digits."""
-    return number(value, 0 if value is None or value >= 100 else 1 if value >= 10 else 2)
-
-
-def sort_value(value: Interval | Spread | float | None) -> str:
-    """What the page's script sorts by; empty sorts last."""
-    mean = value.mean if isinstance(value, Interval) else value.middle if isinstance(value, Spread) else value
-    return "" if mean is None or not math.isfinite(mean) else f"{mean:.6g}"
-
-
-SELECTION_NAMES = {
-    "last": "last epoch",
-    "best_val": "best on validation",
-    "best_test": "best on test (oracle)",
-    "unstated": "not stated",
-}
-
-FILTERS = {
-    "bdi": bdi,
-    "number": number,
-    "signed": signed,
-    "rate": rate,
-    "sort_value": sort_value,
-    "selection_name": SELECTION_NAMES.__getitem__,
-}
-
 GLOBALS = {
     "href": href,
     "method_page": method_page,
@@ -279,8 +229,9 @@ GLOBALS = {
     "study_page": study_page,
     "row_page": row_page,
     "versus_page": versus_page,
-    "pair_names": pair_names,
-    "pair_title": pair_title,
+    "pair_names": texts.pair_names,
+    "pair_title": texts.pair_title,
+    "value": texts.value,
     "implementation": implementation,
     "metric_names": METRICS,
     "summary": literature.summary,

@@ -1,56 +1,182 @@
-"""The geometry of the interval dot-plots: one small SVG a table row, all rows of a table on one axis."""
+"""A plot as data: scales, ticks, what stands between them, and the table beneath; ``plot.html`` draws it as one SVG."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import quantiles
 
-from kdbench.stats.intervals import Interval
+#: Pixels of a plot, and of what is left of its axes, beneath, above and to the right of them.
+WIDTH, HEIGHT = 480, 300
+LEFT, BENEATH, ABOVE, RIGHT = 58, 46, 12, 16
+#: Pixels that a label of the lower axis needs.
+LABEL = 30
+#: Lines that can be told apart, by the CSS classes ``line-0`` and so on.
+MOST_LINES = 6
 
-WIDTH, HEIGHT, MARGIN = 150, 16, 5
+Place = tuple[float, float]
 
 
 @dataclass(frozen=True)
-class Dot:
-    """Horizontal pixel positions: the mean, the interval's ends if it has any, and the reference line.
+class Scale:
+    """From ``low`` to ``high`` along pixels from ``start`` to ``end``; what is outside stands at an end."""
 
-    ``beyond``: -1 or 1 where the mean lies below or above what is drawn, and stands at the edge.
-    """
+    low: float
+    high: float
+    start: float
+    end: float
+    log: bool = False
 
-    x: float
-    left: float | None
-    right: float | None
-    reference: float | None
-    kind: str
-    beyond: int = 0
+    def __call__(self, value: float) -> float:
+        low, high, at = (self._at(v) for v in (self.low, self.high, min(max(value, self.low), self.high)))
+        return round(self.start + (at - low) / (high - low) * (self.end - self.start), 1)
+
+    def _at(self, value: float) -> float:
+        return math.log(value) if self.log else value
+
+    def holds(self, value: float) -> bool:
+        return self.low <= value <= self.high
+
+    def beyond(self, value: float) -> int:
+        """-1 or 1 where ``value`` lies below or above what is drawn."""
+        return (value > self.high) - (value < self.low)
+
+
+@dataclass(frozen=True)
+class Tick:
+    """A mark of an axis, in pixels, and its label, which is empty where there is no room."""
+
+    place: float
+    label: str
 
 
 @dataclass(frozen=True)
 class Axis:
-    """The range of values that a table's plots share, in percent."""
+    title: str
+    scale: Scale
+    ticks: tuple[Tick, ...]
 
-    low: float
-    high: float
-    reference: float | None = None
 
-    def place(self, value: float) -> float:
-        share = (min(max(value, self.low), self.high) - self.low) / (self.high - self.low)
-        return round(MARGIN + share * (WIDTH - 2 * MARGIN), 1)
+@dataclass(frozen=True)
+class Dot:
+    """A value in pixels, what is ``said`` of it, and the ends of its intervals along either axis.
 
-    def dot(self, interval: Interval, kind: str) -> Dot:
-        """The plot of ``interval``; ``kind`` is the CSS class that colours it."""
-        reference = None if self.reference is None else self.place(self.reference)
-        beyond = (interval.mean > self.high) - (interval.mean < self.low)
-        if interval.low is None or interval.high is None or beyond:
-            return Dot(self.place(interval.mean), None, None, reference, kind, beyond)
-        return Dot(self.place(interval.mean), self.place(interval.low), self.place(interval.high), reference, kind)
+    ``kind`` is its CSS class: ``mean``, ``seed``, or ``beyond`` where it stands at an end of an axis.
+    """
+
+    x: float
+    y: float
+    said: str = ""
+    kind: str = "mean"
+    across: Place | None = None
+    up: Place | None = None
+    label: str = ""
+
+
+@dataclass(frozen=True)
+class Series:
+    """What belongs together: a line through ``points``, and dots. ``kind`` is the CSS class that colours it."""
+
+    title: str
+    kind: str
+    points: tuple[Place, ...] = ()
+    dots: tuple[Dot, ...] = ()
+
+    @property
+    def path(self) -> str:
+        return " ".join([f"{x},{y}" for x, y in self.points])
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A straight line from one place to another; ``kind`` is its CSS class."""
+
+    begin: Place
+    end: Place
+    kind: str = "zero"
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A rectangle whose upper left corner is at ``x`` and ``y``."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+
+
+@dataclass(frozen=True)
+class Table:
+    """The numbers of a plot: ``head`` names the columns, and each row begins with what it is of."""
+
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A plot with its title, its description in words, its axes and all that stands between them."""
+
+    title: str
+    described: str
+    across: Axis
+    up: Axis
+    series: tuple[Series, ...]
+    table: Table
+    rules: tuple[Rule, ...] = ()
+    bars: tuple[Bar, ...] = ()
+    width: int = WIDTH
+    height: int = HEIGHT
+
+    @property
+    def legend(self) -> tuple[Series, ...]:
+        """What must be told apart; one alone is what the title says."""
+        named = tuple({series.kind: series for series in reversed(self.series) if series.title}.values())[::-1]
+        return named if len(named) > 1 else ()
+
+
+def lower(low: float, high: float, log: bool = False) -> Scale:
+    """The usual scale of a lower axis; one value alone stands in its middle."""
+    if low == high:
+        low, high = (low / 2, high * 2) if log else (low - 1, high + 1)
+    return Scale(low, high, LEFT + 8, WIDTH - RIGHT - 8, log)
+
+
+def left(low: float, high: float) -> Scale:
+    """The usual scale of a left axis."""
+    return Scale(low, high, HEIGHT - BENEATH, ABOVE)
+
+
+def steps(low: float, high: float, about: int = 7) -> list[float]:
+    """Round numbers from ``low`` to ``high``, a step of 1, 2 or 5 times a power of ten apart: about so many."""
+    raw = (high - low) / about
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= raw * 0.999)
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [round(step * number, 12) for number in range(first, last + 1)]
+
+
+def ticks(scale: Scale, about: int = 5, text: str = "{:g}") -> tuple[Tick, ...]:
+    """Ticks at round numbers of ``scale``."""
+    return tuple(Tick(scale(value), text.format(value)) for value in steps(scale.low, scale.high, about))
+
+
+def labelled(marks: Iterable[tuple[float, str]]) -> tuple[Tick, ...]:
+    """Ticks at ``marks``, of which those have a label that it does not push into the one before."""
+    found: list[Tick] = []
+    free = -math.inf
+    for place, label in marks:
+        found.append(Tick(place, label if place >= free else ""))
+        free = place + LABEL if place >= free else free
+    return tuple(found)
 
 
 def typical(values: Sequence[float]) -> list[float]:
     """Those of ``values`` that lie within three times their middle half, or three points, of it.
 
-    A row that failed must not flatten all the others.
+    What failed must not flatten all the others.
     """
     if len(values) < 4:
         return list(values)
@@ -59,23 +185,15 @@ def typical(values: Sequence[float]) -> list[float]:
     return [value for value in values if low - reach <= value <= high + reach]
 
 
-def axis(intervals: Iterable[Interval], reference: float | None = None, widest: float = 4.0) -> Axis:
-    """An axis around ``intervals`` and the ``reference`` line's value; 0 to 100 when there is neither.
+def around(values: Iterable[float]) -> tuple[float, float]:
+    """From where to where an axis goes that shows ``values``, with a little room."""
+    found = list(values)
+    low, high = min(found), max(found)
+    room = 0.04 * (high - low) or max(abs(high), 1.0) * 0.05
+    return low - room, high + room
 
-    An interval may stretch it to no more than ``widest`` times the spread of the means (that of two seeds
-    that disagree would flatten every other row) and is cut there; a mean that lies far from all others, too.
-    """
-    every = list(intervals)
-    usual = typical([i.mean for i in every])
-    shown = [i for i in every if i.mean in usual]
-    means = [i.mean for i in shown] + ([] if reference is None else [reference])
-    if not means:
-        return Axis(0.0, 100.0)
-    low, high = min(means), max(means)
-    spread = max(high - low, 0.5)
-    ends = [end for i in shown for end in (i.low, i.high) if end is not None]
-    reach = (widest - 1) / 2 * spread
-    left = max(min([low, *ends]), low - reach)
-    right = min(max([high, *ends]), high + reach)
-    pad = 0.02 * (right - left) or 0.5
-    return Axis(left - pad, right + pad, reference)
+
+def some(count: int, most: int) -> Iterator[int]:
+    """At most about ``most`` of the numbers from 0 to ``count`` - 1, evenly apart, the last one always among them."""
+    step = max(1, math.ceil(count / most))
+    yield from range((count - 1) % step, count, step)

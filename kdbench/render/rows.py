@@ -8,8 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from kdbench.records.verify import Seen
+from kdbench.render.calibration import calibration
 from kdbench.render.catalogue import Catalogue, split
+from kdbench.render.curves import curves
 from kdbench.render.measured import Line, Table, flatten
+from kdbench.render.plot import Figure
 from kdbench.stats.aggregate import SELECTIONS, Record
 from kdbench.stats.standings import Standing
 
@@ -52,6 +56,7 @@ class Section:
     line: Line
     plan: tuple[tuple[str, str], ...]
     attempts: tuple[Attempt, ...]
+    plots: tuple[Figure, ...]
 
 
 @dataclass(frozen=True)
@@ -86,7 +91,7 @@ def row_pages(
     found: dict[tuple[str, str], list[Section]] = {}
     for table in (*tables, *others):
         for line in table.every:
-            found.setdefault((line.cell.label, line.cell.evidence), []).append(_section(table, line))
+            found.setdefault((line.cell.label, line.cell.evidence), []).append(_section(table, line, catalogue.seen))
     standing = {row.label: row for row in catalogue.standings_over(tuple(tables)).rows}
     for (label, evidence), sections in sorted(found.items()):
         yield RowPage(
@@ -100,10 +105,12 @@ def row_pages(
         )
 
 
-def _section(table: Table, line: Line) -> Section:
+def _section(table: Table, line: Line, seen: Seen) -> Section:
     identity = line.cell.records[0]["identity"]
     plan = flatten({part: identity[part] for part in _PARTS if part in identity})
-    return Section(table, line, tuple(plan.items()), tuple(map(Attempt, line.cell.records)))
+    plots = curves(line.cell, table.selection), calibration(line, table.selection, seen)
+    attempts = tuple(map(Attempt, line.cell.records))
+    return Section(table, line, tuple(plan.items()), attempts, tuple(plot for plot in plots if plot))
 
 
 def _command(suite: str, label: str, sections: Sequence[Section]) -> str:
@@ -129,5 +136,7 @@ def _trial(section: Section, record: Record) -> dict[str, Any]:
 
 
 def as_json(document: object) -> str:
-    """JSON that reads the same whoever writes it; no number in it is infinite."""
-    return json.dumps(document, sort_keys=True, indent=1, default=str, allow_nan=False) + "\n"
+    """JSON in one line, which reads the same whoever writes it; no number in it is infinite."""
+    return (
+        json.dumps(document, sort_keys=True, default=str, allow_nan=False) + "\n"
+    )  # indents are made ten times as slowly

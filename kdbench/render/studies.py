@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 from kdbench.errors import UserError
 from kdbench.render.catalogue import Catalogue
-from kdbench.render.lines import PlotView, plot_view
+from kdbench.render.lines import plot_of
 from kdbench.render.plane import Plane, plane_of
+from kdbench.render.plot import Figure
 from kdbench.stats.claims import Verdict
 from kdbench.studies import STUDIES, Judged, Study, get_study, judge, plotted
 from kdbench.studies.check import suites_of
@@ -56,7 +57,7 @@ class StudyView:
     claims: tuple[ClaimView, ...]
     counts: tuple[tuple[str, int], ...]
     plane: Plane | None
-    plots: tuple[PlotView, ...]
+    plots: tuple[Figure, ...]
 
 
 def study_views(catalogue: Catalogue) -> Iterator[StudyView]:
@@ -69,13 +70,13 @@ def study_views(catalogue: Catalogue) -> Iterator[StudyView]:
             continue
         found = judge(study, suites, catalogue.records, catalogue.seen.right)
         if any(each.verdict is not Verdict.INCOMPLETE for each in found):
-            plots = tuple(map(plot_view, plotted(study, suites, catalogue.records)))
+            plots = tuple(map(plot_of, plotted(study, suites, catalogue.records)))
             plane = plane_of(study, suites, catalogue.records)
             yield _view(study, tuple(suites.values()), found, plane, plots)
 
 
 def _view(
-    study: Study, suites: tuple[Suite, ...], found: list[Judged], plane: Plane | None, plots: tuple[PlotView, ...]
+    study: Study, suites: tuple[Suite, ...], found: list[Judged], plane: Plane | None, plots: tuple[Figure, ...]
 ) -> StudyView:
     claims = tuple(
         ClaimView(each, claimed(each), measured(each), tuple(map(missing_text, each.missing)), _plot(each))

@@ -11,8 +11,8 @@ from kdbench.plan.expand import Selection, inapplicable
 from kdbench.render import measured
 from kdbench.render.catalogue import Catalogue, split, spread
 from kdbench.render.content import outline
+from kdbench.render.dots import Axis, Dot, axis
 from kdbench.render.measured import Line, Table
-from kdbench.render.plot import Axis, Dot, axis
 from kdbench.render.speeds import Speed, speeds
 from kdbench.stats import aggregate
 from kdbench.stats.across import Across, across
@@ -196,14 +196,14 @@ def _rows(tables: Sequence[Table], selection: str, standing: Mapping[str, Standi
     for table in tables:
         for line in table.every:
             places[line.cell.label, line.cell.evidence][table.dataset, table.pair].append(line)
-    cells = {(t.dataset, t.pair): [line.cell for line in t.every] for t in tables}
+    students = {(t.dataset, t.pair): aggregate.students(line.cell for line in t.every) for t in tables}
     rows = []
     for (label, evidence), lines in places.items():
         first = next(iter(lines.values()))[0]
         against = [
             (only[0].cell, base)
             for column, only in lines.items()
-            if len(only) == 1 and only[0].gain and (base := aggregate.baseline(only[0].cell, cells[column]))
+            if len(only) == 1 and only[0].gain and (base := aggregate.baseline(only[0].cell, students[column]))
         ]
         alone = first.kind == "baseline"
         stands = standing.get(label) if evidence == "measured" else None

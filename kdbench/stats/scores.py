@@ -27,9 +27,13 @@ def ece(top_p: NDArray[np.floating], correct: NDArray[np.bool_], bins: int = ECE
     2017, arXiv:1706.04599): bins of equal width over (0, 1], weighted by their size.
     """
     confidence = top_p.astype(np.float64)
-    which = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
-    gaps = np.bincount(which, weights=correct.astype(np.float64) - confidence, minlength=bins)
+    gaps = np.bincount(bin_of(confidence, bins), weights=correct.astype(np.float64) - confidence, minlength=bins)
     return float(np.abs(gaps).sum() / len(confidence))
+
+
+def bin_of(confidence: NDArray[np.float64], bins: int = ECE_BINS) -> NDArray[np.intp]:
+    """Which of the ``bins`` of equal width over (0, 1] each confidence [N] lies in."""
+    return np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
 
 
 def score_predictions(arrays: Mapping[str, NDArray[Any]], selection: str) -> dict[str, float]:

@@ -99,9 +99,11 @@ class SpecialistsMaker(Maker):
     def _network(self, classes: int) -> Network:
         """A network like the generalist for so many ``classes``, with weights of no account."""
         spec, like = self.dataset.spec, self.teacher.parts[0]
-        norm = like.normalisation
+        norm, shape = like.normalisation, spec.image_shape
         with seeded("teacher"):
-            return create(like.model, classes=classes, image_shape=spec.image_shape, mean=norm.mean, std=norm.std)
+            return create(
+                like.model, classes=classes, image_shape=shape, mean=norm.mean, std=norm.std, build=like.build
+            )
 
     def _train(
         self, members: NDArray[np.bool_], batches: Batches, number: int, device: torch.device, pulse: Pulse

@@ -1,0 +1,196 @@
+"""Plots in their SVG: each dot stands where its data say, the numbers stand beneath, and hostile names stay text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+import render_records as rr
+
+from kdbench.records.curve import accuracies, compact
+from kdbench.records.store import Store
+from kdbench.records.verify import Seen, score
+from kdbench.render.calibration import calibration
+from kdbench.render.curves import LONGEST, curves
+from kdbench.render.measured import Line, table
+from kdbench.render.plot import Figure, Scale
+from kdbench.render.site import _templates, gather
+from kdbench.stats.aggregate import Cell, cells
+from kdbench.stats.calibration import binned, reliability
+from kdbench.stats.scores import ece
+
+HOSTILE = '"><img src=x onerror=alert(1)>'
+
+
+def drawn(plot: Figure) -> ElementTree.Element:
+    """The figure as its page has it; what is no well-formed XML raises."""
+    text = _templates().from_string('{% import "plot.html" as p %}{{ p.figure(plot, "x") }}').render(plot=plot)
+    assert "style=" not in text
+    assert "<script" not in text
+    return ElementTree.fromstring(text.replace(" open>", ">"))
+
+
+def value_at(scale: Scale, place: str | float) -> float:
+    """What lies at ``place`` of a linear ``scale``: the geometry read backwards."""
+    return scale.low + (float(place) - scale.start) / (scale.end - scale.start) * (scale.high - scale.low)
+
+
+def dots(plot: Figure, kind: str = "mean") -> list[tuple[float, float]]:
+    """The values that the drawn circles of ``kind`` stand at."""
+    svg = drawn(plot).find("svg")
+    assert svg is not None
+    found = [each for each in svg.iter("circle") if each.attrib["class"] == kind]
+    return [(value_at(plot.across.scale, c.attrib["cx"]), value_at(plot.up.scale, c.attrib["cy"])) for c in found]
+
+
+def paths(plot: Figure) -> list[list[tuple[float, float]]]:
+    """The values that the drawn lines go through."""
+    svg = drawn(plot).find("svg")
+    assert svg is not None
+    points = [[place.split(",") for place in line.attrib["points"].split()] for line in svg.iter("polyline")]
+    return [[(value_at(plot.across.scale, x), value_at(plot.up.scale, y)) for x, y in line] for line in points]
+
+
+def near(plot: Figure) -> Mapping[str, float]:
+    """As exact as a tenth of a pixel is."""
+    up = plot.up.scale
+    return {"rel": 0, "abs": 0.2 * abs((up.high - up.low) / (up.end - up.start)) + 0.2}
+
+
+def beneath(plot: Figure) -> list[list[str]]:
+    return [[(cell.text or "") for cell in row] for row in drawn(plot).findall(".//tbody/tr")]
+
+
+# Accuracy by epoch.
+
+
+def trained(*trainings: list[float], val: list[float] | None = None, ranked: int = 0) -> Cell:
+    """A cell of trainings with these accuracies by epoch, the ``ranked`` one of which ranks."""
+    made = []
+    for seed, test in enumerate(trainings):
+        points = [{"test_top1": t, "val_top1": None if val is None else val[n]} for n, t in enumerate(test)]
+        record = {**rr.record(seed=seed), "curve": compact(points)}
+        record["scores"] = {**record["scores"], "last": {"epoch": ranked, "top1": 1.0} if ranked else None}
+        made.append(record)
+    return cells(made)[0]
+
+
+def test_a_curve_goes_through_its_accuracies_and_the_epoch_that_ranks_is_marked() -> None:
+    plot = curves(trained([10.0, 40.0, 60.0, 55.0], [12.0, 45.0, 50.0, 65.0], ranked=3), "last")
+    assert plot is not None
+    expected = [[(1, 10), (2, 40), (3, 60), (4, 55)], [(1, 12), (2, 45), (3, 50), (4, 65)]]
+    for line, wanted in zip(paths(plot), expected, strict=True):
+        assert [x for x, _ in line] == pytest.approx([x for x, _ in wanted], abs=0.01)
+        assert [y for _, y in line] == pytest.approx([y for _, y in wanted], **near(plot))
+    assert [(round(x), round(y)) for x, y in dots(plot)] == [(3, 60), (3, 50)]
+    assert beneath(plot)[2] == ["3", "60.00", "50.00"]
+
+
+def test_held_out_images_have_a_line_of_their_own_and_the_legend_tells_which() -> None:
+    plot = curves(trained([10.0, 20.0], val=[90.0, 80.0]), "best_val")
+    assert plot is not None
+    assert [round(line[0][1]) for line in paths(plot)] == [90, 10]
+    assert [series.title for series in plot.legend] == ["held-out images", "test set"]
+    assert beneath(plot)[0] == ["1", "10.00", "90.00"]
+    assert plot.table.head[2] == "seed 0, held out, %"
+
+
+def test_a_training_that_ended_early_has_a_shorter_line_and_dashes_in_the_table() -> None:
+    plot = curves(trained([10.0, 20.0, 30.0], [11.0, 12.0], ranked=3), "last")
+    assert plot is not None
+    assert [len(line) for line in paths(plot)] == [3, 2]
+    assert len(dots(plot)) == 1
+    assert beneath(plot)[2] == ["3", "30.00", "–"]
+
+
+@pytest.mark.parametrize("values", [[], [50.0]])
+def test_fewer_than_two_epochs_make_no_curve(values: list[float]) -> None:
+    assert curves(trained(values), "last") is None
+
+
+def test_a_curve_that_never_moves_is_drawn_within_its_axes() -> None:
+    plot = curves(trained([0.0, 0.0]), "last")
+    assert plot is not None
+    assert plot.up.scale.end < plot.series[0].points[0][1] < plot.up.scale.start
+
+
+def test_the_table_of_a_long_training_has_the_last_epoch_and_the_one_that_ranks() -> None:
+    plot = curves(trained([float(n % 100) for n in range(240)], ranked=101), "last")
+    assert plot is not None
+    shown = [row[0] for row in beneath(plot)]
+    assert {"101", "240"} <= set(shown)
+    assert len(shown) <= LONGEST + 1
+
+
+def test_a_curve_is_kept_as_it_was_but_for_single_precision(tmp_path: Any) -> None:
+    points = [{"test_top1": 12.34, "val_top1": None}, {"test_top1": None, "val_top1": None}]
+    kept = compact(points)
+    assert list(kept) == ["test_top1"]
+    first, second = accuracies(kept, "test_top1")
+    assert first == pytest.approx(12.34, rel=1e-6)
+    assert math.isnan(second)
+    assert accuracies(kept, "val_top1") == []
+    store = Store(tmp_path)
+    rr.put(store, 0.5)
+    ours = [gather(store).records[0]["curve"] for _ in range(2)]
+    assert ours[0] == ours[1], "read, and remembered"
+    whole = next(iter(store.read()[0]))["curve"]
+    assert accuracies(ours[0], "test_top1") == pytest.approx([point["test_top1"] for point in whole], rel=1e-6)
+
+
+# Calibration.
+
+
+def sure(*networks: tuple[list[float], list[bool]]) -> tuple[Line, Seen]:
+    """A line of networks that are so sure of each image, and right of it or not."""
+    seen, made = Seen(), []
+    for seed, (confidence, right) in enumerate(networks):
+        labels = np.zeros(len(right), np.int16)
+        top = np.where(np.array(right)[:, None], np.arange(5), np.arange(1, 6)).astype(np.int16)
+        p = np.array(confidence, np.float16)
+        arrays = {"labels": labels, "last_top5": top, "last_top_p": p, "last_log_p_true": np.log(p)}
+        record = rr.record(seed=seed, arrays=arrays)
+        record["predictions"] = {"sha256": f"{seed:064}", "classes": 10}
+        seen.keep(record, score(arrays))
+        made.append(record)
+    return table(cells(made), "last", frozenset()).lines[0], seen
+
+
+def test_a_bin_stands_at_its_mean_confidence_and_at_how_often_it_is_right() -> None:
+    line, seen = sure(([0.75, 0.75, 0.97, 0.97], [True, False, True, True]), ([0.78, 0.74], [False, False]))
+    plot = calibration(line, "last", seen)
+    assert plot is not None
+    found = dots(plot)
+    assert [x for x, _ in found] == pytest.approx([75.5, 97.0], abs=0.3)
+    assert [y for _, y in found] == pytest.approx([25.0, 100.0], abs=0.3)
+    assert beneath(plot)[0] == ["73.3 to 80.0", "4", "75.5", "25.0"]
+    svg = drawn(plot).find("svg")
+    assert svg is not None
+    heights = [float(each.attrib["height"]) for each in svg.iter("rect")]
+    assert heights == pytest.approx([242 * 4 / 6, 242 * 2 / 6], abs=0.2)
+
+
+def test_a_bin_of_few_images_has_a_small_dot() -> None:
+    line, seen = sure(([0.95] * 200 + [0.1], [True] * 201))
+    plot = calibration(line, "last", seen)
+    assert plot is not None
+    assert (len(dots(plot)), len(dots(plot, "seed"))) == (1, 1)
+
+
+def test_without_predictions_there_is_no_calibration() -> None:
+    line, _ = sure(([0.5], [True]))
+    assert calibration(line, "last", Seen()) is None
+    assert calibration(line, "best_val", sure(([0.5], [True]))[1]) is None
+
+
+def test_the_bins_have_the_calibration_error_in_them() -> None:
+    rng = np.random.default_rng(0)
+    confidence, right = rng.random(1000), rng.random(1000) < 0.5
+    bins = reliability([binned(confidence[:300], right[:300]), binned(confidence[300:], right[300:])])
+    error = sum(each.share * abs(each.accuracy - each.confidence) for each in bins) / 1e4
+    assert error == pytest.approx(ece(confidence, right))
+    assert sum(each.images for each in bins) == 1000
