@@ -42,7 +42,7 @@ class Html(HTMLParser):
         self.aside: list[list[str]] = []
         self._now = self.rows
         self._open: list[str] = []
-        self.feed(text)
+        self.feed(re.sub("</?bdi>", "", text))  # which parts no words
         self.close()
         assert not self._open, self._open
 

@@ -229,6 +229,7 @@ GLOBALS = {
     "study_page": study_page,
     "row_page": row_page,
     "versus_page": versus_page,
+    "pair_names": texts.pair_names,
     "pair_title": texts.pair_title,
     "value": texts.value,
     "implementation": implementation,

@@ -10,6 +10,18 @@ from kdbench.stats.aggregate import NO_TEACHER, Spread
 from kdbench.stats.intervals import Interval
 
 
+def bdi(text: object) -> Markup:
+    """What others wrote: escaped, in a direction of its own, and kept in its box by static/style.css."""
+    return Markup("<bdi>{}</bdi>").format(text)
+
+
+def pair_names(teacher: str, student: str) -> Markup:
+    """A pair's title with each name isolated by itself, as the arrow must point at the student."""
+    if teacher == NO_TEACHER:
+        return bdi(student) + " without a teacher"
+    return bdi(teacher) + " \u2192 " + bdi(student)
+
+
 def pair_title(teacher: str, student: str) -> str:
     return f"{student} without a teacher" if teacher == NO_TEACHER else f"{teacher} \u2192 {student}"
 
@@ -57,6 +69,7 @@ def value(interval: Interval | None, digits: int = 2, plus: bool = False) -> Mar
 
 
 FILTERS = {
+    "bdi": bdi,
     "number": number,
     "signed": signed,
     "rate": rate,
