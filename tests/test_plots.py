@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 from xml.etree import ElementTree
 
@@ -17,11 +18,15 @@ from kdbench.records.verify import Seen, score
 from kdbench.render.calibration import calibration
 from kdbench.render.curves import LONGEST, curves
 from kdbench.render.measured import Line, table
+from kdbench.render.places import critical, profiles
 from kdbench.render.plot import Figure, Scale
 from kdbench.render.site import _templates, gather
 from kdbench.stats.aggregate import Cell, cells
 from kdbench.stats.calibration import binned, reliability
+from kdbench.stats.placing import Placing, placing
+from kdbench.stats.ranks import stretches
 from kdbench.stats.scores import ece
+from kdbench.stats.standings import Standings, standings, whole_rows
 
 HOSTILE = '"><img src=x onerror=alert(1)>'
 
@@ -194,3 +199,95 @@ def test_the_bins_have_the_calibration_error_in_them() -> None:
     error = sum(each.share * abs(each.accuracy - each.confidence) for each in bins) / 1e4
     assert error == pytest.approx(ece(confidence, right))
     assert sum(each.images for each in bins) == 1000
+
+
+# Places.
+
+
+def standings_of(rows: Mapping[str, list[float]]) -> tuple[Placing | None, Standings]:
+    """The places, if there are any, and standings of rows with these accuracies by seed, on one pair."""
+    made = [
+        {**rr.record("kd", seed=seed, label=label), "scores": {"last": {"top1": value}, "best_val": None}}
+        for label, values in rows.items()
+        for seed, value in enumerate(values)
+    ]
+    found = cells(made)
+    stands = standings(found, "last")
+    whole = whole_rows(found)
+    return placing({row.label: whole[row.label] for row in stands.rows}, "last", stands.comparisons), stands
+
+
+def suite_of(rows: Mapping[str, list[float]]) -> tuple[Placing, Standings]:
+    placed, stands = standings_of(rows)
+    assert placed is not None
+    return placed, stands
+
+
+#: The first is above the others by far, and these are not told apart.
+ROWS = {
+    HOSTILE: [90.0, 90.1, 90.2, 90.1],
+    "second": [60.4, 60.1, 60.3, 60.2],
+    "third": [60.3, 60.2, 60.2, 60.1],
+    "last": [60.1, 60.3, 60.1, 60.0],
+}
+
+
+def test_a_row_stands_at_its_mean_place_and_a_bar_joins_what_is_not_told_apart() -> None:
+    placed, stands = suite_of(ROWS)
+    assert placed.rows == (HOSTILE, "second", "third", "last")
+    assert placed.places == (1.0, 2.5, 3.0, 3.5)
+    assert placed.groups == (("second", "third", "last"),)
+    plot = critical(placed, stands)
+    assert [x for x, _ in dots(plot)] == pytest.approx(placed.places, abs=0.02)
+    assert [y for _, y in dots(plot)] == pytest.approx([-1, -2, -3, -4], abs=0.02)
+    svg = drawn(plot).find("svg")
+    assert svg is not None
+    (bar,) = [each for each in svg.iter("line") if each.attrib["class"] == "group"]
+    ends = [plot.up.scale(-2) - 5, plot.up.scale(-4) + 5]
+    assert [float(bar.attrib["y1"]), float(bar.attrib["y2"])] == pytest.approx(ends, abs=0.1)
+    assert float(bar.attrib["x1"]) > plot.across.scale.end
+    assert beneath(plot)[:2] == [[HOSTILE, "1.00", "1", "–"], ["second", "2.50", "2–4", "last"]]
+
+
+def test_bars_that_overlap_stand_beside_one_another() -> None:
+    order, apart = [0, 1, 2, 3, 4], np.zeros((5, 5), bool)
+    apart[0, 3] = apart[3, 0] = apart[1, 4] = apart[4, 1] = apart[0, 4] = apart[4, 0] = True
+    assert stretches(order, apart) == [(0, 1, 2), (1, 2, 3), (2, 3, 4)]
+    placed, stands = suite_of(ROWS)
+    a, b, c, d = placed.rows
+    plot = critical(replace(placed, groups=((a, b), (b, c), (c, d))), stands)
+    xs = [rule.begin[0] for rule in plot.rules]
+    assert xs[0] == xs[2] < xs[1] < plot.width
+
+
+def test_a_profile_rises_where_a_row_comes_within_reach_of_the_best() -> None:
+    placed, stands = suite_of({"a": [10.0, 10.0], "b": [10.0, 8.0], "c": [9.0, 8.0]})
+    plot = profiles(placed, stands)
+    lines = [[(round(x, 1), round(y)) for x, y in line] for line in paths(plot)]
+    assert lines[0] == [(0, 100), (2, 100)]
+    assert lines[1] == [(0, 50), (2, 50), (2, 100), (2, 100)]
+    assert lines[2] == [(0, 0), (1, 0), (1, 50), (2, 50), (2, 100), (2, 100)]
+    assert beneath(plot) == [
+        ["a", "100", "100", "100", "100"],
+        ["b", "50", "50", "50", "100"],
+        ["c", "0", "0", "50", "100"],
+    ]
+
+
+def test_one_row_a_thousand_times_worse_flattens_no_profile() -> None:
+    rows = {f"r{n}": [60.0 + n / 10, 60.1 + n / 10] for n in range(5)}
+    usual, far = (profiles(*suite_of(each)) for each in (rows, {**rows, "failed": [0.05, 0.06]}))
+    assert far.across.scale.high == usual.across.scale.high
+    assert len(far.series) == 6
+    assert dots(critical(*suite_of({**rows, "failed": [0.05, 0.06]})))[-1][0] == pytest.approx(6.0, abs=0.02)
+
+
+def test_a_row_with_fewer_trainings_than_usual_has_no_place_and_is_named() -> None:
+    placed, stands = suite_of({"a": [3.0, 3.0], "b": [2.0, 2.0], "c": [1.0, 1.0], "once": [9.0]})
+    assert placed.rows == ("a", "b", "c")
+    assert "once." in critical(placed, stands).described
+
+
+@pytest.mark.parametrize("rows", [{}, {"a": [1.0, 2.0]}, {"a": [1.0], "b": [2.0], "c": [3.0]}])
+def test_too_few_rows_or_trainings_have_no_places(rows: dict[str, list[float]]) -> None:
+    assert standings_of(rows)[0] is None

@@ -11,7 +11,7 @@ from typing import Any
 from kdbench.methods import METHODS, leaves
 from kdbench.records.implementations import implementation
 from kdbench.records.reported import METRICS, contradictions
-from kdbench.render import charts, finding, literature, reported, texts
+from kdbench.render import charts, finding, literature, places, reported, texts
 from kdbench.render import studies as studyview
 from kdbench.render.address import href, method_page, pair_page, row_page, study_page, suite_page, versus_page
 from kdbench.render.answers import GRADE_NAMES, Answer, answers
@@ -139,6 +139,7 @@ def _suite(catalogue: Catalogue, view: SuiteView, compared: Mapping[tuple[str, s
         "beyond": len(view.standings.rows) - len(labels),
         "forest": charts.forest(view),
         "costs": charts.costs(view),
+        "placing": places.both(view),
         "downloads": suite_page(view.name).rpartition("/")[2].removesuffix(".html"),
     }
     return Page(suite_page(view.name), "suite.html", f"Suite {view.name}", context)
