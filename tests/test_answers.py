@@ -7,6 +7,7 @@ import dataclasses
 import io
 import json
 import re
+from urllib.parse import unquote
 
 import fastjsonschema
 import pytest
@@ -150,14 +151,53 @@ def test_what_is_taken_away_says_what_the_pages_say(site):
     )
     assert list(lines[0]) == list(COLUMNS)
     assert [float(line["top1"]) for line in lines] == [row["top1"] for row in by_suite]
-    assert "@" in (site / "methods/dkd.bib").read_text()
+    assert "Decoupled" in (site / "methods/dkd.bib").read_text()
     for page in ("index.html", pair_page(*PAIR)):
         assert any(link.endswith(DOCUMENT) for link in html(site, page).attributes("href"))
 
 
+def sheet(site, path):
+    return list(csv.DictReader(io.StringIO((site / path).read_text())))
+
+
+def test_a_pair_and_a_method_are_taken_away_with_their_numbers_apart(site):
+    document = json.loads((site / DOCUMENT).read_text())
+    page = pair_page(*PAIR).removesuffix(".html")
+    measured, printed = sheet(site, f"{page}.csv"), sheet(site, f"{page}--reported.csv")
+    assert [row["label"] for row in measured] == [row["label"] for row in document["rows"]]
+    assert {row["method"]: row["gain"][:4] for row in printed if row["source"] == "mdistiller"} == {
+        "kd": "1.59", "dkd": "2.90", "at": "1.48",
+    }  # fmt: skip
+    both = json.loads((site / f"{page}.json").read_text())
+    assert (len(both["rows"]), len(both["reported"])) == (len(measured), len(printed))
+    assert {"kd", "dkd"} == {row["method"] for name in ("kd", "dkd") for row in sheet(site, f"methods/{name}.csv")}
+    entries = (site / f"{page}.bib").read_text()
+    assert "Decoupled" in entries
+    assert entries.count("@software{kdbench") == 1
+    assert len(sheet(site, "literature.csv")) == len(printed)
+
+
+def test_answers_and_comparisons_are_taken_away(site):
+    options = [row for row in sheet(site, "choose.csv") if row["teacher"] == "resnet56"]
+    assert [row["method"] for row in options] == ["kd", "dkd", "nobody", "at"]
+    assert [row["evidence"] for row in options] == ["re-run", "measured short", "authors", "quoted"]
+    assert options[3]["needs"] == "stages"
+    (measured, printed) = [row for row in sheet(site, "compare.csv") if (row["one"], row["other"]) == ("dkd", "kd")]
+    assert (measured["evidence"], measured["where"], measured["n"]) == ("measured", "cifar100-short@1", "3")
+    assert float(measured["difference_low"]) < float(measured["difference"]) < float(measured["difference_high"])
+    assert (printed["evidence"], printed["where"]) == ("reported", "mdistiller")
+    assert float(printed["difference"]) == pytest.approx(1.31)
+
+
+def test_every_file_that_is_taken_away_is_linked_beside_its_table(site):
+    for file in (*site.rglob("*.csv"), *site.rglob("*.bib")):
+        page = file.with_name(re.sub(r"(--reported)?\.[a-z]+$", ".html", file.name)).relative_to(site).as_posix()
+        assert file.name in [unquote(link).rpartition("/")[2] for link in html(site, page).attributes("href")], file
+
+
 def test_no_cell_of_a_csv_file_is_a_formula():
     row = dict.fromkeys(COLUMNS, "=1+1") | {"seeds": {0: 1.0}}
-    (line,) = csv.DictReader(io.StringIO(_csv([row])))
+    (line,) = csv.DictReader(io.StringIO(_csv([row], COLUMNS)))
     assert line["label"] == "'=1+1"
     assert line["seeds"] == "0: 1.0000"
 

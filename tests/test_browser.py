@@ -56,6 +56,7 @@ PAGES = {
     "pair": PAIR,
     "method": "methods/wttm.html",
     "study": "studies/small.html",
+    "changes": "changes.html",
     "page": "about.html",
 }
 #: Every rule of axe but those that it calls experimental; it would fetch style sheets, which the policy forbids.

@@ -153,3 +153,18 @@ def test_coverage_counts_against_the_pairs_that_the_suite_plans(results):
     assert (len(view.tables), view.planned) == (2, len(view.installed.pairs))
     build(results, Path("out"))
     assert f"2 of {view.planned}" in Path("out/suites/cifar100-short@1.html").read_text(encoding="utf-8")
+
+
+def test_a_stray_record_blanks_no_card_and_counts_nowhere(tmp_path):
+    name, store = "cifar100-short@1", Store(tmp_path / "some")
+    for seed in range(3):
+        rr.put(store, 0.40, "ce", "none:resnet20", seed, images=200)
+        rr.put(store, 0.60, "kd", seed=seed, images=200)
+    before = suite_view(catalogue(store.root), name)
+    assert [row.label for row in before.best] == ["kd"]
+    rr.put(store, 0.5, "dkd", "somebodys:resnet20", seed=7, images=200)
+    after = suite_view(catalogue(store.root), name)
+    assert [(row.label, row.gain) for row in after.best] == [(row.label, row.gain) for row in before.best]
+    assert (
+        (after.trials, after.seeds, after.methods) == (before.trials, before.seeds, before.methods) == (6, (0, 1, 2), 2)
+    )

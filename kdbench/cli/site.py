@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import webbrowser
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -68,7 +69,7 @@ def build_and_say(
     """Build the site, name what could not be used, and end by naming the page to open."""
     from kdbench.render import build
 
-    report = build(results, out, data, publish, url)
+    report = build(results, out, data, publish, url, datetime.now(UTC).date().isoformat())
     for problem in report.problems:
         complain(problem)
     say(f"{many(report.records, 'record')}, {many(report.pages, 'page')}. Open {report.index}")

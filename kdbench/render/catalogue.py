@@ -100,6 +100,11 @@ class Catalogue:
         return sorted({*self.cards, *(row.method for row in self.literature.rows)})
 
     @cached_property
+    def single_methods(self) -> list[str]:
+        """Those that are neither made of others nor another's settings or other name."""
+        return [n for n in self.methods if components(n) == (n,) and implementation(n) in (None, n)]
+
+    @cached_property
     def reported_by_pair(self) -> dict[PairName, list[Reported]]:
         found: dict[PairName, list[Reported]] = defaultdict(list)
         for row in self.literature.rows:

@@ -3,20 +3,37 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kdbench.render.address import method_page, suite_page
-from kdbench.render.catalogue import Catalogue
+from kdbench import __version__
+from kdbench.records.literature import Reported
+from kdbench.records.reported import gain
+from kdbench.render.address import method_page, pair_page, study_page, suite_page
+from kdbench.render.answers import Answer
+from kdbench.render.bibtex import bibtex
+from kdbench.render.catalogue import Catalogue, PairName, split
 from kdbench.render.measured import Line, Table
 from kdbench.render.rows import as_json
+from kdbench.render.studies import StudyView
+from kdbench.render.versus import Versus
 from kdbench.stats import aggregate
+from kdbench.stats.evidence import Evidence
 from kdbench.stats.intervals import Interval
 
 #: Of the whole document, and of its form.
 DOCUMENT, SCHEMA = "leaderboard.json", "leaderboard.schema.json"
+#: What the file of a pair's or method's printed numbers ends with.
+REPORTED = "--reported.csv"
+#: As LICENSE and NOTICE have it.
+LICENCE = (
+    "kdbench and the records that come with it: Apache-2.0; other records: as their makers say; "
+    "printed numbers are facts, each with its source"
+)
 #: Raised when a field changes its meaning or goes.
 VERSION = 1
 
@@ -24,6 +41,20 @@ _TEXTS = ("suite", "dataset", "pair", "label", "method", "evidence", "variant", 
 _NUMBERS = ("top1", "top1_low", "top1_high", "gain", "gain_low", "gain_high", "top5", "nll", "ece", "agreement", "cost")
 #: The columns of a table to take away.
 COLUMNS = (*_TEXTS, "n", *_NUMBERS, "seeds")
+#: Those of a table of printed numbers.
+PRINTED = (*(field.name for field in dataclasses.fields(Reported)), "gain")
+#: Those of the tables of options, of differences between two methods, and of a study's claims.
+OPTIONS = (
+    *("dataset", "teacher", "student", "place", "method", "evidence"),
+    *("measured_gain", "reported_gain", "sources", "cost", "needs"),
+)
+DIFFERENCES = (
+    *("one", "other", "evidence", "where", "dataset", "pair", "selection"),
+    *("difference", "difference_low", "difference_high", "n", "apart", "twice"),
+)
+CLAIMS = ("claim", "text", "source", "claimed", "verdict", "estimate", "low", "high", "n")
+
+Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -35,18 +66,35 @@ class File:
 
 
 def files(catalogue: Catalogue) -> Iterator[File]:
-    by_suite: dict[str, list[dict[str, Any]]] = {name: [] for name in catalogue.suites}
-    for (suite, _, _), table in sorted(catalogue.tables.items()):
-        by_suite[suite] += [_flat(table, line) for line in table.every]
+    """The whole document with its schema, and the rows of each suite, pair and method with the papers behind them."""
+    by_suite: dict[str, list[Row]] = {name: [] for name in catalogue.suites}
+    by_pair: dict[PairName, list[Row]] = defaultdict(list)
+    by_method: dict[str, list[Row]] = defaultdict(list)
+    for (suite, dataset, pair), table in sorted(catalogue.tables.items()):
+        for line in table.every:
+            row = _flat(table, line)
+            by_suite[suite].append(row)
+            by_pair[dataset, *split(pair)].append(row)
+            by_method[line.cell.method].append(row)
     for suite, rows in by_suite.items():
-        yield File(suite_page(suite).removesuffix("html") + "csv", _csv(rows))
-        yield File(suite_page(suite).removesuffix("html") + "json", as_json({"version": VERSION, "rows": rows}))
-    for name, card in catalogue.cards.items():
-        if card.paper is not None and card.paper["bibtex"]:
-            yield File(method_page(name).removesuffix("html") + "bib", card.paper["bibtex"].strip() + "\n")
+        yield from _together(suite_page(suite), rows)
+        yield File(beside(suite_page(suite), "bib"), bibtex(catalogue, {row["method"] for row in rows}))
+    for name in catalogue.pairs:
+        printed = catalogue.reported_by_pair.get(name, [])
+        yield from _together(pair_page(*name), by_pair[name], printed)
+        methods = {row["method"] for row in by_pair[name]} | {row.method for row in printed}
+        yield File(beside(pair_page(*name), "bib"), bibtex(catalogue, methods))
+    for method in catalogue.methods:
+        yield from _together(method_page(method), by_method[method], catalogue.reported_by_method.get(method, []))
+        if method in catalogue.cards:
+            yield File(beside(method_page(method), "bib"), bibtex(catalogue, [method]))
+    if catalogue.literature.rows:
+        yield from listed("literature.html", PRINTED, map(_printed, catalogue.literature.rows))
     document = {
         "version": VERSION,
         "schema": SCHEMA,
+        "kdbench": __version__,
+        "licence": LICENCE,
         "records": catalogue.count,
         "set": catalogue.digest,
         "latest": catalogue.latest,
@@ -54,6 +102,95 @@ def files(catalogue: Catalogue) -> Iterator[File]:
     }
     yield File(DOCUMENT, as_json(document))
     yield File(SCHEMA, as_json(schema()))
+
+
+def answered(found: Iterable[Answer]) -> Iterator[File]:
+    """Every option of every pair, the best-supported first."""
+    rows: list[Row] = []
+    for answer in found:
+        for place, option in enumerate(answer.options, 1):
+            evidence = option.evidence
+            reported = evidence.reported
+            rows.append(
+                {
+                    **dict(zip(("dataset", "teacher", "student"), answer.pair, strict=True)),
+                    "place": place,
+                    "method": evidence.method,
+                    "evidence": evidence.grade,
+                    "measured_gain": _mean(evidence),
+                    "reported_gain": None if reported is None else reported.middle,
+                    "sources": len(evidence.sources),
+                    "cost": None if option.cost is None else option.cost.middle,
+                    "needs": " ".join(option.needs),
+                }
+            )
+    yield from listed("choose.html", OPTIONS, rows)
+
+
+def compared(found: Iterable[Versus]) -> Iterator[File]:
+    """Every measured difference of two methods, and every one that a source prints."""
+    rows: list[Row] = []
+    for versus in found:
+        two = {"one": versus.one, "other": versus.other}
+        for place in versus.places:
+            where = {"dataset": place.table.dataset, "pair": place.table.pair, "selection": place.table.selection}
+            met = place.found.difference
+            numbers = {**_interval("difference", met), "n": met.n, "apart": place.found.apart, "twice": place.twice}
+            rows.append({**two, "evidence": "measured", "where": place.table.suite, **where, **numbers})
+        for both in versus.printed:
+            dataset, teacher, student = both.pair
+            where = {"dataset": dataset, "pair": f"{teacher}:{student}", "selection": both.one.selection}
+            numbers = dict.fromkeys(DIFFERENCES[7:]) | {"difference": both.difference}
+            rows.append({**two, "evidence": "reported", "where": both.one.source, **where, **numbers})
+    yield from listed("compare.html", DIFFERENCES, rows)
+
+
+def judged(view: StudyView) -> Iterator[File]:
+    """The claims of a study and their verdicts."""
+    rows = [
+        {
+            "claim": each.judged.claim.name,
+            "text": each.judged.claim.text,
+            "source": each.judged.claim.source,
+            "claimed": each.claimed,
+            "verdict": each.judged.verdict.value,
+            **{name: getattr(each.judged.finding, name, None) for name in ("estimate", "low", "high", "n")},
+        }
+        for each in view.claims
+    ]
+    yield from listed(study_page(view.study.name), CLAIMS, rows)
+
+
+def _mean(evidence: Evidence) -> float | None:
+    """The gain of its best-placed row that was measured beside the student alone."""
+    gains = (found.standing.gain for found in evidence.measured)
+    return next((gain.mean for gain in gains if gain is not None), None)
+
+
+def beside(page: str, suffix: str) -> str:
+    """The file with ``suffix`` that lies beside ``page`` and says the same."""
+    return f"{page.removesuffix('html')}{suffix}"
+
+
+def listed(page: str, columns: Sequence[str], rows: Iterable[Row]) -> Iterator[File]:
+    """``rows`` as CSV and as JSON beside ``page``."""
+    rows = list(rows)
+    yield File(beside(page, "csv"), _csv(rows, columns))
+    yield File(beside(page, "json"), as_json({"version": VERSION, "rows": rows}))
+
+
+def _together(page: str, rows: list[Row], printed: Sequence[Reported] = ()) -> Iterator[File]:
+    """Measured ``rows`` and ``printed`` numbers, which are never one table: two CSV files and one JSON document."""
+    reported = [_printed(row) for row in printed]
+    if rows:
+        yield File(beside(page, "csv"), _csv(rows, COLUMNS))
+    if reported:
+        yield File(page.removesuffix(".html") + REPORTED, _csv(reported, PRINTED))
+    yield File(beside(page, "json"), as_json({"version": VERSION, "rows": rows, "reported": reported}))
+
+
+def _printed(row: Reported) -> Row:
+    return {**dataclasses.asdict(row), "gain": gain(row)}
 
 
 def schema() -> dict[str, Any]:
@@ -78,7 +215,7 @@ def schema() -> dict[str, Any]:
     }
 
 
-def _flat(table: Table, line: Line) -> dict[str, Any]:
+def _flat(table: Table, line: Line) -> Row:
     cell = line.cell
     return {
         "suite": table.suite,
@@ -103,16 +240,16 @@ def _interval(name: str, found: Interval | None) -> dict[str, float | None]:
     return {name: mean, f"{name}_low": low, f"{name}_high": high}
 
 
-def _csv(rows: list[dict[str, Any]]) -> str:
+def _csv(rows: Iterable[Row], columns: Sequence[str]) -> str:
     """A line a row. A text that a spreadsheet would take for a formula begins with an apostrophe there."""
     out = io.StringIO()
-    writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(out, columns, lineterminator="\n")
     writer.writeheader()
-    for row in rows:
-        seeds = "; ".join(f"{seed}: {value:.4f}" for seed, value in row["seeds"].items())
-        writer.writerow({**{name: _harmless(value) for name, value in row.items()}, "seeds": seeds})
+    writer.writerows({name: _cell(row[name]) for name in columns} for row in rows)
     return out.getvalue()
 
 
-def _harmless(value: object) -> object:
-    return f"'{value}" if isinstance(value, str) and value[:1] in "=+-@\t\r" else value
+def _cell(value: object) -> object:
+    if isinstance(value, dict):  # seed -> accuracy
+        return "; ".join(f"{seed}: {number:.4f}" for seed, number in value.items())
+    return f"'{value}" if isinstance(value, str) and value.startswith(tuple("=+-@\t\r")) else value

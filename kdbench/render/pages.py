@@ -11,18 +11,19 @@ from typing import Any
 from kdbench.methods import METHODS, leaves
 from kdbench.records.implementations import implementation
 from kdbench.records.reported import METRICS, contradictions
-from kdbench.render import charts, finding, literature, places, reported, texts
+from kdbench.render import changes, charts, downloads, finding, literature, places, reported, texts
 from kdbench.render import studies as studyview
 from kdbench.render.address import href, method_page, pair_page, row_page, study_page, suite_page, versus_page
 from kdbench.render.answers import GRADE_NAMES, Answer, answers
 from kdbench.render.catalogue import Catalogue, PairName, split
 from kdbench.render.content import Content
 from kdbench.render.dots import HEIGHT, WIDTH
-from kdbench.render.downloads import File, files
+from kdbench.render.downloads import File
 from kdbench.render.rows import as_json, row_pages
 from kdbench.render.studies import StudyView, study_views
 from kdbench.render.suiteview import SuiteView, suite_view
 from kdbench.render.versus import MOST, Versus, all_versus, matrix
+from kdbench.stats.aggregate import NO_TEACHER
 
 #: Rows that the matrix of a suite's page has at most, the best first, and its table over pairs.
 LARGEST_MATRIX = 60
@@ -43,12 +44,16 @@ def all_pages(catalogue: Catalogue, content: Content) -> Iterator[Page | File]:
     answered = answers(catalogue, views)
     compared = all_versus(catalogue)
     entries = finding.found(catalogue, views.values(), studies)
-    yield _index(catalogue, content, views, studies)
+    changed = changes.changes(catalogue, views.values())
+    yield _index(catalogue, content, views, studies, changed)
+    yield Page(changes.PAGE, "changes.html", "What changed", {"changed": changed})
     yield _choose(answered)
     yield _compare(compared)
     yield Page("find.html", "find.html", "Find", {"kinds": _by_kind(entries)})
     yield File(finding.FILE, finding.script(entries))
-    yield from files(catalogue)
+    yield from downloads.files(catalogue)
+    yield from downloads.answered(answered.values())
+    yield from downloads.compared(compared.values())
     for page in content.pages:
         if page.name != "index":
             yield Page(f"{page.name}.html", "page.html", page.title, {"html": page.html})
@@ -58,6 +63,7 @@ def all_pages(catalogue: Catalogue, content: Content) -> Iterator[Page | File]:
     for versus in compared.values():
         yield _versus(catalogue, versus, views)
     for study in studies:
+        yield from downloads.judged(study)
         yield Page(
             study_page(study.study.name),
             "study.html",
@@ -73,7 +79,13 @@ def all_pages(catalogue: Catalogue, content: Content) -> Iterator[Page | File]:
         yield _method(catalogue, name, views)
 
 
-def _index(catalogue: Catalogue, content: Content, views: dict[str, SuiteView], studies: list[StudyView]) -> Page:
+def _index(
+    catalogue: Catalogue,
+    content: Content,
+    views: dict[str, SuiteView],
+    studies: list[StudyView],
+    changed: changes.Changes,
+) -> Page:
     rows = Counter(line.cell.method for table in catalogue.tables.values() for line in table.lines)
     methods = [
         (n, catalogue.cards.get(n), rows[n], len(catalogue.reported_by_method.get(n, ()))) for n in catalogue.methods
@@ -83,16 +95,22 @@ def _index(catalogue: Catalogue, content: Content, views: dict[str, SuiteView], 
         printed = catalogue.reported_by_pair.get(pair, [])
         lines = sum(len(table.lines) for table in catalogue.measured_by_pair.get(pair, []))
         pairs.append((pair, lines, len(printed), len(contradictions(printed))))
+    taught = [pair for pair in catalogue.pairs if pair[1] != NO_TEACHER]
     return Page(
         "index.html",
         "index.html",
         content.title,
         {
             "suites": list(views.values()),
-            "measured_trials": len({record["key"] for record in catalogue.measured}),
-            "implemented": sum(name in METHODS for name in catalogue.methods),
-            "measured_pairs": sum(bool(lines) for _, lines, _, _ in pairs),
+            "measured_trials": len({r["key"] for r in catalogue.measured if r["status"] == "finished"}),
+            "single": catalogue.single_methods,
+            "implemented": sum(name in METHODS for name in catalogue.single_methods),
+            "taught": taught,
+            "measured_pairs": sum(
+                any(table.lines for table in catalogue.measured_by_pair.get(pair, ())) for pair in taught
+            ),
             "studies": studies,
+            "changed": changed,
             "methods": sorted(methods, key=lambda m: (-m[2], -m[3], m[0])),
             "pairs": sorted(pairs, key=lambda p: (-p[1], -p[2], p[0])),
         },
@@ -140,7 +158,6 @@ def _suite(catalogue: Catalogue, view: SuiteView, compared: Mapping[tuple[str, s
         "forest": charts.forest(view),
         "costs": charts.costs(view),
         "placing": places.both(view),
-        "downloads": suite_page(view.name).rpartition("/")[2].removesuffix(".html"),
     }
     return Page(suite_page(view.name), "suite.html", f"Suite {view.name}", context)
 
@@ -223,6 +240,9 @@ def _sources(catalogue: Catalogue, rows: list[Any]) -> list[tuple[Any, list[tupl
 
 
 GLOBALS = {
+    "beside": downloads.beside,
+    "licence": downloads.LICENCE,
+    "reported_file": downloads.REPORTED,
     "href": href,
     "method_page": method_page,
     "pair_page": pair_page,

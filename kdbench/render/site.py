@@ -45,12 +45,18 @@ class BuildReport:
 
 
 def build(
-    results: Path | None, out: Path, data: Path | None = None, publish: bool = False, url: str | None = None
+    results: Path | None,
+    out: Path,
+    data: Path | None = None,
+    publish: bool = False,
+    url: str | None = None,
+    built: str = "",
 ) -> BuildReport:
     """Write the leaderboard of ``results`` (None: the records shipped) and of the shipped literature to ``out``.
 
-    The same input gives the same bytes. UserError when ``results`` is no folder, or ``out`` holds anything but an
-    earlier site; nor may it hold the ``data`` root. To ``publish`` adds what GitHub Pages wants of one at ``url``.
+    The same input gives the same bytes; ``built`` is the day that the first page names as that of its build. UserError
+    when ``results`` is no folder, or ``out`` holds anything but an earlier site; nor may it hold the ``data`` root. To
+    ``publish`` adds what GitHub Pages wants of one at ``url``.
     """
     results = shipped("results") if results is None else results
     if not results.is_dir():
@@ -63,7 +69,7 @@ def build(
         catalogue = gather(store)
         if address is not None:
             publishing.write(folder, content.title, address, CSP)
-        shared = {"site": content, "results_name": results.resolve().name}
+        shared = {"site": content, "results_name": results.resolve().name, "built": built}
         count = _write(folder, catalogue, shared)
     problems = [problem.text for problem in catalogue.problems]
     return BuildReport(catalogue.count, count, problems, resolved(out) / "index.html")

@@ -78,7 +78,7 @@ class SuiteView:
     @property
     def short(self) -> bool:
         """By the version at hand, whichever this one is: a suite that trains little does so in all of them."""
-        known = self.installed or self.newer
+        known = self.installed or installed_suite(self.name.partition("@")[0])
         return known is not None and known.short
 
     @property
@@ -120,9 +120,10 @@ def _resolved(row: Row) -> bool:
 
 def suite_view(catalogue: Catalogue, name: str) -> SuiteView:
     tables, others = _as_planned(installed_suite(name), catalogue.tables_of(name))
-    records = [r for r in catalogue.measured if r["suite"] == name]
     every = [line for table in tables for line in table.every]
     lines = [line for line in every if line.cell.measured] or every
+    counted = {id(record) for line in every if line.cell.measured for record in line.cell.records}
+    records = [record for record in catalogue.measured if id(record) in counted]
     selection = tables[0].selection
     found, rows = standing_rows(catalogue, tables, selection)
     alone = next((row.label for row in found.rows if row.kind == "baseline"), None)
