@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import quantiles
 
 #: Pixels of a plot, and of what is left of its axes, beneath, above and to the right of them.
@@ -12,6 +12,8 @@ WIDTH, HEIGHT = 480, 300
 LEFT, BENEATH, ABOVE, RIGHT = 58, 46, 12, 16
 #: Pixels that a label of the lower axis needs.
 LABEL = 30
+#: Pixels from a dot to its label, of a letter of it and of its line; how many letters are shown.
+GAP, LETTER, LINE, LETTERS = 7, 6.5, 14, 19
 #: Lines that can be told apart, by the CSS classes ``line-0`` and so on.
 MOST_LINES = 6
 
@@ -72,6 +74,11 @@ class Dot:
     across: Place | None = None
     up: Place | None = None
     label: str = ""
+
+    @property
+    def before(self) -> bool:
+        """Whether its label stands before it, as there is no room behind it."""
+        return self.x > 0.7 * WIDTH
 
 
 @dataclass(frozen=True)
@@ -160,7 +167,8 @@ def steps(low: float, high: float, about: int = 7) -> list[float]:
 
 def ticks(scale: Scale, about: int = 5, text: str = "{:g}") -> tuple[Tick, ...]:
     """Ticks at round numbers of ``scale``."""
-    return tuple(Tick(scale(value), text.format(value)) for value in steps(scale.low, scale.high, about))
+    found = steps(scale.low, scale.high, about)
+    return tuple(Tick(scale(value), text.format(value).replace("-", "\u2212")) for value in found)
 
 
 def labelled(marks: Iterable[tuple[float, str]]) -> tuple[Tick, ...]:
@@ -170,6 +178,20 @@ def labelled(marks: Iterable[tuple[float, str]]) -> tuple[Tick, ...]:
     for place, label in marks:
         found.append(Tick(place, label if place >= free else ""))
         free = place + LABEL if place >= free else free
+    return tuple(found)
+
+
+def uncrowded(dots: Iterable[Dot]) -> tuple[Dot, ...]:
+    """``dots`` without those labels that would stand on an earlier one."""
+    taken: list[tuple[float, float, float]] = []
+    found = []
+    for dot in dots:
+        width = LETTER * min(len(dot.label), LETTERS)
+        begin = dot.x - GAP - width if dot.before else dot.x + GAP
+        free = all(begin > end or begin + width < other or abs(dot.y - y) > LINE for other, end, y in taken)
+        if dot.label and free:
+            taken.append((begin, begin + width, dot.y))
+        found.append(dot if free else replace(dot, label=""))
     return tuple(found)
 
 
