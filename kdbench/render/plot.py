@@ -10,6 +10,8 @@ from statistics import quantiles
 #: Pixels of a plot, and of what is left of its axes, beneath, above and to the right of them.
 WIDTH, HEIGHT = 480, 300
 LEFT, BENEATH, ABOVE, RIGHT = 58, 46, 12, 16
+#: Pixels of a line of a plot with a line a row, and of the names beside it.
+ROW, NAMES = 18, 140
 #: Pixels that a label of the lower axis needs.
 LABEL = 30
 #: Pixels from a dot to its label, of a letter of it and of its line; how many letters are shown.
@@ -135,7 +137,10 @@ class Figure:
     rules: tuple[Rule, ...] = ()
     bars: tuple[Bar, ...] = ()
     width: int = WIDTH
-    height: int = HEIGHT
+
+    @property
+    def height(self) -> float:
+        return self.up.scale.start + BENEATH
 
     @property
     def legend(self) -> tuple[Series, ...]:
@@ -154,6 +159,13 @@ def lower(low: float, high: float, log: bool = False) -> Scale:
 def left(low: float, high: float) -> Scale:
     """The usual scale of a left axis."""
     return Scale(low, high, HEIGHT - BENEATH, ABOVE)
+
+
+def listed(title: str, labels: Sequence[str]) -> Axis:
+    """A left axis that names a row a line, from above; the place of each is that of its tick."""
+    scale = Scale(-len(labels) - 0.5, -0.5, ABOVE + ROW * len(labels), ABOVE)
+    cut = [label if len(label) <= LETTERS else f"{label[: LETTERS - 1]}…" for label in labels]
+    return Axis(title, scale, tuple(Tick(scale(-1 - number), label) for number, label in enumerate(cut)))
 
 
 def steps(low: float, high: float, about: int = 7) -> list[float]:
