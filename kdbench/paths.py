@@ -11,7 +11,7 @@ from kdbench.environment import folder
 from kdbench.errors import UserError
 
 #: What kdbench keeps in its cache folder, beside ``data`` where that is the data root.
-CACHE_FOLDERS = ("checkpoints", "claims", "costs", "identity", "images", "outputs", "runs", "teachers")
+CACHE_FOLDERS = ("checkpoints", "claims", "costs", "downloads", "identity", "images", "outputs", "runs", "teachers")
 
 
 def cache_dir() -> Path:

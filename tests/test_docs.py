@@ -20,7 +20,7 @@ from kdbench.data.spec import DatasetSpec
 from kdbench.methods import METHODS, HyperParameter, MethodSpec, Paper, card
 from kdbench.models import ModelSpec
 from kdbench.records.validate import schema
-from kdbench.suites import SUITES, suite, teacher
+from kdbench.suites import SUITES, start, suite, teacher
 from kdbench.supervision import SUPERVISIONS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -205,7 +205,7 @@ def test_each_default_of_a_protocol_is_documented() -> None:
 
 
 def test_each_field_that_a_suite_is_read_from_is_documented() -> None:
-    sources = inspect.getsource(suite) + inspect.getsource(teacher)
+    sources = "".join(map(inspect.getsource, (suite, teacher, start)))
     wanted = set(re.findall(r'\.(?:take|count)\("(\w+)"', sources))
     pages = read("docs/suites.md") + section("docs/teachers.md", "Teachers made of others")
     documented = {re.sub(r"[\[\]]|\.NAME", "", term) for term in terms(pages)}

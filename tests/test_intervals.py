@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from kdbench.stats import aggregate
-from kdbench.stats.aggregate import baseline, cells, difference, doubled, mean_gain, summary
+from kdbench.stats.aggregate import baseline, cells, difference, doubled, mean_gain, students, summary
 from kdbench.stats.intervals import equivalent, t_interval
 
 
@@ -72,7 +72,7 @@ def test_gain_is_paired_by_the_seeds_both_finished():
     records += [_record("kd", "a:b", seed, top1) for seed, top1 in ((0, 42.0), (1, 63.0), (2, 99.0))]
     made = cells(records)
     kd = _cell(made, "kd", "a:b")
-    gain = difference(kd, baseline(kd, made))
+    gain = difference(kd, baseline(kd, students(made)))
     # Unpaired, the spread of the seeds (20 points) would hide the gain.
     assert (gain.n, gain.mean) == (2, 2.5)
     assert gain.half == pytest.approx(stats.t.ppf(0.975, 1) * stats.sem([2.0, 3.0]))
@@ -81,8 +81,8 @@ def test_gain_is_paired_by_the_seeds_both_finished():
 def test_the_student_alone_is_shown_on_every_pair_of_its_student_and_nowhere_else():
     made = cells([_record("ce", "none:b"), _record(pair="a:b"), _record(pair="c:b"), _record(pair="a:z")])
     assert [c.pair for c in made if c.label == "ce"] == ["a:b", "c:b"]
-    assert baseline(_cell(made, "kd", "a:z"), made) is None
-    assert baseline(_cell(made, "ce", "a:b"), made) is None
+    assert baseline(_cell(made, "kd", "a:z"), students(made)) is None
+    assert baseline(_cell(made, "ce", "a:b"), students(made)) is None
 
 
 def test_a_student_alone_without_a_pair_stays_where_it_is():
@@ -92,8 +92,8 @@ def test_a_student_alone_without_a_pair_stays_where_it_is():
 def test_a_baseline_of_another_protocol_is_no_baseline():
     other = {"epochs": 240}
     made = cells([_record("ce", "none:b", protocol=other), _record(pair="a:b"), _record(pair="c:b", protocol=other)])
-    assert baseline(_cell(made, "kd", "a:b"), made) is None
-    assert baseline(_cell(made, "kd", "c:b"), made).pair == "c:b"
+    assert baseline(_cell(made, "kd", "a:b"), students(made)) is None
+    assert baseline(_cell(made, "kd", "c:b"), students(made)).pair == "c:b"
 
 
 def test_configurations_and_evidence_are_never_pooled():
@@ -148,7 +148,7 @@ def test_mean_gain_averages_pairs_within_a_seed():
     records += [_record("kd", "c:b", s, 44.0 + s) for s in (0, 1)]
     made = cells(records)
     rows = [_cell(made, "kd", pair) for pair in ("a:b", "c:b")]
-    found = mean_gain([(row, baseline(row, made)) for row in rows])
+    found = mean_gain([(row, baseline(row, students(made))) for row in rows])
     # Seed 0: (2 + 4) / 2, seed 1: (3 + 4) / 2; seed 2 is missing on one pair.
     assert (found.n, found.mean) == (2, 3.25)
     assert mean_gain([]) is None

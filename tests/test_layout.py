@@ -14,7 +14,7 @@ FLOORS = (
     ("errors", "canonical"),
     ("names", "toml", "environment"),
     ("paths", "folders", "registry", "distributions", "shipped", "protocol"),
-    ("kinds",),
+    ("kinds", "download"),
     ("stats", "data", "models"),
     ("methods", "supervision", "composition"),
     ("methods.zoo", "trials"),

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+import torch
 from bench import Bench, suite_text
 from test_cli import RUN, Cli, cli  # noqa: F401
+from test_teachers import CHECKPOINT, keep, weights
 
 from kdbench.models import MODELS, ModelSpec
 from kdbench.plugins import load_plugins
@@ -25,6 +27,43 @@ def test_a_mistyped_library_model_is_refused_before_anything_is_trained(
     assert ended.code == 2
     assert "There is no timm model named 'resnett18'" in ended.err
     assert bench.records() == {}
+
+
+@pytest.mark.parametrize("kind", ["trained", "checkpoint"])
+def test_a_mistyped_teacher_is_refused_before_anything_is_trained(
+    cli: Cli,  # noqa: F811
+    bench: Bench,
+    make_suite: MakeSuite,
+    kind: str,
+) -> None:
+    files = 'files = ["own.pt"]' if kind == "checkpoint" else "seed = 100"
+    keep(bench, weights())
+    make_suite(suite_text(["ce", "kd"], teacher=f'kind = "{kind}"\nmodel = "timm/resnett18"\n{files}'))
+    for more in ((), ("--dry-run",)):
+        ended = cli(*RUN, *more)
+        assert ended.code == 2
+        assert "There is no timm model named 'resnett18'" in ended.err
+    assert bench.records() == {}
+
+
+def test_a_teacher_that_gives_no_numbers_teaches_nobody(cli: Cli, bench: Bench, make_suite: MakeSuite) -> None:  # noqa: F811
+    keep(bench, {**weights(), "fc.bias": torch.full((10,), float("nan"))})
+    make_suite(suite_text(["ce", "kd"], epochs=1, teacher=CHECKPOINT))
+    ended = cli(*RUN)
+    assert ended.code == 3
+    assert "The teacher tutor gives outputs that are not finite on the test images of digits" in ended.out + ended.err
+    assert {label: record["status"] for label, record in bench.records().items()} == {"ce": "finished"}
+
+
+def test_a_plugin_whose_setup_raises_costs_its_own_row(cli: Cli, bench: Bench, make_suite: MakeSuite) -> None:  # noqa: F811
+    file = bench.plugin("sour", setup="raise ValueError('no luck')")
+    load_plugins([file])
+    make_suite(suite_text(["ce", "sour"], epochs=1))
+    ended = cli(*RUN, "--plugin", file)
+    assert ended.code == 3
+    assert "ValueError: no luck" in ended.out
+    statuses = {label: record["status"] for label, record in bench.records().items()}
+    assert statuses == {"ce": "finished", "sour": "crashed"}
 
 
 @pytest.mark.parametrize("top", ["import no_such_package", "1 / 0", "raise SystemExit"])

@@ -404,12 +404,47 @@ def test_new_suite_looks_whether_the_weights_fit(cli: Cli, bench: Bench, zoo: Pa
     for classes in (3, 10):
         network = create("tiny_cnn_m", classes=classes, image_shape=(3, 8, 8), mean=(0.5,) * 3, std=(0.2,) * 3)
         write_weights(network.body.state_dict(), bench.folder / f"w{classes}.safetensors")
-    ended = cli(*NEW, "--teacher", "tiny_cnn_m=w10.safetensors")
+    ended = cli(*NEW[:-1], "tiny_cnn_m", "--teacher", "tiny_cnn_s=w3.safetensors")
     assert ended.code == 2
-    assert "they must be of this architecture, for 3 classes" in ended.err
+    assert "they must be of this architecture" in ended.err
+    assert not list(bench.folder.glob("*.toml"))
     assert cli(*NEW, "--teacher", "tiny_cnn_m=w3.safetensors", "--methods", "kd", "--epochs", "1").code == 0
     assert cli(*run("zoo.toml", "--seeds", "1")).code == 0
     assert bench.records()["kd"]["teacher"]["kind"] == "checkpoint"
+
+
+def test_new_suite_fine_tunes_a_teacher_of_other_classes(cli: Cli, bench: Bench, zoo: Path) -> None:  # noqa: F811
+    from kdbench.models.factory import create
+    from kdbench.teachers.weights import write_weights
+
+    network = create("tiny_cnn_m", classes=10, image_shape=(3, 8, 8), mean=(0.5,) * 3, std=(0.2,) * 3)
+    write_weights(network.body.state_dict(), bench.folder / "w.safetensors")
+    asked = (
+        "--teacher",
+        "tiny_cnn_m=w.safetensors",
+        "--methods",
+        "kd",
+        "--epochs",
+        "4",
+        "--batch",
+        "8",
+        "--seeds",
+        "1",
+    )
+    ended = cli(*NEW, *asked)
+    assert (ended.code, ended.err) == (0, "")
+    assert "has a classifier of other classes: the teacher gets a new one" in ended.out
+    teacher = get_suite("./zoo.toml").teachers["teacher"]
+    assert teacher.init is not None
+    assert (teacher.kind, teacher.init.head, teacher.protocol.epochs, teacher.protocol.lr) == (
+        "trained",
+        "new",
+        1,
+        0.01,
+    )
+    ended = cli(*run("zoo.toml", "--dry-run"))
+    assert "tiny_cnn_m starts from the weights in" in ended.out
+    assert "w.safetensors, with a new classifier." in ended.out
 
 
 def test_new_suite_asks_on_a_terminal_alone(

@@ -74,7 +74,7 @@ def near(plot: Figure) -> Mapping[str, float]:
 
 
 def beneath(plot: Figure) -> list[list[str]]:
-    return [[(cell.text or "") for cell in row] for row in drawn(plot).findall(".//tbody/tr")]
+    return [["".join(cell.itertext()) for cell in row] for row in drawn(plot).findall(".//tbody/tr")]
 
 
 # Accuracy by epoch.

@@ -18,7 +18,7 @@ from kdbench.records.store import Store
 from kdbench.render import build
 from kdbench.render.dots import MARGIN, WIDTH, axis
 from kdbench.render.site import CSP, MARKER, gather
-from kdbench.render.texts import rate, signed
+from kdbench.render.texts import rate, signed, value
 from kdbench.shipped import shipped
 from kdbench.stats.intervals import Interval, t_interval
 
@@ -42,7 +42,7 @@ class Html(HTMLParser):
         self.aside: list[list[str]] = []
         self._now = self.rows
         self._open: list[str] = []
-        self.feed(text)
+        self.feed(re.sub("</?bdi>", "", text))  # which parts no words
         self.close()
         assert not self._open, self._open
 
@@ -335,11 +335,17 @@ def test_throughput_is_shown_of_records_that_have_it(tmp_path):
 
 
 def test_a_zero_has_one_sign_at_most():
-    assert [signed(value, 1) for value in (-0.0, 0.0, 0.2, -0.2)] == ["+0.0", "+0.0", "+0.2", "\u22120.2"]
+    assert [signed(number, 1) for number in (-0.0, 0.0, 0.2, -0.2)] == ["+0.0", "+0.0", "+0.2", "\u22120.2"]
+
+
+def test_a_mean_stands_with_half_its_interval():
+    assert value(Interval(3, 1.0, 0.5, 1.5), plus=True) == '<b>+1.00</b> <span class="half">\u00b1 0.50</span>'
+    assert value(Interval(1, -1.0), 1) == "<b>\u22121.0</b>"
+    assert value(None) == "\u2013"
 
 
 def test_few_images_a_second_keep_their_digits():
-    assert [rate(value) for value in (4321.6, 43.21, 0.4321, None)] == ["4322", "43.2", "0.43", "–"]
+    assert [rate(number) for number in (4321.6, 43.21, 0.4321, None)] == ["4322", "43.2", "0.43", "–"]
 
 
 def test_without_any_throughput_there_is_no_table_of_it(site):

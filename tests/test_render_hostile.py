@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from html.parser import HTMLParser
 
 import pytest
 import render_records as rr
-from test_render import Html, few  # noqa: F401
+from test_render import VOID, Html, few  # noqa: F401
 from test_store import rewritten
 
 from kdbench.canonical import digest
@@ -25,7 +26,13 @@ BREAKOUT = '"><img src=x onerror=alert(1)>'
 JAVASCRIPT = "javascript:alert(1)"
 CLIMB = "../../../etc/passwd"
 SURROGATE = "\ud800 lone"
-HOSTILE = [SCRIPT, BREAKOUT, JAVASCRIPT, CLIMB, SURROGATE, "{{ 7 * 7 }}", "a\u0000b", "'onfocus=alert(1) x='"]
+#: Letters that are read from right to left, and an order to turn all that follows around.
+RTL = "\u05e9\u05dc\u05d5\u05dd \u202e"
+LONG = "W" * 300
+HOSTILE = [
+    *(SCRIPT, BREAKOUT, JAVASCRIPT, CLIMB, SURROGATE, "{{ 7 * 7 }}", "a\u0000b", "'onfocus=alert(1) x='"),
+    *(RTL, LONG),
+]  # fmt: skip
 
 
 def _hostile_record(seed, text):
@@ -95,6 +102,37 @@ def test_hostile_text_stays_text(hostile_site):
         for target in page.attributes("href"):
             assert "javascript" not in target.lower() or target.endswith(".html")
             assert not target.lower().startswith(("javascript", "data:text", "http:", "//"))
+
+
+class Isolated(HTMLParser):
+    """The texts of a page's body with RTL letters that no element keeps to itself."""
+
+    KEPT = frozenset({"bdi", "option", "title", "desc", "textarea", "text"})
+
+    def __init__(self, page):
+        super().__init__()
+        self.open, self.loose = [], []
+        self.feed(page.partition("<body>")[2].partition("</body>")[0])
+
+    def handle_starttag(self, tag, attrs):
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        self.open.pop()
+
+    def handle_data(self, data):
+        if RTL[0] in data and not self.KEPT & set(self.open):
+            self.loose.append(data)
+
+
+def test_right_to_left_text_is_isolated_wherever_it_stands(hostile_site):
+    found = 0
+    for path in hostile_site.rglob("*.html"):
+        page = path.read_text(encoding="utf-8")
+        assert Isolated(page).loose == [], path.name
+        found += RTL[0] in page
+    assert found > 5
 
 
 def test_nothing_is_written_outside_the_site(hostile_site):

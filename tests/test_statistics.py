@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from scipy.special import ndtri, polygamma
 
+from kdbench.stats import bootstrap
 from kdbench.stats.across import across
 from kdbench.stats.bootstrap import percentiles, redrawn
 from kdbench.stats.comparisons import compare, mcnemar
@@ -164,6 +165,18 @@ def test_rows_are_compared_over_the_seeds_both_have():
     assert np.isinf(compare([[1.0, np.nan], [np.nan, 2.0]]).halves()).all()
 
 
+def test_each_comparison_is_found_by_its_rows(random):
+    found = compare(random.normal(size=(5, 3)))
+    for one in range(5):
+        for other in set(range(5)) - {one}:
+            at = found.of(one, other)
+            assert {int(found.first[at]), int(found.second[at])} == {one, other}
+            assert found.half(at) == found.halves()[at]
+    for one, other in ((2, 2), (0, 5), (-1, 3)):
+        with pytest.raises(IndexError, match="not compared"):
+            found.of(one, other)
+
+
 def test_what_is_shown_to_be_better_and_what_to_be_equal():
     table = np.array([[50, 51, 52], [50.1, 50.9, 52.1], [40, 41, 42.1]])
     found = compare(table)
@@ -224,10 +237,14 @@ def test_cliques_are_the_largest_groups():
     assert cliques([1.0, 3.0], 1.0) == []
 
 
-def test_drawn_again_rows_share_their_pairs_and_seeds(random):
+def test_drawn_again_rows_share_their_pairs_and_seeds(random, monkeypatch):
     scores = random.normal(size=(1, 5, 3))
     both = np.concatenate([scores, scores + 2])
-    drawn = redrawn(both, 200)
+    (drawn,) = redrawn(both, 200)
+    monkeypatch.setattr(bootstrap, "BLOCK", 7 * both.size)
+    blocks = list(redrawn(both, 200))
+    assert [len(block) for block in blocks] == [7] * 28 + [4]
+    assert (np.concatenate(blocks) == drawn).all()
     assert drawn.shape == (200, 2, 5)
     assert drawn[:, 1] - drawn[:, 0] == pytest.approx(2)
     low, high = percentiles(drawn.mean(axis=2), 5)

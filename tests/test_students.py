@@ -224,12 +224,60 @@ def test_what_cannot_be_exported_is_one_sentence(trained: Bench, cli: Cli) -> No
     assert "are not those that were kept there" in ended.err
 
 
-def test_a_network_that_is_more_than_its_student_is_kept_and_not_loaded(bench: Bench, make_suite: MakeSuite) -> None:
+def test_a_network_that_is_more_than_its_student_is_put_together_again(
+    bench: Bench,
+    make_suite: MakeSuite,
+    cli: Cli,  # noqa: F811
+) -> None:
+    rows = [
+        "simkd",
+        "norm",
+        "ijckd",
+        {"name": "simkd", "label": "own", "config": {"ce_weight": 1.0, "head": "student"}},
+    ]
+    records = bench.train(bench.trials(make_suite(suite_text(rows, epochs=1))))
+    for label, record in records.items():
+        assert record["status"] == "finished", record["detail"]
+        student = kdbench.load_student(record)
+        assert scored(student) == pytest.approx(record["scores"]["last"]["top1"]), label
+        assert student.alone == (label == "own")
+    ended = cli("export", "simkd", "--to", "simkd.pt2")
+    assert (ended.code, ended.err) == (0, "")
+    images = torch.rand(3, 1, 8, 8)
+    program = torch.export.load("simkd.pt2").module()
+    assert torch.allclose(program(images), kdbench.load_student("simkd")(images), atol=1e-6)
+    ended = cli("export", "simkd", "--to", "simkd.safetensors")
+    assert "It holds what simkd deploys, which kdbench.load_student alone puts together." in ended.out
+
+
+def test_a_network_that_only_its_training_puts_together_is_refused(
+    bench: Bench, make_suite: MakeSuite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from kdbench.methods.zoo.simkd import SimKD
+
     record = bench.train(bench.trials(make_suite(suite_text(["simkd"], epochs=1))))["simkd"]
-    assert record["status"] == "finished", record["detail"]
-    assert len(kept(bench)) == 1
+
+    def needs_images(method: SimKD, student: Any, teacher: Any, data: Any) -> None:
+        data.labels[0]
+
+    monkeypatch.setattr(SimKD, "setup", needs_images)
     with pytest.raises(UserError, match="is more than its student"):
         kdbench.load_student(record)
+
+
+def test_validate_names_weights_that_are_damaged(trained: Bench, cli: Cli) -> None:  # noqa: F811
+    assert cli("results", "validate", "results").code == 0
+    first, second = kept(trained)
+    data = first.read_bytes()
+    first.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    other = second.rename(second.with_stem("0" * 64))
+    ended = cli("results", "validate", "results")
+    assert ended.code == 3
+    assert f"The weights in {first.relative_to(trained.folder)} are not those that were kept there" in ended.err
+    assert (
+        f"{other.relative_to(trained.folder)} holds the weights {second.stem[:16]}, and its name says others"
+        in ended.err
+    )
 
 
 def test_pruning_and_merging_know_the_weights(trained: Bench, cli: Cli) -> None:  # noqa: F811
@@ -298,6 +346,12 @@ def flat(classes, image_shape):
 def lone(classes, image_shape):
     c, h, w = image_shape
     return nn.Sequential(nn.Flatten(), nn.Linear(c * h * w, 12), nn.BatchNorm1d(12), nn.ReLU(), nn.Linear(12, classes))
+
+def tied(classes, image_shape):
+    c, h, w = image_shape
+    first, second = nn.Linear(c * h * w, c * h * w), nn.Linear(c * h * w, c * h * w)
+    second.weight = first.weight
+    return nn.Sequential(nn.Flatten(), first, nn.ReLU(), second, nn.ReLU(), nn.Linear(c * h * w, classes))
 """
 
 
@@ -305,20 +359,45 @@ def lone(classes, image_shape):
 def own_networks(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     (bench.folder / "own_networks_plugin.py").write_text(OWN)
     monkeypatch.syspath_prepend(str(bench.folder))
-    for name in ("flat", "lone"):
+    for name in ("flat", "lone", "tied"):
         MODELS.add(name, ModelSpec(name, "own", "For tests.", f"own_networks_plugin:{name}", 8), "kdbench")
 
 
 @pytest.mark.usefixtures("own_networks")
-def test_of_a_teacher_without_maps_only_the_method_that_needs_some_ends(bench: Bench, make_suite: MakeSuite) -> None:
+def test_of_a_teacher_without_maps_only_the_method_that_needs_some_ends(
+    bench: Bench,
+    make_suite: MakeSuite,
+    cli: Cli,  # noqa: F811
+) -> None:
     teacher = 'kind = "trained"\nmodel = "flat"\nseed = 100'
-    records = bench.train(bench.trials(make_suite(suite_text(["kd", "fitnet", "ce"], epochs=1, teacher=teacher))))
+    make_suite(suite_text(["kd", "fitnet", "ce"], epochs=1, teacher=teacher))
+    ended = cli(*RUN)
+    assert (ended.code, ended.err) == (0, "")
+    records = bench.records()
     assert {label: record["status"] for label, record in records.items()} == {
         "kd": "finished",
         "fitnet": "inapplicable",
         "ce": "finished",
     }
     assert "makes no maps" in records["fitnet"]["detail"]
+
+
+@pytest.mark.usefixtures("own_networks")
+def test_weights_that_a_network_shares_are_kept_taught_from_and_exported(
+    bench: Bench,
+    make_suite: MakeSuite,
+    cli: Cli,  # noqa: F811
+) -> None:
+    from safetensors.torch import load_file
+
+    make_suite(suite_text(["kd"], epochs=1, student="tied", teacher='kind = "trained"\nmodel = "tied"\nseed = 100'))
+    assert cli(*RUN).code == 0
+    record = bench.records()["kd"]
+    assert scored(kdbench.load_student(record)) == pytest.approx(record["scores"]["last"]["top1"])
+    assert cli("export", "kd", "--to", "tied.safetensors").code == 0
+    state = load_file("tied.safetensors")
+    assert torch.equal(state["1.weight"], state["3.weight"])
+    assert cli("results", "validate", "results").code == 0
 
 
 @pytest.mark.usefixtures("own_networks")

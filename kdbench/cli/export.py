@@ -58,6 +58,8 @@ def _how_to_use(ending: str, student: Any) -> str:
     shape = "x".join(map(str, about.image_shape))
     if ending != ".safetensors":
         return f"It reads images [N, {shape.replace('x', ', ')}] in [0, 1], and normalises them itself."
+    if about.method and not student.alone:
+        return f"It holds what {about.method} deploys, which kdbench.load_student alone puts together."
     mean, std = list(about.mean), list(about.std)
     library, _, name = about.model.partition("/")
     if library == "timm":

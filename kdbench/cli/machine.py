@@ -43,7 +43,11 @@ def add_machine_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="the folder of data sets and weights (default: $KDBENCH_DATA, else data in the cache folder)",
     )
-    parser.add_argument("--download", action="store_true", help="fetch a missing data set from its official source")
+    parser.add_argument(
+        "--download",
+        action="store_true",
+        help="fetch missing data sets, and weights of known digest, from where they were published",
+    )
     parser.add_argument(
         "--plugin", action="append", default=[], metavar="FILE", help="load a plugin file; may be given again"
     )

@@ -7,6 +7,7 @@ import json
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,12 +15,16 @@ from kdbench.cli.say import many, say
 from kdbench.errors import EXIT_OK, CheckpointError, UserError
 from kdbench.methods import METHODS
 from kdbench.models import get_spec
+from kdbench.suites import Suite
 from kdbench.suites.pictures import name_of
+from kdbench.suites.start import NEW
 
 #: Rows that a suite has where nobody names some: the student alone, logits, relations of logits, maps.
 METHODS_ASKED = "ce,kd,dkd,fitnet"
 #: A training from scratch of some thousand pictures; whoever has more of them, or less time, says so.
 EPOCHS, BATCH, RATE, SEEDS = 60, 64, 0.05, 3
+#: A teacher that has learnt before is fine-tuned for one in so many of the epochs, and at so much less of the rate.
+FINE_EPOCHS, FINE_RATE = 4, 5
 #: The seed of a teacher that is trained here, away from those of students.
 TEACHER_SEED = 100
 
@@ -68,6 +73,7 @@ def main(options: argparse.Namespace) -> int:
     from kdbench.suites import get_suite
 
     load_plugins(options.plugin)
+    options.head = ""
     _ask(options)
     folder = Path(options.data).expanduser()
     name = options.name or name_of(folder)
@@ -76,19 +82,27 @@ def main(options: argparse.Namespace) -> int:
         raise UserError(f"--out {out}: the file of a suite ends in .toml; name it {out}.toml.")
     if out.exists():
         raise UserError(f"{out} is there already; name another file with --out, or move it away.")
-    text = "\n".join(_lines(options, name, folder, out)) + "\n"
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(text, encoding="utf-8")
     try:
+        _write(options, name, folder, out)
+        if _wants_new_head(get_suite(str(out))):
+            file = options.teacher.partition("=")[2]
+            say(f"{file} has a classifier of other classes: the teacher gets a new one, and is fine-tuned before it")
+            say("  teaches; how, stands under [teachers.teacher.protocol].")
+            options.head = NEW
+            _write(options, name, folder, out)
         suite = get_suite(str(out))
-        _check_weights(suite)
     except UserError:
-        out.unlink()  # nothing is left of what cannot be run
+        out.unlink(missing_ok=True)  # nothing is left of what cannot be run
         raise
     trials = len(suite.rows) * len(suite.pairs) * len(suite.seeds)
     say(f"{out}: {suite.id}, {many(len(suite.rows), 'row')}, {many(trials, 'trial')}. Next:")
     say(f"  kdbench run --suite {shlex.quote(str(out))}")
     return EXIT_OK
+
+
+def _write(options: argparse.Namespace, name: str, folder: Path, out: Path) -> None:
+    out.write_text("\n".join(_lines(options, name, folder, out)) + "\n", encoding="utf-8")
 
 
 def _ask(options: argparse.Namespace) -> None:
@@ -134,6 +148,9 @@ def _lines(options: argparse.Namespace, name: str, folder: Path, out: Path) -> I
     yield from _table("dataset", _dataset(options, name, folder, out, sees))
     yield from _table("protocol", _protocol(options))
     yield from _table("teachers.teacher", _teacher(options, model, weights, out, sees))
+    if options.head:
+        fine = {"epochs": max(options.epochs // FINE_EPOCHS, 1), "lr": options.lr / FINE_RATE}
+        yield from _table("teachers.teacher.protocol", fine)
     for student in dict.fromkeys(options.student):
         yield from _table("[pairs]", {"teacher": "teacher", "student": student})
     for row in dict.fromkeys(rows):
@@ -169,26 +186,26 @@ def _teacher(options: argparse.Namespace, model: str, weights: str, out: Path, s
     if not file.is_file():
         raise UserError(f"--teacher: there is no file {weights}; name the teacher's weights, or leave them out.")
     own = {"mean": list(sees.mean), "std": list(sees.std)} if len(sees.mean) == options.channels else {}
-    return {"kind": "checkpoint", "model": model, "files": [_place(file, out)], **own}
+    head = {"head": options.head, "seed": TEACHER_SEED} if options.head else {}
+    return {"kind": "checkpoint", "model": model, "files": [_place(file, out)], **own, **head}
 
 
-def _check_weights(suite: Any) -> None:
-    """CheckpointError where a teacher's weights do not fit it, before anything is planned."""
-    import torch
-
+def _wants_new_head(suite: Suite) -> bool:
+    """Whether the teacher's weights fit it but for the classifier; CheckpointError where they do not fit otherwise."""
     from kdbench.data import DATASETS
-    from kdbench.teachers.ready import network_of
-    from kdbench.teachers.weights import read_weights
+    from kdbench.teachers.ready import imported
 
-    for teacher in suite.teachers.values():
-        for file in map(Path, teacher.files):
+    (teacher,), spec = suite.teachers.values(), DATASETS.get(suite.dataset)
+    for file in map(Path, teacher.files):
+        try:
+            imported(teacher, spec, file)
+        except CheckpointError as error:
             try:
-                network_of(teacher, DATASETS.get(suite.dataset), read_weights(file), torch.device("cpu"), file)
-            except CheckpointError as error:
-                classes = DATASETS.get(suite.dataset).classes
-                raise CheckpointError(
-                    f"{str(error).rstrip('.')}; they must be of this architecture, for {classes} classes."
-                ) from None
+                imported(replace(teacher, kind="init", head=NEW), spec, file)
+            except CheckpointError:
+                raise CheckpointError(f"{str(error).rstrip('.')}; they must be of this architecture.") from None
+            return True
+    return False
 
 
 def input_of(model: str, channels: int = 3) -> Input:

@@ -33,6 +33,8 @@ def say_plan(plan: Plan, store: Store, verbose: bool) -> None:
         say(f"  {name} is not in {plan.title}; it was added because it was named exactly.")
     for label, pair, reason in plan.inapplicable:
         say(f"  {label} is not applicable to {pair}: {reason}.")
+    for start in plan.starts:
+        say(f"  {start}")
     for older in plan.outdated:
         say(f"  {_outdated(older)}")
     for warning in plan.warnings:

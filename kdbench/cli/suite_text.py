@@ -77,6 +77,7 @@ def _teacher(teacher: Teacher, suite: Suite) -> str:
         said += [f"digest {teacher.weights_sha256}" if teacher.weights_sha256 else ""]
     else:
         said = ["trained here" if teacher.kind == "trained" else "an earlier generation, trained here"]
+        said += ["" if teacher.init is None else _start(teacher.init)]
         said += [f"seed {teacher.seed}", values(_changes(teacher.protocol, suite.protocol))]
         said += ["" if teacher.supervision == FULL else str(teacher.supervision)]
     source = "" if teacher.parts else teacher.source  # which names the parts, unless something else is given
@@ -84,10 +85,17 @@ def _teacher(teacher: Teacher, suite: Suite) -> str:
     return f"{teacher.name}: {teacher.model}, " + "; ".join(filter(None, [*said, claimed, source]))
 
 
+def _start(init: Teacher) -> str:
+    """What a training starts from."""
+    head = ", with a new classifier" if init.head else ""
+    return f"starting from {' or '.join(init.files)}{head}"
+
+
 def _pairs(suite: Suite) -> Iterator[str]:
     for pair in suite.pairs:
         changes = values(_changes(pair.protocol, suite.protocol))
         parts = ["" if pair.dataset == suite.dataset else f"on {pair.dataset}", changes]
+        parts += ["" if pair.init is None else _start(pair.init)]
         yield ", ".join(filter(None, [f"{pair.name}: {pair.student} under {pair.teacher}", *parts]))
 
 

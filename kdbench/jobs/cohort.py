@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -28,7 +28,7 @@ from kdbench.protocol import Protocol
 from kdbench.records.store import Store
 from kdbench.supervision import FULL
 from kdbench.teachers.facts import TeacherShelf
-from kdbench.teachers.ready import ReadyTeacher, ready_teacher
+from kdbench.teachers.ready import ReadyTeacher, ready_teacher, starting_weights
 from kdbench.train.account import Account
 from kdbench.train.batches import Batches
 from kdbench.train.compiling import check_compiles, compiled
@@ -63,6 +63,7 @@ class _Common:
     eager: nn.Module | None
     spec: NetworkSpec | None
     teacher_logits: torch.Tensor | None
+    initial: Mapping[str, torch.Tensor] | None
     remembered: Remembered | None
 
     def crew(self) -> Crew:
@@ -126,7 +127,8 @@ def train_cohort(
         identity += [] if first.supervision == FULL else [first.supervision.identity(), first.supervision_sha256]
         remembered = remember(task.cache / "outputs", teacher, batches, identity, pulse.note, pulse.beat)
     logits_of_teacher = None if taught is None else taught.logits
-    common = _Common(dataset, batches, device, cores, teacher, eager, spec, logits_of_teacher, remembered)
+    initial = None if first.init is None else starting_weights(first.init, dataset.spec, task.data_root)
+    common = _Common(dataset, batches, device, cores, teacher, eager, spec, logits_of_teacher, initial, remembered)
     waiting: Sequence[Trial] = trials
     while waiting:
         waiting = _train_some(task, waiting, common, clerk)
@@ -208,7 +210,15 @@ def _admitted(
         clerk.pulse.beat()
         trial, *waiting = waiting
         try:
-            member = kind(trial, common.dataset, common.batches, common.device, common.spec, common.teacher_logits)
+            member = kind(
+                trial,
+                common.dataset,
+                common.batches,
+                common.device,
+                common.spec,
+                common.teacher_logits,
+                common.initial,
+            )
             if not member.ours:
                 left_alone(thorough=True)
         except BaseException as error:  # a plugin that cannot be built costs its own trial only

@@ -70,7 +70,7 @@ def _import(task: Task, teacher: Teacher, shelf: TeacherShelf, dataset: Dataset,
     path = find_checkpoint(teacher, task.data_root)
     state = imported(teacher, dataset.spec, path)  # whether they fit is said before they are kept
     if teacher.weights_sha256 and (found := weights_digest(state)) != teacher.weights_sha256:
-        raise CheckpointError(other_weights(path, found, teacher.weights_sha256))
+        raise CheckpointError(other_weights(path, found, teacher))
     pulse.patiently(partial(write_weights, state, shelf.weights), f"the teacher {teacher.name}")
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, _FlopCounterMode
 
+from kdbench.models.build import AS_NAMED, Build
 from kdbench.models.factory import create
 from kdbench.models.outputs import Shape
 
@@ -20,18 +21,26 @@ def parameters(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
 
 
+def flop_counter() -> FlopCounterMode:
+    """Torch's own counter, which would load torch's compiler, for about as long as torch takes, to be left alone."""
+    counting = _FlopCounterMode.__torch_dispatch__
+    if hasattr(counting, "__wrapped__"):
+        _FlopCounterMode.__torch_dispatch__ = counting.__wrapped__
+    return FlopCounterMode(display=False)
+
+
 def flops(network: nn.Module, image_shape: Shape) -> int:
     """Floating-point operations of one image's forward pass, a multiply-add counted as two (torch's own counter)."""
     training = network.training
     network.eval()
     device = next(network.parameters()).device
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    with torch.no_grad(), flop_counter() as counter:
         network(torch.zeros(1, *image_shape, device=device))
     network.train(training)
     return int(counter.get_total_flops())
 
 
-def counted(model: str, image_shape: Shape, classes: int) -> tuple[int, int] | None:
+def counted(model: str, image_shape: Shape, classes: int, build: Build = AS_NAMED) -> tuple[int, int] | None:
     """``flops`` and ``parameters`` of the network ``model``, built where nothing is computed.
 
     None where it cannot be for such images.
@@ -40,19 +49,23 @@ def counted(model: str, image_shape: Shape, classes: int) -> tuple[int, int] | N
     start = torch.Generator("cpu").get_state()
     try:
         with torch.device("meta"):
-            network = create(model, classes=classes, image_shape=image_shape, mean=norm, std=norm, seed_state=start)
+            network = create(
+                model, classes=classes, image_shape=image_shape, mean=norm, std=norm, seed_state=start, build=build
+            )
             return flops(network, image_shape), parameters(network)
     except Exception:  # other people's code, of which its trials will tell
         return None
 
 
-def needs_company(model: str, image_shape: Shape, classes: int) -> bool:
+def needs_company(model: str, image_shape: Shape, classes: int, build: Build = AS_NAMED) -> bool:
     """Whether ``model`` cannot be trained on one image, as a batch normalisation sees a single value of a channel."""
     norm = (0.5,) * image_shape[0]
     start = torch.Generator("cpu").get_state()
     try:
         with torch.device("meta"):
-            network = create(model, classes=classes, image_shape=image_shape, mean=norm, std=norm, seed_state=start)
+            network = create(
+                model, classes=classes, image_shape=image_shape, mean=norm, std=norm, seed_state=start, build=build
+            )
             network.train()(torch.zeros(1, *image_shape))
     except ValueError as error:
         return "more than 1 value per channel" in str(error)

@@ -5,12 +5,15 @@ from __future__ import annotations
 from kdbench.data import DATASETS
 from kdbench.methods.card import VIEW_CHANNELS, Applicability, MethodSpec
 from kdbench.models import get_spec
+from kdbench.models.build import AS_NAMED, Build
 from kdbench.models.facts import FACTS
 from kdbench.protocol import Protocol
 
 
-def not_applicable(method: MethodSpec, student: str, teacher: str | None, dataset: str, protocol: Protocol) -> str:
-    """Why ``method`` cannot train this pair, in words.
+def not_applicable(
+    method: MethodSpec, student: str, teacher: str | None, dataset: str, protocol: Protocol, build: Build = AS_NAMED
+) -> str:
+    """Why ``method`` cannot train this pair, in words; ``build`` is the teacher's.
 
     Empty when it can, or when only building the networks can tell.
     """
@@ -27,7 +30,8 @@ def not_applicable(method: MethodSpec, student: str, teacher: str | None, datase
     names = [name for name in (student, teacher) if name is not None]
     if any(name not in FACTS for name in names):
         return ""
-    return _stages(applies, names) or _maps(applies, names, data.image_shape[-1])
+    shapes = [data.image_shape, build.seen(data.image_shape)]
+    return _stages(applies, names) or _maps(applies, names, [shape[-1] for shape in shapes])
 
 
 def _stages(applies: Applicability, names: list[str]) -> str:
@@ -44,8 +48,8 @@ def _stages(applies: Applicability, names: list[str]) -> str:
     return ""
 
 
-def _maps(applies: Applicability, names: list[str], side: int) -> str:
-    for name in names if applies.maps else ():
+def _maps(applies: Applicability, names: list[str], sides: list[int]) -> str:
+    for name, side in zip(names, sides, strict=False) if applies.maps else ():
         if FACTS[name].side * side // get_spec(name).input < 2:
             return f"it needs feature maps, the last one of {name} is a single pixel"
     return ""

@@ -5,19 +5,28 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 
-from kdbench.errors import NotApplicable, UnknownName, UserError
+from kdbench.errors import NotApplicable, UnknownName, UserError, described, shown
 from kdbench.models.outputs import PARTS, Outputs, Shape
 
 
-def timm_model(classes: int, image_shape: Shape, name: str) -> nn.Module:
-    """timm's ``name`` with fresh weights, an input of ``image_shape[0]`` channels and ``classes`` outputs."""
+def timm_model(classes: int, image_shape: Shape, name: str, **options: Any) -> nn.Module:
+    """timm's ``name`` with fresh weights, an input of ``image_shape[0]`` channels and ``classes`` outputs.
+
+    UserError where it takes no such ``options``.
+    """
     import timm
 
     check_library("timm", name)
-    return timm.create_model(name, pretrained=False, num_classes=classes, in_chans=image_shape[0])
+    try:
+        return timm.create_model(name, pretrained=False, num_classes=classes, in_chans=image_shape[0], **options)
+    except Exception as error:  # whatever timm makes of other people's values
+        if not options:
+            raise
+        raise UserError(f"timm/{name} cannot be built with the options {shown(options)}: {described(error)}.") from None
 
 
 def torchvision_model(classes: int, image_shape: Shape, name: str) -> nn.Module:

@@ -12,6 +12,7 @@ from kdbench.errors import UserError, described
 from kdbench.models import get_spec
 from kdbench.models.adapter import check_library
 from kdbench.models.body import Body
+from kdbench.models.build import AS_NAMED, Build
 from kdbench.models.catalogue import LIBRARIES
 from kdbench.models.discover import discover
 from kdbench.models.network import Network
@@ -27,12 +28,13 @@ def create(
     mean: Sequence[float],
     std: Sequence[float],
     seed_state: Tensor | None = None,
+    build: Build = AS_NAMED,
 ) -> Network:
     """Build the network ``name`` with fresh weights for images [C,H,W] in [0,1].
 
     Weights are drawn from torch's global generator, or, leaving that untouched, from ``seed_state``, which is such a
-    generator's ``torch.get_rng_state()``. Raises UnknownName, and UserError where the architecture cannot be built for
-    these images.
+    generator's ``torch.get_rng_state()``. ``build`` says what is not as the name says. Raises UnknownName, and
+    UserError where the architecture cannot be built for these images.
     """
     spec = get_spec(name)
     if not len(mean) == len(std) == image_shape[0]:
@@ -42,9 +44,10 @@ def create(
     with torch.random.fork_rng(devices=[], enabled=seed_state is not None):
         if seed_state is not None:
             torch.set_rng_state(seed_state)
-        body = _function(spec)(classes, image_shape, **spec.options)
-    plan = None if isinstance(body, Body) else discover(name, body, image_shape)
-    return Network(body, mean, std, plan)
+        seen = build.seen(image_shape)
+        body = _function(spec)(classes, seen, **spec.options, **build.options)
+    plan = None if isinstance(body, Body) else discover(name, body, seen)
+    return Network(body, mean, std, plan, build.input_size)
 
 
 def check_available(name: str) -> None:
@@ -53,6 +56,14 @@ def check_available(name: str) -> None:
     _function(spec)
     if spec.family in LIBRARIES and "/" in name:
         check_library(spec.family, name.partition("/")[2])
+
+
+def check_build(name: str, classes: int, image_shape: Shape, build: Build) -> None:
+    """UserError unless the network ``name`` can be built as ``build`` says; nothing is computed or drawn."""
+    norm = (0.5,) * image_shape[0]
+    start = torch.Generator("cpu").get_state()
+    with torch.device("meta"):
+        create(name, classes=classes, image_shape=image_shape, mean=norm, std=norm, seed_state=start, build=build)
 
 
 def _function(spec: ModelSpec) -> Callable[..., nn.Module]:

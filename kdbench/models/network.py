@@ -7,6 +7,7 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from kdbench.models.adapter import PixelHead, Plan
 from kdbench.models.body import Body
@@ -17,14 +18,23 @@ class Network(nn.Module):
     """``body`` behind its own normalisation. Published weights load with ``network.body.load_state_dict(weights)``.
 
     mean, std: one figure a channel, of images in [0,1]; they are non-persistent buffers, so no checkpoint carries them.
-    ``plan`` says how to read a body that is not a ``kdbench.models.body.Body``.
+    ``plan`` says how to read a body that is not a ``kdbench.models.body.Body``. With an ``input_size`` images are
+    resized to squares of that side first, bilinearly, and averaged where they become smaller (antialias).
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, body: nn.Module, mean: Sequence[float], std: Sequence[float], plan: Plan | None = None) -> None:
+    def __init__(
+        self,
+        body: nn.Module,
+        mean: Sequence[float],
+        std: Sequence[float],
+        plan: Plan | None = None,
+        input_size: int = 0,
+    ) -> None:
         super().__init__()
+        self.input_size = input_size
         self.body = body
         self.plan = plan
         for name, values in (("mean", mean), ("std", std)):
@@ -47,6 +57,8 @@ class Network(nn.Module):
 
     def forward(self, x: Tensor, parts: frozenset[str] = frozenset()) -> Outputs:
         """Run on images ``x`` [N,C,H,W] in [0,1]; Outputs holds the logits and, of PARTS, those in ``parts``."""
+        if self.input_size:
+            x = F.interpolate(x, (self.input_size, self.input_size), mode="bilinear", antialias=True)
         x = (x - self.mean).div_(self.std)
         parts = check_parts(parts)
         return self.body(x, parts) if self.plan is None else self.plan.read(self.body, x, parts)

@@ -52,6 +52,7 @@ def _company(trial: Trial) -> Hashable:
         trial.supervision,
         trial.supervision_sha256,
         trial.student,
+        trial.init and trial.init.weights_sha256,
         foreign(trial),
     )
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from kdbench.data import DATASETS
 from kdbench.methods import METHODS
 from kdbench.models import get_spec
+from kdbench.models.build import AS_NAMED, Build
 from kdbench.models.facts import FACTS, TRAINING
 from kdbench.paths import cache_dir
 from kdbench.plan.cohorts import Cohort
@@ -19,12 +20,12 @@ from kdbench.trials.trial import Trial, teacher_trial
 EVALUATED = 250
 
 
-def forward_gflops(model: str, shape: Shape, classes: int) -> float:
+def forward_gflops(model: str, shape: Shape, classes: int, build: Build = AS_NAMED) -> float:
     """GFLOP of a forward pass on one image of ``shape``: scaled from the architecture's native size, or counted."""
     spec = get_spec(model)
     if spec.name not in FACTS:
-        return counted_mflops(cache_dir() / "costs", model, shape, classes) / 1000
-    return FACTS[spec.name].mflops / 1000 * (shape[-1] / spec.input) ** 2
+        return counted_mflops(cache_dir() / "costs", model, shape, classes, build) / 1000
+    return FACTS[spec.name].mflops / 1000 * (build.seen(shape)[-1] / spec.input) ** 2
 
 
 def weights_bytes(trial: Trial) -> int:
@@ -40,14 +41,14 @@ def teacher_gflops(teacher: Teacher, shape: Shape, classes: int) -> float:
     if teacher.composition is not None:
         each = [teacher_gflops(part, shape, classes) for part in teacher.parts]
         return sum(each) + (teacher.composition.networks() * each[0] if each else 0.0)
-    return forward_gflops(teacher.model, shape, classes)
+    return forward_gflops(teacher.model, shape, classes, teacher.build)
 
 
 def trial_seconds(trial: Trial, rate: Rate) -> float:
     """Seconds of a trial's own training and its scoring after every epoch, at ``rate`` (GFLOP/s where it is one)."""
     data = DATASETS.get(trial.dataset)
     images = (data.train_size - trial.protocol.holdout) * trial.supervision.portion(data)
-    forward = forward_gflops(trial.student, data.image_shape, data.classes)
+    forward = forward_gflops(trial.student, data.image_shape, data.classes, trial.build)
     budget = METHODS.get(trial.method).budget
     trained = budget.epochs * images
     epoch = forward * (TRAINING * budget.views * trained + data.test_size + trial.protocol.holdout)

@@ -16,6 +16,7 @@ from kdbench.methods import METHODS, MethodSpec
 from kdbench.methods.applicability import not_applicable
 from kdbench.methods.expression import is_expression
 from kdbench.models import MODELS
+from kdbench.models.build import AS_NAMED
 from kdbench.names import check_name
 from kdbench.plugins import source_of
 from kdbench.registry import OURS, Registry
@@ -141,7 +142,8 @@ def _reason(suite: Suite, pair: Pair, row: Row) -> str:
     if supervision.WEAK and not method.applies.weak_labels:
         return f"it reads one label of each image, and under {supervision.kind} some have none, or several"
     model = None if teacher is None else teacher.model
-    return not_applicable(method, pair.student, model, pair.dataset, row.protocol_for(pair))
+    build = AS_NAMED if teacher is None else teacher.build
+    return not_applicable(method, pair.student, model, pair.dataset, row.protocol_for(pair), build)
 
 
 def expand(
@@ -200,6 +202,7 @@ def expand(
                 supervision=(supervision := row.supervision or suite.supervision),
                 supervision_sha256=_source(SUPERVISIONS, supervision.kind),
                 diagnostics=suite.diagnostics,
+                init=None if pair.init is None else _with_code(pinned(pair.init, pins or {})),
             )
             for seed in seeds:
                 trial = replace(first, seed=seed)
@@ -208,10 +211,17 @@ def expand(
 
 
 def pinned(teacher: Teacher, pins: Mapping[str, str]) -> Teacher:
-    """``teacher``, and each of its parts, with the digest its suite pins or else the one recorded at its first use."""
+    """``teacher``, and each that it is made of or starts from, with the digest its suite pins.
+
+    Or else the one recorded at its first use.
+    """
     if teacher.parts:
         return replace(teacher, parts=tuple(pinned(part, pins) for part in teacher.parts))
-    if teacher.kind != "checkpoint" or teacher.weights_sha256 or teacher.name not in pins:
+    if teacher.parent is not None or teacher.init is not None:
+        parent = None if teacher.parent is None else pinned(teacher.parent, pins)
+        found = replace(teacher, parent=parent, init=None if teacher.init is None else pinned(teacher.init, pins))
+        return teacher if found == teacher else found  # the one that knows its recipes
+    if teacher.kind not in ("checkpoint", "init") or teacher.weights_sha256 or teacher.name not in pins:
         return teacher
     return replace(teacher, weights_sha256=pins[teacher.name])
 
@@ -224,7 +234,7 @@ def trained_instead(teacher: Teacher, suite: Suite, data: DatasetSpec) -> Teache
     if teacher.parts:
         parts = tuple(trained_instead(part, suite, data) for part in teacher.parts)
         return teacher if parts == teacher.parts else replace(teacher, parts=parts)
-    if teacher.kind != "checkpoint":
+    if teacher.kind != "checkpoint" and teacher.init is None:
         return teacher
     return Teacher(
         name=check_name("teacher", f"{teacher.name}-trained", "--train-teachers"),
@@ -243,6 +253,7 @@ def _with_code(teacher: Teacher) -> Teacher:
     found = replace(
         teacher,
         parent=None if teacher.parent is None else _with_code(teacher.parent),
+        init=None if teacher.init is None else _with_code(teacher.init),
         plugin_sha256=_method_source(METHODS.get(teacher.method)),
         model_code=_model_code(teacher.model),
         supervision_sha256=_source(SUPERVISIONS, teacher.supervision.kind),

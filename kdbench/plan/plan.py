@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 from kdbench.data import DATASETS, identify
 from kdbench.errors import DataError, UserError
-from kdbench.methods import METHODS, leaves, load_class
-from kdbench.models import MODELS
+from kdbench.methods import METHODS
 from kdbench.paths import cache_dir
 from kdbench.plan.assistants import with_students
+from kdbench.plan.checks import check_code, check_lone_images
 from kdbench.plan.cohorts import Cohort, cohorts
 from kdbench.plan.cost import weights_bytes
 from kdbench.plan.cut import fitted, landing
@@ -20,16 +20,14 @@ from kdbench.plan.expand import Selection, chosen_pairs, chosen_rows, expand, in
 from kdbench.plan.fleet import Fleet
 from kdbench.plan.memory import Needs
 from kdbench.plan.outdated import Outdated, outdated
-from kdbench.plan.pins import pinned, wanted
+from kdbench.plan.pins import pinned, starts, wanted
 from kdbench.plan.speeds import Speeds
 from kdbench.plan.task import Task
 from kdbench.plan.tasks import make_tasks
 from kdbench.records import Store
 from kdbench.records.listings import Place
 from kdbench.records.provenance import source_digest
-from kdbench.registry import OURS
 from kdbench.suites import Suite
-from kdbench.supervision import FULL
 from kdbench.trials.origins import foreign
 from kdbench.trials.trial import Trial, teacher_trial
 
@@ -91,6 +89,8 @@ class Plan:
     again: Mapping[str, int]
     #: Bytes of the students that are kept, about.
     weights: int = 0
+    #: What trainings start from, in sentences.
+    starts: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:
@@ -122,8 +122,8 @@ def make_plan(request: Request, store: Store, fleet: Fleet) -> Plan:
     older = outdated(missing, store.read()[0]) if any(map(foreign, missing)) else []
     again = _again(trials, missing, store, request.again)
     missing += {trial.key: trial for trial in trials if trial.key in again}.values()
-    _check_code(missing)
-    _check_lone_images(missing)
+    check_code(missing)
+    check_lone_images(missing)
     lacking = _check_weights(missing, request, fleet)
     warnings = {name: said for name, (_, said) in data.items()}
     made, tasks = _tasks(missing, request, store, warnings, fleet) if missing else ([], [])
@@ -146,6 +146,7 @@ def make_plan(request: Request, store: Store, fleet: Fleet) -> Plan:
         outdated=older,
         again=again,
         weights=sum(map(weights_bytes, missing)) if request.weights else 0,
+        starts=tuple(starts(missing, request.data_root)),
     )
 
 
@@ -158,41 +159,6 @@ def list_trials(trials: Sequence[Trial], store: Store, dry: bool = False) -> int
     """Show the recorded ones of ``trials`` under their suites, whichever recorded them; how many were not there."""
     places = ((trial.key, Place(trial.suite, trial.label, trial.pair)) for trial in trials)
     return store.list_under(places, dry)
-
-
-def _check_code(trials: Sequence[Trial]) -> None:
-    """UserError where other people's method or network is not there to train with: said now, and not by each record."""
-    for name in {part.name for trial in trials for part in leaves(METHODS.get(trial.method))}:
-        if METHODS.origin(name) != OURS:
-            load_class(METHODS.get(name))
-    generations = (each for trial in trials if trial.teacher for each in trial.teacher.lineage)
-    names = {trial.student for trial in trials} | {each.model for each in generations if each.composition is None}
-    for name in sorted(name for name in names if name not in MODELS or MODELS.origin(name) != OURS):
-        from kdbench.models.factory import check_available  # torch, which built-in networks do not need to plan
-
-        check_available(name)
-
-
-def _check_lone_images(trials: Sequence[Trial]) -> None:
-    """UserError where the last batch of an epoch is of one image, and a network cannot be trained on that."""
-    teachers = (each for trial in trials if trial.teacher for each in trial.teacher.lineage if each.trained)
-    made = [teacher_trial(each, trials[0].dataset, trials[0].data_digest) for each in teachers]
-    seen = {
-        (t.student, t.dataset, t.protocol): t for t in (*trials, *made) if METHODS.get(t.method).applies.min_batch < 2
-    }
-    for trial in seen.values():
-        data = DATASETS.get(trial.dataset)
-        images = data.train_size - max(trial.protocol.holdout, data.val_size)
-        if images % trial.protocol.batch != 1 or trial.supervision != FULL:
-            continue
-        from kdbench.measure.cost import needs_company  # torch
-
-        if needs_company(trial.student, data.image_shape, data.classes):
-            raise UserError(
-                f"{trial.suite or trials[0].suite}: an epoch of {images} images in batches of {trial.protocol.batch} "
-                f"ends with a single image, on which the batch normalisation of {trial.student} cannot be trained; "
-                "give the protocol another batch."
-            )
 
 
 def missing_trials(trials: Sequence[Trial], store: Store, again: Mapping[str, int] | None = None) -> list[Trial]:
@@ -259,19 +225,22 @@ def _identify(dataset: str, request: Request) -> tuple[str, tuple[str, ...]]:
 
 
 def _pins(suite: Suite, request: Request, store: Store) -> dict[str, str]:
-    """The recorded digests of the suite's checkpoint teachers that the selection learns from."""
+    """The recorded digests of the weights that the selection learns from, or starts from."""
     selection = request.selection
     rows, _ = chosen_rows(suite, selection.methods)
-    if selection.train_teachers or not any(METHODS.get(row.method).needs_teacher for row in rows):
-        return {}
     pairs = chosen_pairs(suite, selection.pairs)
-    teachers = [(each, pair.dataset) for pair in pairs for each in suite.teacher_of(pair).lineage]
-    return pinned(suite, teachers, request.data_root, store, request.dry)
+    named = [(pair.init, pair.dataset) for pair in pairs if pair.init is not None]
+    if not selection.train_teachers and any(METHODS.get(row.method).needs_teacher for row in rows):
+        lineages = [(one, pair.dataset) for pair in pairs for one in suite.teacher_of(pair).lineage]
+        named += [(each, dataset) for one, dataset in lineages for each in one.imports]
+    download = request.download and not request.dry
+    return pinned(suite, named, request.data_root, store, request.dry, download) if named else {}
 
 
 def _check_weights(missing: Sequence[Trial], request: Request, fleet: Fleet) -> tuple[str, ...]:
     """What is wrong with published weights that are needed, in sentences; UserError where that is no dry run."""
-    lacking = tuple(dict.fromkeys(wanted(missing, request.data_root, fleet.kind)))
+    download = request.download and not request.dry
+    lacking = tuple(dict.fromkeys(wanted(missing, request.data_root, fleet.kind, download)))
     if lacking and not request.dry:
         raise UserError(lacking[0])
     return lacking

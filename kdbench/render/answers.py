@@ -107,8 +107,8 @@ def _answer(
     for table in tables:
         found = catalogue.standings_of(table)
         for method, line in sorted(_own_lines(table).items()):
-            standing = next((row for row in found.rows if row.label == line.cell.label), None)
-            if standing is not None and standing.kind == "measured":
+            place = found.places.get(line.cell.label)
+            if place is not None and (standing := found.rows[place]).kind == "measured":
                 short = views[table.suite].short
                 measured[method].append(Measured(table.suite, short, len(found.rows), standing))
                 if line.cost is not None:

@@ -9,9 +9,8 @@ from itertools import groupby
 from typing import Any
 
 from kdbench.render.catalogue import Catalogue, split
-from kdbench.render.pages import pair_title
 from kdbench.render.suiteview import Row, SuiteView, standing_rows, suite_view
-from kdbench.render.texts import SELECTION_NAMES
+from kdbench.render.texts import SELECTION_NAMES, pair_title
 from kdbench.stats.intervals import Interval
 
 #: The title of the first column.

@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from kdbench.render.dots import Axis, Dot, axis
@@ -50,6 +51,16 @@ class Table:
     def every(self) -> tuple[Line, ...]:
         return self.lines + self.contributed
 
+    @cached_property
+    def of_label(self) -> Mapping[str, Line]:
+        """The measured line of each label; the best of several."""
+        return {line.cell.label: line for line in reversed(self.lines)}
+
+    @cached_property
+    def n(self) -> int:
+        """How many seeds most of its lines have."""
+        return next((n for n, _ in Counter(line.top1.n for line in self.every if line.top1).most_common(1)), 0)
+
     @property
     def others(self) -> list[str]:
         """The further selections that at least one line has."""
@@ -61,8 +72,9 @@ def table(cells: Sequence[Cell], selection: str, reconstructions: frozenset[str]
     variants = Counter((cell.label, cell.evidence) for cell in cells)
     several = {place: [c for c in cells if (c.label, c.evidence) == place] for place, n in variants.items() if n > 1}
     usual = Usual(_commonest(dict(protocol(c)) for c in leading(cells)), _commonest(map(_supervision, leading(cells))))
+    students = aggregate.students(cells)
     lines = [
-        _line(cell, cells, selection, reconstructions, several.get((cell.label, cell.evidence), ()), usual)
+        _line(cell, cells, students, selection, reconstructions, several.get((cell.label, cell.evidence), ()), usual)
         for cell in cells
     ]
     lines.sort(key=lambda line: (-line.top1.mean if line.top1 else float("inf"), line.cell.label, line.cell.variant))
@@ -89,12 +101,13 @@ def _commonest(values: Iterable[Any]) -> Any:
 def _line(
     cell: Cell,
     cells: Sequence[Cell],
+    students: Sequence[Cell],
     selection: str,
     reconstructions: frozenset[str],
     variants: Sequence[Cell],
     usual: Usual,
 ) -> Line:
-    base = aggregate.baseline(cell, cells)
+    base = aggregate.baseline(cell, students)
     kind = "aa" if cell.stream else "baseline" if cell.method == "ce" else "measured"
     kind = kind if cell.measured else "contributed"
     return Line(

@@ -12,7 +12,7 @@ from kdbench.methods import METHODS, leaves
 from kdbench.records.gains import histories
 from kdbench.records.implementations import implementation
 from kdbench.records.reported import METRICS, contradictions
-from kdbench.render import charts, finding, literature, places, reported
+from kdbench.render import charts, finding, literature, places, reported, texts
 from kdbench.render import studies as studyview
 from kdbench.render.address import href, method_page, pair_page, row_page, study_page, suite_page, versus_page
 from kdbench.render.against import Met, against, met
@@ -21,18 +21,16 @@ from kdbench.render.catalogue import Catalogue, PairName, split
 from kdbench.render.content import Content
 from kdbench.render.dots import HEIGHT, WIDTH
 from kdbench.render.downloads import File, files
-from kdbench.render.measured import Line, Table
 from kdbench.render.plot import Figure
 from kdbench.render.rows import as_json, row_pages
 from kdbench.render.studies import StudyView, study_views
 from kdbench.render.suiteview import SuiteView, suite_view
-from kdbench.render.texts import SELECTION_NAMES, number, rate, signed, sort_value
 from kdbench.render.versus import MOST, Versus, all_versus, matrix
 from kdbench.render.years import by_year
-from kdbench.stats.aggregate import NO_TEACHER
 
-#: Rows that the matrix of a suite's page has at most, the best first.
+#: Rows that the matrix of a suite's page has at most, the best first, and its table over pairs.
 LARGEST_MATRIX = 60
+MOST_OVER_PAIRS = 100
 
 
 @dataclass(frozen=True)
@@ -130,12 +128,8 @@ def _versus(catalogue: Catalogue, versus: Versus, views: Mapping[str, SuiteView]
         versus_page(versus.one, versus.other),
         "versus.html",
         f"{versus.one} against {versus.other}",
-        {"versus": versus, "views": views, "sources": _sources(catalogue, printed), "line_of": _line_of},
+        {"versus": versus, "views": views, "sources": _sources(catalogue, printed)},
     )
-
-
-def _line_of(table: Table, label: str) -> Line | None:
-    return next((line for line in table.lines if line.cell.label == label), None)
 
 
 def _by_kind(entries: Iterable[finding.Found]) -> list[tuple[str, list[finding.Found]]]:
@@ -147,6 +141,7 @@ def _suite(catalogue: Catalogue, view: SuiteView, compared: Mapping[tuple[str, s
     context = {
         "suite": view,
         "matrix": matrix(catalogue, view.tables, compared, labels) if len(labels) > 1 else [],
+        "most": MOST_OVER_PAIRS,
         "beyond": len(view.standings.rows) - len(labels),
         "forest": charts.forest(view),
         "costs": charts.costs(view),
@@ -171,7 +166,7 @@ def _pair(catalogue: Catalogue, pair: PairName, views: dict[str, SuiteView], ans
     return Page(
         pair_page(*pair),
         "pair.html",
-        f"{pair_title(*pair[1:])} on {pair[0]}",
+        f"{texts.pair_title(*pair[1:])} on {pair[0]}",
         {
             "pair": pair,
             "answer": answer,
@@ -238,18 +233,6 @@ def _sources(catalogue: Catalogue, rows: list[Any]) -> list[tuple[Any, list[tupl
     return [(catalogue.literature.sources[name], reported.links(catalogue.literature.sources[name])) for name in used]
 
 
-def pair_title(teacher: str, student: str) -> str:
-    return f"{student} without a teacher" if teacher == NO_TEACHER else f"{teacher} \u2192 {student}"
-
-
-FILTERS = {
-    "number": number,
-    "signed": signed,
-    "rate": rate,
-    "sort_value": sort_value,
-    "selection_name": SELECTION_NAMES.__getitem__,
-}
-
 GLOBALS = {
     "href": href,
     "method_page": method_page,
@@ -258,7 +241,9 @@ GLOBALS = {
     "study_page": study_page,
     "row_page": row_page,
     "versus_page": versus_page,
-    "pair_title": pair_title,
+    "pair_names": texts.pair_names,
+    "pair_title": texts.pair_title,
+    "value": texts.value,
     "implementation": implementation,
     "metric_names": METRICS,
     "summary": literature.summary,

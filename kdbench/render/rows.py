@@ -136,5 +136,7 @@ def _trial(section: Section, record: Record) -> dict[str, Any]:
 
 
 def as_json(document: object) -> str:
-    """JSON that reads the same whoever writes it; no number in it is infinite."""
-    return json.dumps(document, sort_keys=True, indent=1, default=str, allow_nan=False) + "\n"
+    """JSON in one line, which reads the same whoever writes it; no number in it is infinite."""
+    return (
+        json.dumps(document, sort_keys=True, default=str, allow_nan=False) + "\n"
+    )  # indents are made ten times as slowly

@@ -19,7 +19,7 @@ from kdbench.records.inventory import take_inventory
 from kdbench.records.literature import Literature, load
 from kdbench.records.store import Store
 from kdbench.records.verify import Problem
-from kdbench.render import pages, publishing
+from kdbench.render import pages, publishing, texts
 from kdbench.render.address import root_of
 from kdbench.render.catalogue import Catalogue
 from kdbench.render.content import load_content
@@ -107,7 +107,7 @@ def _templates() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(pages.FILTERS)
+    environment.filters.update(texts.FILTERS)
     environment.globals.update(pages.GLOBALS)
     return environment
 

@@ -200,14 +200,14 @@ def _rows(tables: Sequence[Table], selection: str, standing: Mapping[str, Standi
     for table in tables:
         for line in table.every:
             places[line.cell.label, line.cell.evidence][table.dataset, table.pair].append(line)
-    cells = {(t.dataset, t.pair): [line.cell for line in t.every] for t in tables}
+    students = {(t.dataset, t.pair): aggregate.students(line.cell for line in t.every) for t in tables}
     rows = []
     for (label, evidence), lines in places.items():
         first = next(iter(lines.values()))[0]
         against = [
             (only[0].cell, base)
             for column, only in lines.items()
-            if len(only) == 1 and only[0].gain and (base := aggregate.baseline(only[0].cell, cells[column]))
+            if len(only) == 1 and only[0].gain and (base := aggregate.baseline(only[0].cell, students[column]))
         ]
         alone = first.kind == "baseline"
         stands = standing.get(label) if evidence == "measured" else None

@@ -1,19 +1,29 @@
-"""Values as people read them."""
+"""Numbers and names as a page says them."""
 
 from __future__ import annotations
 
 import math
 
-from kdbench.stats.aggregate import Spread
+from markupsafe import Markup
+
+from kdbench.stats.aggregate import NO_TEACHER, Spread
 from kdbench.stats.intervals import Interval
 
-#: Which epoch a number is from.
-SELECTION_NAMES = {
-    "last": "last epoch",
-    "best_val": "best on validation",
-    "best_test": "best on test (oracle)",
-    "unstated": "not stated",
-}
+
+def bdi(text: object) -> Markup:
+    """What others wrote: escaped, in a direction of its own, and kept in its box by static/style.css."""
+    return Markup("<bdi>{}</bdi>").format(text)
+
+
+def pair_names(teacher: str, student: str) -> Markup:
+    """A pair's title with each name isolated by itself, as the arrow must point at the student."""
+    if teacher == NO_TEACHER:
+        return bdi(student) + " without a teacher"
+    return bdi(teacher) + " \u2192 " + bdi(student)
+
+
+def pair_title(teacher: str, student: str) -> str:
+    return f"{student} without a teacher" if teacher == NO_TEACHER else f"{teacher} \u2192 {student}"
 
 
 def number(value: float | None, digits: int = 2) -> str:
@@ -37,3 +47,32 @@ def sort_value(value: Interval | Spread | float | None) -> str:
     """What the page's script sorts by; empty sorts last."""
     mean = value.mean if isinstance(value, Interval) else value.middle if isinstance(value, Spread) else value
     return "" if mean is None or not math.isfinite(mean) else f"{mean:.6g}"
+
+
+#: Which epoch a number is from.
+SELECTION_NAMES = {
+    "last": "last epoch",
+    "best_val": "best on validation",
+    "best_test": "best on test (oracle)",
+    "unstated": "not stated",
+}
+
+
+def value(interval: Interval | None, digits: int = 2, plus: bool = False) -> Markup:
+    """A mean and half its interval; a function and no macro, as large pages have thousands of them."""
+    if interval is None:
+        return Markup("\u2013")
+    mean = (signed if plus else number)(interval.mean, digits)
+    half = interval.half
+    around = "" if half is None else f' <span class="half">\u00b1 {number(half, digits)}</span>'
+    return Markup(f"<b>{mean}</b>{around}")
+
+
+FILTERS = {
+    "bdi": bdi,
+    "number": number,
+    "signed": signed,
+    "rate": rate,
+    "sort_value": sort_value,
+    "selection_name": SELECTION_NAMES.__getitem__,
+}

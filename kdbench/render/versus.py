@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -71,30 +71,40 @@ def all_versus(catalogue: Catalogue) -> dict[tuple[str, str], Versus]:
 
     Names are in alphabetical order.
     """
-    measured = _measured(catalogue)
+    tables = [table for _, table in sorted(catalogue.tables.items(), key=lambda item: (item[0][1:], item[0][0]))]
+    rows = [_rows(table) for table in tables]
+    shared = Counter(two for row in rows for two in combinations(sorted(row), 2))
     printed = _printed(catalogue)
-    order = sorted(
-        {*measured, *printed}, key=lambda two: (-len(measured.get(two, ())), -len(printed.get(two, ())), two)
-    )
-    return {two: Versus(*two, tuple(measured.get(two, ())), tuple(printed.get(two, ()))) for two in order[:MOST]}
-
-
-def _measured(catalogue: Catalogue) -> dict[tuple[str, str], list[Place]]:
-    found: dict[tuple[str, str], list[Place]] = defaultdict(list)
-    seen: dict[tuple[str, str], set[frozenset[str]]] = defaultdict(set)
-    for _, table in sorted(catalogue.tables.items(), key=lambda item: (item[0][1:], item[0][0])):
-        standings = catalogue.standings_of(table)
-        keys = {
-            line.cell.method: frozenset(record["key"] for record in line.cell.records)
-            for line in table.lines
-            if line.cell.label == line.cell.method and line.kind == "measured"
-        }
-        for two in combinations(sorted(keys), 2):
-            if (met := meeting(standings, *two)) is not None:
-                trials = keys[two[0]] | keys[two[1]]
-                found[two].append(Place(table, met, trials in seen[two]))
-                seen[two].add(trials)
+    order = sorted({*shared, *printed}, key=lambda two: (-shared[two], -len(printed.get(two, ())), two))
+    found: dict[tuple[str, str], Versus] = {}
+    for two in order:
+        both = [(table, row) for table, row in zip(tables, rows, strict=True) if two[0] in row and two[1] in row]
+        places = tuple(_places(catalogue, two, both))
+        if places or two in printed:
+            found[two] = Versus(*two, places, tuple(printed.get(two, ())))
+        if len(found) == MOST:
+            break
     return found
+
+
+def _rows(table: Table) -> dict[str, frozenset[str]]:
+    """The trials of each measured row of ``table`` that is a method as it comes, by the method's name."""
+    return {
+        line.cell.method: frozenset(record["key"] for record in line.cell.records)
+        for line in table.lines
+        if line.cell.label == line.cell.method and line.kind == "measured"
+    }
+
+
+def _places(
+    catalogue: Catalogue, two: tuple[str, str], both: Iterable[tuple[Table, Mapping[str, frozenset[str]]]]
+) -> Iterator[Place]:
+    seen: set[frozenset[str]] = set()
+    for table, rows in both:
+        if (met := meeting(catalogue.standings_of(table), *two)) is not None:
+            trials = rows[two[0]] | rows[two[1]]
+            yield Place(table, met, trials in seen)
+            seen.add(trials)
 
 
 def _printed(catalogue: Catalogue) -> dict[tuple[str, str], list[Together]]:

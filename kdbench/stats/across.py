@@ -71,14 +71,14 @@ def common_scores(rows: Mapping[str, Row], selection: str) -> NDArray[np.float64
 
 def _across(table: NDArray[np.float64], labels: Sequence[str], baseline: int | None) -> Across:
     means = table.mean(axis=2)
-    drawn = redrawn(table)
+    drawn = [(borda(block), block.mean(axis=2)) for block in redrawn(table)]
+    drawn_places, over_pairs = (np.concatenate(parts) for parts in zip(*drawn, strict=True))
     place = borda(means)
     order = np.argsort(place, kind="stable")
-    places = _intervals(place, borda(drawn), table.shape[1])
+    places = _intervals(place, drawn_places, table.shape[1])
     gains: list[Interval | None] = [None] * len(labels)
     if baseline is not None:
         mean = means.mean(axis=1)
-        over_pairs = drawn.mean(axis=2)
         found = _intervals(mean - mean[baseline], over_pairs - over_pairs[:, [baseline]], table.shape[1])
         gains = [None if row == baseline else interval for row, interval in enumerate(found)]
     critical = critical_difference(len(labels), table.shape[1])

@@ -219,13 +219,14 @@ def _protocol(setting: str) -> Mapping[str, Any]:
     return MappingProxyType(found if isinstance(found, dict) else {})
 
 
-def baseline(cell: Cell, among: Iterable[Cell]) -> Cell | None:
-    """The ``ce`` student of the same suite, pair and setting; None for that student itself or when there is none."""
-    found = [
-        c
-        for c in among
-        if c.method == "ce" and c.stream == 0 and c.evidence == cell.evidence and _company(c) == _company(cell)
-    ]
+def students(cells: Iterable[Cell]) -> list[Cell]:
+    """The students alone among ``cells``: what a baseline is one of."""
+    return [cell for cell in cells if cell.method == "ce" and cell.stream == 0]
+
+
+def baseline(cell: Cell, alone: Iterable[Cell]) -> Cell | None:
+    """The one of the students ``alone`` that shares suite, pair and setting; None for that student itself, or none."""
+    found = [c for c in alone if c.evidence == cell.evidence and _company(c) == _company(cell)]
     best = min((c for c in found if c.pair == cell.pair), key=lambda c: (c.label != "ce", _order(c)), default=None)
     return None if best is None or best.variant == cell.variant else best
 

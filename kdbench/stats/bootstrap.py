@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -12,20 +13,26 @@ from kdbench.stats.intervals import t_quantile
 Floats = NDArray[np.float64]
 
 DRAWS = 4000
+#: Numbers of a block of draws, before seeds are averaged.
+BLOCK = 1 << 20
 
 
-def redrawn(scores: ArrayLike, draws: int = DRAWS, seed: int = 0) -> Floats:
-    """Means over seeds [draws, rows, pairs] of ``scores`` [rows, pairs, seeds] where pairs, then seeds were drawn.
+def redrawn(scores: ArrayLike, draws: int = DRAWS, seed: int = 0) -> Iterator[Floats]:
+    """Means over seeds of ``scores`` [rows, pairs, seeds] where pairs, then seeds were drawn: in blocks of draws.
 
-    Pairs are drawn with replacement, and within each of them its seeds, the same ones for all rows: the two-stage
-    bootstrap of Davison and Hinkley, "Bootstrap Methods and their Application", 1997, section 3.8.
+    Blocks [draws, rows, pairs] have as many draws as BLOCK numbers make, so that many rows take little memory. Pairs
+    are drawn with replacement, and within each of them its seeds, the same ones for all rows: the two-stage bootstrap
+    of Davison and Hinkley, "Bootstrap Methods and their Application", 1997, section 3.8.
     """
     table = np.asarray(scores, float)
     _, pairs, seeds = table.shape
     random = np.random.default_rng(seed)
     pair = random.integers(pairs, size=(draws, pairs, 1))
     chosen = random.integers(seeds, size=(draws, pairs, seeds))
-    return np.asarray(np.moveaxis(table[:, pair, chosen].mean(axis=3), 0, 1), float)
+    step = max(1, BLOCK // table.size)
+    for start in range(0, draws, step):
+        drawn = slice(start, start + step)
+        yield np.moveaxis(table[:, pair[drawn], chosen[drawn]].mean(axis=3), 0, 1)
 
 
 def percentiles(values: ArrayLike, n: int, level: float = 0.95) -> tuple[Floats, Floats]:

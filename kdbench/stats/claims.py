@@ -71,7 +71,7 @@ def difference(scores: ArrayLike, of: int, versus: int, level: float) -> Finding
     found = compare(table)
     at = found.of(of, versus)
     sign = 1.0 if of < versus else -1.0
-    value, half = sign * float(found.difference[at]), float(found.halves(level)[at])
+    value, half = sign * float(found.difference[at]), found.half(at, level)
     return Finding(value, value - half, value + half, int(found.n[at])) if math.isfinite(value) else _nothing()
 
 

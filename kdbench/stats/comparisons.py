@@ -18,7 +18,7 @@ Ints = NDArray[np.intp]
 
 @dataclass(frozen=True)
 class Comparisons:
-    """Every pair of rows, ``first`` before ``second``: the mean of the seed-by-seed differences of their scores.
+    """Every pair of rows, ``first`` before ``second``, in this order: the mean seed-by-seed difference of their scores.
 
     ``error`` is its standard error, from a variance that is moderated over all pairs, with ``df`` degrees of freedom; 0
     of them where there is no telling. ``apart``: shown to differ, all such claims together being wrong as rarely as
@@ -36,8 +36,11 @@ class Comparisons:
 
     def halves(self, level: float = 0.95) -> Floats:
         """Half the width of each difference's own interval; infinite where there is no telling."""
-        known = self.df > 0
-        return np.where(known, t_quantiles(np.where(known, self.df, 1.0), level) * self.error, np.inf)
+        return _halves(self.df, self.error, level)
+
+    def half(self, at: int, level: float = 0.95) -> float:
+        """Half the width of the interval of the difference ``at`` this place."""
+        return float(_halves(self.df[[at]], self.error[[at]], level)[0])
 
     def within(self, margin: float, alpha: float = 0.05) -> NDArray[np.bool_]:
         """Which differences are shown to be less than ``margin``, each by two one-sided tests (Schuirmann 1987)."""
@@ -56,7 +59,14 @@ class Comparisons:
     def of(self, row: int, other: int) -> int:
         """Where the comparison of two rows stands."""
         low, high = sorted((row, other))
-        return int(np.flatnonzero((self.first == low) & (self.second == high))[0])
+        if low == high or not 0 <= low < high < self.rows:
+            raise IndexError(f"rows {row} and {other} of {self.rows} are not compared")
+        return low * (2 * self.rows - low - 1) // 2 + high - low - 1
+
+
+def _halves(df: Floats, error: Floats, level: float) -> Floats:
+    known = df > 0
+    return np.where(known, t_quantiles(np.where(known, df, 1.0), level) * error, np.inf)
 
 
 def compare(scores: ArrayLike, looks: Sequence[int] = (), level: float = LEVEL) -> Comparisons:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from statistics import median
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -66,6 +66,11 @@ class Standings:
     noise: float | None
     images: int | None
     looks: tuple[int, ...]
+
+    @cached_property
+    def places(self) -> Mapping[str, int]:
+        """Where each label stands in ``rows``."""
+        return {row.label: number for number, row in enumerate(self.rows)}
 
 
 def standings(cells: Sequence[Cell], selection: str, right: Right = lambda record: None) -> Standings:
@@ -248,14 +253,14 @@ def _twins(found: Comparisons, rows: Mapping[str, Row]) -> list[tuple[str, str, 
 
 
 def _interval(found: Comparisons, at: int, sign: int) -> Interval:
-    n, mean, half = int(found.n[at]), sign * float(found.difference[at]), float(found.halves()[at])
+    n, mean, half = int(found.n[at]), sign * float(found.difference[at]), found.half(at)
     return Interval(n, mean, mean - half, mean + half) if np.isfinite(half) else Interval(n, mean)
 
 
 def _noise(found: Comparisons, twins: Sequence[tuple[str, str, Interval]]) -> float | None:
-    halves = [twin[2].half for twin in twins] or [float(half) for half in found.halves()]
-    known = [half for half in halves if half is not None and np.isfinite(half)]
-    return median(known) if known else None
+    halves = np.array([twin[2].half for twin in twins], float) if twins else found.halves()
+    known = halves[np.isfinite(halves)]
+    return float(np.median(known)) if len(known) else None
 
 
 def open_comparisons(found: Standings, margin: float, versus: str | None = None) -> list[tuple[str, str]]:

@@ -31,7 +31,7 @@ class Meeting:
 
 def meeting(found: Standings, one: str, other: str) -> Meeting | None:
     """The rows called ``one`` and ``other`` in ``found``; None where they share no seed or one is not compared."""
-    places = {row.label: number for number, row in enumerate(found.rows)}
+    places = found.places
     if one not in places or other not in places or one == other:
         return None
     c = found.comparisons

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save
 
 from kdbench.canonical import plain
-from kdbench.errors import UserError
+from kdbench.errors import UserError, reason
 from kdbench.folders import write_atomically
 from kdbench.students.student import Student
 
@@ -20,8 +20,12 @@ ABOUT = "kdbench"
 
 
 def safetensors(student: Student) -> bytes:
-    """The weights by the names that the architecture itself gives them, as timm and torchvision load them."""
-    state = {name: value.contiguous().clone() for name, value in student.network.body.state_dict().items()}
+    """The weights by the names that the architecture itself gives them, as timm and torchvision load them.
+
+    Of a network that is more than its student, by those that kdbench gives them.
+    """
+    network = student.network.body if student.alone else student.network
+    state = {name: value.contiguous().clone() for name, value in network.state_dict().items()}
     return save(state, metadata={ABOUT: json.dumps(plain(student.about)), "format": "pt"})
 
 
@@ -65,5 +69,13 @@ FORMATS: dict[str, Callable[[Student], bytes]] = {".safetensors": safetensors, "
 
 
 def write(student: Student, path: Path) -> None:
-    """Write ``student`` to ``path``, as its ending says."""
-    write_atomically(path, FORMATS[path.suffix](student))
+    """Write ``student`` to ``path``, as its ending says; UserError where torch cannot make a program of it."""
+    try:
+        content = FORMATS[path.suffix](student)
+    except UserError:
+        raise
+    except Exception as error:  # torch follows a network only so far
+        raise UserError(
+            f"{path}: torch cannot export this network as {path.suffix} ({reason(error)}); take .safetensors."
+        ) from None
+    write_atomically(path, content)

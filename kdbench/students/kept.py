@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,10 @@ from kdbench.data.folder import class_names
 from kdbench.errors import CheckpointError
 from kdbench.folders import write_atomically
 from kdbench.methods import METHODS
-from kdbench.records.store import Store
-from kdbench.teachers.weights import STUDENT, said_of, write_weights
+from kdbench.models.build import AS_NAMED, Build
+from kdbench.records.store import WEIGHTS, Store
+from kdbench.teachers.weights import STUDENT, kept_weights, said_of, weights_digest, write_weights
+from kdbench.trials.teacher import Teacher
 from kdbench.trials.trial import Trial
 
 
@@ -26,7 +28,9 @@ from kdbench.trials.trial import Trial
 class About:
     """What is needed to build the network of a trial again, and to show it pictures as it was shown them.
 
-    ``deployed`` is ``student``, or says what else the method deploys. ``view`` is how pictures in files are cropped.
+    ``deployed`` is ``student``, or says what else the method deploys, whose network is put together again by
+    ``method`` with ``config`` under a ``teacher``, an architecture that is built as ``build`` says. ``view`` is how
+    pictures in files are cropped.
     """
 
     key: str
@@ -38,9 +42,15 @@ class About:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     view: View | None
+    method: str = ""
+    config: Mapping[str, Any] = field(default_factory=dict)
+    teacher: str = ""
+    build: Build = AS_NAMED
+    dataset: str = ""
 
     @classmethod
     def of(cls, trial: Trial, spec: DatasetSpec) -> About:
+        more = METHODS.get(trial.method).budget.deployed != "student"
         return cls(
             key=trial.key,
             model=trial.student,
@@ -51,7 +61,31 @@ class About:
             mean=trial.normalisation.mean,
             std=trial.normalisation.std,
             view=spec.folder.view if spec.folder else None if spec.loader.endswith(":imagefolder") else View(crop=1.0),
+            **(_more(trial, trial.teacher, spec) if more and trial.teacher else {}),
         )
+
+
+def _more(trial: Trial, teacher: Teacher, spec: DatasetSpec) -> dict[str, Any]:
+    """What is needed beside the student where more is deployed."""
+    return {
+        "method": trial.method,
+        "config": dict(trial.config),
+        "teacher": teacher.model,
+        "build": teacher.build,
+        "dataset": spec.name,
+    }
+
+
+def damaged(store: Store) -> Iterator[tuple[Path, str]]:
+    """Each file of kept weights in ``store`` that is not what its name says, with a sentence."""
+    for path in sorted((store.root / WEIGHTS).glob("*.safetensors")):
+        try:
+            found = weights_digest(kept_weights(path))
+        except CheckpointError as error:
+            yield path, str(error)
+            continue
+        if found != path.stem:
+            yield path, f"{path} holds the weights {found[:16]}, and its name says others; delete that file."
 
 
 def keep(store: Store, sha256: str, state: Mapping[str, Tensor], about: About) -> None:
@@ -69,6 +103,7 @@ def about(path: Path) -> About:
         raw: dict[str, Any] = json.loads(said_of(path)[STUDENT])
         for name in ("class_names", "image_shape", "mean", "std"):
             raw[name] = tuple(raw[name])
+        raw["build"] = Build(**raw.get("build", {}))
         raw["view"] = None if raw["view"] is None else View(*raw["view"])
         return About(**raw)
     except (OSError, KeyError, ValueError, TypeError):

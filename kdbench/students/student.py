@@ -12,26 +12,34 @@ from torch import Tensor, nn
 
 from kdbench.data.decoding import decode
 from kdbench.errors import CheckpointError, UserError
+from kdbench.methods import METHODS, load_class
 from kdbench.models.factory import create
 from kdbench.models.network import Network
+from kdbench.models.outputs import DataSpec
 from kdbench.plugins import load_plugins
 from kdbench.records.find import find, kept_weights_of
 from kdbench.records.store import Store
 from kdbench.students.kept import About, about
-from kdbench.teachers.weights import kept_weights
+from kdbench.teachers.weights import BODY, kept_weights
 
 
 class Student(nn.Module):
     """A trained network, in eval mode: images [N,C,H,W] in [0, 1] to logits [N,K], which it normalises itself.
 
-    ``about`` says what it is of; ``pictures`` reads files as it was shown them.
+    ``network`` is a ``kdbench.models.network.Network``, or what a method deploys in its place. ``about`` says what it
+    is of; ``pictures`` reads files as it was shown them.
     """
 
-    def __init__(self, network: Network, about: About) -> None:
+    def __init__(self, network: nn.Module, about: About) -> None:
         super().__init__()
         self.network = network
         self.about = about
         self.eval()
+
+    @property
+    def alone(self) -> bool:
+        """Whether it is the architecture that it is called by, and nothing beside."""
+        return isinstance(self.network, Network)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.network(images).logits  # type: ignore[no-any-return]
@@ -57,15 +65,14 @@ def load_student(record: Mapping[str, Any] | str, results: str | os.PathLike[str
 
 
 def read_student(path: Path) -> Student:
-    """The student whose kept weights are the file ``path``; UserError where they are no network by themselves."""
+    """The student whose kept weights are the file ``path``; UserError where only a training can put it together."""
     said, state = about(path), kept_weights(path)
-    if said.deployed != "student":
-        raise UserError(
-            f"The network in {path} is more than its student ({said.deployed}), and only its training puts it "
-            "together; take a row that deploys the student alone."
-        )
     with torch.random.fork_rng(devices=[]):
-        network = create(said.model, classes=said.classes, image_shape=said.image_shape, mean=said.mean, std=said.std)
+        network: nn.Module = create(
+            said.model, classes=said.classes, image_shape=said.image_shape, mean=said.mean, std=said.std
+        )
+        if not all(name.startswith(BODY) for name in state):
+            network = _deployed(network, said, path)
     try:
         network.load_state_dict(state)
     except RuntimeError:  # torch lists every tensor
@@ -73,3 +80,24 @@ def read_student(path: Path) -> Student:
             f"The weights in {path} are not of {said.model} as it is built here; install the version that trained them."
         ) from None
     return Student(network, said)
+
+
+def _deployed(network: Any, said: About, path: Path) -> nn.Module:
+    """What the method puts together of its student ``network`` and the teacher's parts, with weights of no account."""
+    alone = UserError(
+        f"The network in {path} is more than its student ({said.deployed}), and only its training puts it together; "
+        "take a row that deploys the student alone."
+    )
+    if not said.teacher:
+        raise alone
+    shape = said.image_shape
+    teacher = create(
+        said.teacher, classes=said.classes, image_shape=shape, mean=said.mean, std=said.std, build=said.build
+    )
+    data = DataSpec(said.dataset, said.classes, 0, shape, torch.zeros(0, dtype=torch.int64), 1)
+    spec = METHODS.get(said.method)
+    specs = network.spec(said.model, shape), teacher.spec(said.teacher, shape)
+    try:
+        return load_class(spec).build(spec, said.config, *specs, data).deployed(network)
+    except Exception:  # a method that looks at the training images, or other people's code
+        raise alone from None

@@ -21,6 +21,7 @@ from kdbench.names import check_name
 from kdbench.protocol import Protocol, parse_protocol
 from kdbench.registry import Registry
 from kdbench.suites.pictures import parse_dataset
+from kdbench.suites.start import parse_init, placed
 from kdbench.suites.supervised import parse_supervision
 from kdbench.suites.table import Table
 from kdbench.suites.teacher import TEACHERS, check_seeds, parse_teacher, registered_teacher, resolved
@@ -48,6 +49,8 @@ class Pair:
     dataset: str
     #: The registered pair that it is, where it was added to the suite.
     added: str = ""
+    #: What its students start from, where that is no draw.
+    init: Teacher | None = None
 
 
 @dataclass(frozen=True)
@@ -150,9 +153,8 @@ def _suite(table: Table, where: str, home: Path | None) -> Suite:
     tables = table.take("teachers", dict, {})
     if home is not None:
         tables = {key: _beside(home, raw) for key, raw in tables.items()}
-    own = home is not None
     names = [check_name("teacher", key, where) for key in tables]
-    teachers = {key: _teacher(key, tables, spec, protocol, where, own) for key in names}
+    teachers = {key: _teacher(key, tables, spec, protocol, where, home) for key in names}
     elsewhere: dict[tuple[str, str], Teacher] = {}
     pairs = []
     for number, entry in enumerate(table.take("pairs", list), 1):
@@ -161,11 +163,11 @@ def _suite(table: Table, where: str, home: Path | None) -> Suite:
         data = raw.take("dataset", str, dataset)
         key = raw.take("teacher", str)
         if data == dataset:
-            teacher = teachers[key] = teachers.get(key) or _teacher(key, tables, spec, protocol, place, own)
+            teacher = teachers[key] = teachers.get(key) or _teacher(key, tables, spec, protocol, place, home)
         else:
-            teacher = _teacher(key, tables, check_spec(DATASETS.get(data)), protocol, place, own)
+            teacher = _teacher(key, tables, check_spec(DATASETS.get(data)), protocol, place, home)
             elsewhere[key, data] = teacher
-        pairs.append(_pair(raw, key, teacher, data, protocol))
+        pairs.append(_pair(raw, key, teacher, data, protocol, home))
     suite = Suite(
         name=name,
         version=table.count("version", 1),
@@ -228,6 +230,14 @@ def _check(suite: Suite, where: str) -> None:
         doubled = sorted(name for name, count in Counter(names).items() if count > 1)
         if doubled:
             raise UserError(f"{where}: the {noun} {doubled[0]!r} occurs twice.")
+    starts: dict[tuple[str, str], str] = {}
+    for pair in suite.pairs:
+        half, init = pair.name.partition(":")[2], pair.init.name if pair.init else ""
+        if starts.setdefault((pair.dataset, half), init) != init:
+            raise UserError(
+                f"{where}: two pairs have the student {half!r} start from different weights; give one of them a name "
+                f"of its own, such as {pair.name}-init."
+            )
     seen: dict[Hashable, Row] = {}
     for row in suite.rows:
         other = seen.setdefault(_resolved(row, suite.pairs), row)
@@ -268,11 +278,7 @@ def _beside(home: Path, raw: Any) -> Any:
     if not isinstance(files, list):
         return raw
 
-    def place(name: Any) -> Any:
-        found = home / name if isinstance(name, str) else home
-        return str(found.absolute()) if found.is_file() else name
-
-    return {**raw, "files": [place(name) for name in files]}
+    return {**raw, "files": [placed(home, name) if isinstance(name, str) else name for name in files]}
 
 
 def _seeds(raw: list[Any], where: str) -> tuple[int, ...]:
@@ -342,12 +348,13 @@ def _teacher(
     data: DatasetSpec,
     base: Protocol,
     where: str,
-    anywhere: bool = False,
+    home: Path | None = None,
     within: tuple[str, ...] = (),
 ) -> Teacher:
     """The teacher ``key`` for images of ``data``: the suite's own, from its ``tables``, or a registered one.
 
-    ``anywhere``: weights of the suite's own may lie outside the data root. ``within``: those that it is a part of.
+    ``home``: the folder of a suite's own file, whose weights may lie outside the data root. ``within``: those that it
+    is a part of.
     """
     if len(within) > DEEPEST:
         raise UserError(f"{where}: teacher {shown(key)} is a part of parts more than {DEEPEST} deep.")
@@ -355,10 +362,10 @@ def _teacher(
         raise UserError(f"{where}: teacher {shown(key)} is made of itself; name other teachers in 'of'.")
 
     def other(name: str) -> Teacher:
-        return _teacher(name, tables, data, base, where, anywhere, (*within, key))
+        return _teacher(name, tables, data, base, where, home, (*within, key))
 
     if key in tables:
-        return parse_teacher(key, tables[key], data, base, f"{where} [teachers.{key}]", other, anywhere)
+        return parse_teacher(key, tables[key], data, base, f"{where} [teachers.{key}]", other, home)
     if key in TEACHERS:
         return registered_teacher(key, data, base, other)
     raise UserError(
@@ -367,7 +374,9 @@ def _teacher(
     )
 
 
-def _pair(table: Table, teacher_name: str, teacher: Teacher, dataset: str, base: Protocol) -> Pair:
+def _pair(
+    table: Table, teacher_name: str, teacher: Teacher, dataset: str, base: Protocol, home: Path | None = None
+) -> Pair:
     where, student = table.where, get_spec(table.take("student", str))
     if teacher.kind == "self" and teacher.model != student.name:
         raise UserError(
@@ -377,12 +386,14 @@ def _pair(table: Table, teacher_name: str, teacher: Teacher, dataset: str, base:
     protocol = parse_protocol(table.take("protocol", dict, {}), f"{where} protocol", base)
     literature = teacher.name if teacher.composition else get_spec(teacher.model).literature
     name = table.take("name", str, f"{literature}:{student.literature}")
+    raw = table.take("init", (str, dict), None)
+    init = None if raw is None else parse_init(raw, student.name, DATASETS.get(dataset), where, home)
     table.finish()
     if name.count(":") != 1:
         raise UserError(f"{where}: a pair's name reads teacher:student, not {shown(name)}.")
     for half in name.split(":"):
         check_name("pair", half, where)
-    return Pair(name, teacher_name, student.name, protocol, dataset)
+    return Pair(name, teacher_name, student.name, protocol, dataset, init=init)
 
 
 def _row(raw: Any, base: Protocol, data: DatasetSpec, where: str) -> Row:

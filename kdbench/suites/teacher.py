@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from math import isfinite
-from pathlib import PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from kdbench.composition import COMPOSITIONS, NETWORKS
@@ -16,11 +15,14 @@ from kdbench.kinds import read_kind
 from kdbench.methods import METHODS, MethodSpec
 from kdbench.methods.applicability import not_applicable
 from kdbench.models import get_spec
+from kdbench.models.build import AS_NAMED
 from kdbench.names import LONGEST_TEXT, check_name
 from kdbench.protocol import Protocol, parse_protocol
 from kdbench.registry import Registry
+from kdbench.suites.start import check_files, named, parse_build, parse_head, parse_init
 from kdbench.suites.supervised import parse_supervision
 from kdbench.suites.table import Table
+from kdbench.supervision import FULL
 from kdbench.toml import parse_toml
 from kdbench.trials.teacher import Normalisation, Teacher
 
@@ -30,7 +32,6 @@ MOST_GENERATIONS = 32
 IMPORTED = ("checkpoint", "student")
 #: Teachers that may stand behind one that is made of others, each counted as often as it is named.
 MOST_BEHIND = 256
-_DIGEST = re.compile("[0-9a-f]{64}")
 
 #: From the name of a teacher to what it is, for those that are made of others.
 Lookup = Callable[[str], Teacher]
@@ -46,11 +47,12 @@ def parse_teacher(
     base: Protocol,
     where: str,
     others: Lookup | None = None,
-    anywhere: bool = False,
+    home: Path | None = None,
 ) -> Teacher:
     """The teacher that the table ``raw`` describes; one that is trained is so under ``base`` and what it changes.
 
-    ``others`` finds those that it is made of. ``anywhere``: its weights may lie outside the data root.
+    ``others`` finds those that it is made of. ``home``: the folder of a suite's own file, whose weights may lie outside
+    the data root.
     """
     table = Table(raw, where)
     kind = table.take("kind", str)
@@ -59,7 +61,7 @@ def parse_teacher(
     if kind not in NETWORKS:
         known = [*NETWORKS, *COMPOSITIONS]
         raise UserError(f"{where}: kind must be {', '.join(known[:-1])} or {known[-1]}, not {shown(kind)}.")
-    foreign = [field for field in ("mean", "std", "files", "url", "weights_sha256") if field in table.raw]
+    foreign = [field for field in ("mean", "std", "files", "url", "sha256", "weights_sha256") if field in table.raw]
     if kind == "student" and foreign:
         raise UserError(f"{where}: kind student takes no {foreign[0]!r}, as its record says it; leave it out.")
     foreign += ["key"] if kind not in IMPORTED and "key" in table.raw else []
@@ -67,32 +69,53 @@ def parse_teacher(
         raise UserError(
             f"{where}: kind self takes no {foreign[0]!r}, as it is the student, trained here; leave it out."
         )
+    model = get_spec(table.take("model", str)).name
+    head = parse_head(table) if kind == "checkpoint" else ""
+    start = table.take("init", (str, dict), None) if kind == "trained" else None
+    made = kind not in IMPORTED or bool(head)
+    build = parse_build(table, model) if kind in ("checkpoint", "trained") else AS_NAMED
     teacher = Teacher(
         name=name,
         kind=kind,
-        model=get_spec(table.take("model", str)).name,
+        model=model,
         normalisation=_normalisation(table, data),
         seed=table.count("seed", 0, 0),
-        protocol=None
-        if kind in IMPORTED
-        else parse_protocol(table.take("protocol", dict, {}), f"{where} [protocol]", base),
+        protocol=parse_protocol(table.take("protocol", dict, {}), f"{where} [protocol]", base) if made else None,
         files=tuple(table.take("files", list, [])),
         key=table.take("key", str, "") if kind == "checkpoint" else "",
+        head=head,
+        build=build,
         url=table.take("url", str, ""),
+        sha256=table.take("sha256", str, ""),
         weights_sha256=table.take("weights_sha256", str, ""),
         claimed_top1=table.take("claimed_top1", (float, int), None),
         source=table.take("source", str, ""),
     )
     if kind == "student":
         teacher = replace(teacher, trial=_trial(table, teacher.seed))
-    if kind not in IMPORTED:
+    if made:
         supervision = parse_supervision(table.take("supervision", dict, {}), f"{where} supervision", data)
         teacher = replace(teacher, supervision=supervision)
     if kind == "self":
         teacher = _generations(table, teacher, data, others)
     table.finish()
-    _check(teacher, where, anywhere)
-    return teacher
+    _check(teacher, where, home is not None)
+    if start:
+        teacher = _starting(teacher, parse_init(start, model, data, where, home, build))
+    return _fine_tuned(teacher, data) if head else teacher
+
+
+def _fine_tuned(teacher: Teacher, data: DatasetSpec) -> Teacher:
+    """The checkpoint ``teacher``, whose classifier is new: it is trained here, and starts from those weights."""
+    init = replace(teacher, kind="init", protocol=None, claimed_top1=None, supervision=FULL)
+    trained = replace(teacher, kind="trained", files=(), key="", head="", url="", sha256="", weights_sha256="")
+    return _starting(trained, named(init, [teacher.name], data))
+
+
+def _starting(teacher: Teacher, init: Teacher) -> Teacher:
+    """``teacher``, which is trained from the weights of ``init`` on."""
+    source = teacher.source or f"trained here from the weights in {Path(init.files[0]).name}"
+    return replace(teacher, init=init, source=source[:LONGEST_TEXT])
 
 
 def registered_teacher(name: str, data: DatasetSpec, base: Protocol, others: Lookup | None = None) -> Teacher:
@@ -257,21 +280,10 @@ def _lesson(table: Table, last: Teacher, data: DatasetSpec, above: Teacher | Non
     return method.name, config
 
 
-def _relative(file: str) -> bool:
-    return not PurePosixPath(file).is_absolute() and ".." not in PurePosixPath(file).parts
-
-
 def _check(teacher: Teacher, where: str, anywhere: bool = False) -> None:
     """UserError for what no single field shows; ``anywhere``: its files may be outside the data root."""
     if teacher.kind == "checkpoint" and not teacher.files:
         raise UserError(f"{where}: a checkpoint names the files it may be in, in 'files'.")
-    if any(type(f) is not str or not (anywhere or _relative(f)) for f in teacher.files):
-        raise UserError(f"{where}: files must be relative paths, which are looked up under the data root.")
-    if teacher.weights_sha256 and not _DIGEST.fullmatch(teacher.weights_sha256):
-        raise UserError(f"{where}: weights_sha256 must be 64 digits of 0-9a-f, not {shown(teacher.weights_sha256)}.")
-    if teacher.url and not teacher.url.startswith("https://"):
-        raise UserError(f"{where}: url must begin with https://.")
-    if len(teacher.source) > LONGEST_TEXT:
-        raise UserError(f"{where}: source has {len(teacher.source)} characters; a record takes {LONGEST_TEXT}.")
+    check_files(teacher, where, anywhere)
     if teacher.claimed_top1 is not None and not 0 <= teacher.claimed_top1 <= 100:
         raise UserError(f"{where}: claimed_top1 is a percentage, not {shown(teacher.claimed_top1)}.")

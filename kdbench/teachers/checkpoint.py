@@ -15,19 +15,30 @@ from kdbench.trials.teacher import Teacher
 
 def checkpoint_digest(teacher: Teacher, spec: DatasetSpec, path: Path) -> str:
     """The digest of the weights of ``teacher`` in ``path``; CheckpointError unless they fit its network."""
+    return checkpoint_facts(teacher, spec, path)[0]
+
+
+def checkpoint_facts(teacher: Teacher, spec: DatasetSpec, path: Path) -> tuple[str, bool]:
+    """The digest of the weights of ``teacher`` in ``path``, and whether a classifier is among them.
+
+    CheckpointError unless they fit its network.
+    """
     stat = path.stat()
     like = [teacher.model, teacher.key, dict(teacher.model_code), spec.classes, list(spec.image_shape)]
+    like += [] if teacher.kind == "checkpoint" else [teacher.kind, teacher.head]
+    like += [said] if (said := teacher.build.identity()) else []
     looks = digest([str(path.resolve()), stat.st_size, stat.st_mtime_ns, stat.st_ino, like])
     entry = cache_dir() / "identity" / f"weights-{digest([str(path.resolve()), like])[:24]}.json"
     with suppress(OSError, ValueError, LookupError, TypeError):
         raw = json.loads(entry.read_bytes())
-        if raw["looks"] == looks and raw["sha256"] == digest([looks, raw["weights"]]):
-            return str(raw["weights"])
-    from kdbench.teachers.ready import imported
+        if raw["looks"] == looks and raw["sha256"] == digest([looks, raw["weights"], raw["head"]]):
+            return str(raw["weights"]), bool(raw["head"])
+    from kdbench.teachers.ready import has_head, imported
     from kdbench.teachers.weights import weights_digest
 
-    weights = weights_digest(imported(teacher, spec, path))
+    state = imported(teacher, spec, path)
+    weights, head = weights_digest(state), has_head(teacher, spec, state)
     with suppress(OSError):  # it only costs the time to look again
-        known = {"looks": looks, "weights": weights, "sha256": digest([looks, weights])}
+        known = {"looks": looks, "weights": weights, "head": head, "sha256": digest([looks, weights, head])}
         write_atomically(entry, json.dumps(known).encode())
-    return weights
+    return weights, head

@@ -15,6 +15,7 @@ from kdbench.models.composed import Composed
 from kdbench.models.factory import create
 from kdbench.models.network import Network
 from kdbench.teachers.facts import TeacherFacts, TeacherShelf
+from kdbench.teachers.find import find_checkpoint
 from kdbench.teachers.making import Maker, maker_of
 from kdbench.teachers.published import PREFIXES
 from kdbench.teachers.weights import kept_weights, read_weights, weights_digest
@@ -79,17 +80,47 @@ def imported(teacher: Teacher, spec: DatasetSpec, path: Path) -> dict[str, Tenso
 
     CheckpointError where they are not such a network's.
     """
-    own = _network(teacher, spec).body.state_dict()
+    network = _network(teacher, spec)
+    own = network.body.state_dict()
     state = _by_name(read_weights(path, teacher.key), own)
+    if teacher.kind == "init":
+        head = _head(network)
+        fits = all(n in state and state[n].shape == own[n].shape for n in head)
+        if teacher.head or not fits:
+            state = {name: value for name, value in state.items() if name not in head}
+            own = {name: value for name, value in own.items() if name not in head}
     _check_fit(own, state, teacher, path)
     return state
 
 
-def other_weights(path: Path, found: str, pinned: str) -> str:
-    """What is said where a file holds other weights than those that are pinned."""
+def has_head(teacher: Teacher, spec: DatasetSpec, state: Mapping[str, Tensor]) -> bool:
+    """Whether ``state``, which was imported for ``teacher``, has a classifier."""
+    return teacher.kind != "init" or all(name in state for name in _head(_network(teacher, spec)))
+
+
+def starting_weights(init: Teacher, spec: DatasetSpec, root: Path) -> dict[str, Tensor]:
+    """The weights that ``init`` stands for, as they were planned; UserError where the file is gone, or another one."""
+    path = find_checkpoint(init, root)
+    state = imported(init, spec, path)
+    if (found := weights_digest(state)) != init.weights_sha256:
+        raise CheckpointError(other_weights(path, found, init))
+    return state
+
+
+def _head(network: Network) -> list[str]:
+    """The names that the weights of the classifier have in its state_dict."""
+    head = {id(parameter) for parameter in network.head.parameters()}
+    return [name for name, parameter in network.body.named_parameters() if id(parameter) in head]
+
+
+def other_weights(path: Path, found: str, teacher: Teacher) -> str:
+    """What is said where the file of ``teacher`` holds other weights than those that are pinned."""
+    anew = (
+        "give the new file another name" if teacher.kind == "init" else "pin the new weights under another teacher name"
+    )
     return (
-        f"The weights in {path} are not the pinned ones: their digest is {found[:16]}, pinned is {pinned[:16]}; fetch "
-        "the file again, or pin the new weights under another teacher name."
+        f"The weights in {path} are not the pinned ones: their digest is {found[:16]}, pinned is "
+        f"{teacher.weights_sha256[:16]}; fetch the file again, or {anew}."
     )
 
 
@@ -110,8 +141,9 @@ def network_of(
 
 def _network(teacher: Teacher, spec: DatasetSpec) -> Network:
     norm = teacher.normalisation
+    shape, build = spec.image_shape, teacher.build
     with seeded("teacher"):
-        return create(teacher.model, classes=spec.classes, image_shape=spec.image_shape, mean=norm.mean, std=norm.std)
+        return create(teacher.model, classes=spec.classes, image_shape=shape, mean=norm.mean, std=norm.std, build=build)
 
 
 def _by_name(state: dict[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -148,7 +180,7 @@ def _advice(own: Mapping[str, Tensor], state: Mapping[str, Tensor], wrong: Seque
     """What may help, as the end of a sentence."""
     if wrong and set(own) <= set(state) and all(own[n].shape[1:] == state[n].shape[1:] for n in wrong):
         theirs = state[wrong[0]].shape[0]
-        return f": it was made for {theirs} classes; train a teacher that starts from it, with init and head = 'new'"
+        return f": it was made for {theirs} classes; give the teacher head = 'new', and it is fine-tuned with a new one"
     begun = {name.partition(".")[0] for name in state}
     if len(begun) > 1 and any(f"{first}.{name}" in state for first in begun for name in own):
         return "; it holds several networks: name the one that you want as the teacher's key"

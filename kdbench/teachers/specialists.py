@@ -24,6 +24,7 @@ from kdbench.teachers.weights import kept_weights, write_weights
 from kdbench.train.batches import Batches
 from kdbench.train.compiling import compiled
 from kdbench.train.file_batches import make_batches
+from kdbench.train.optimiser import SGD
 from kdbench.train.pulse import Pulse
 from kdbench.train.rate import learning_rate
 from kdbench.train.seeds import seeded
@@ -99,9 +100,11 @@ class SpecialistsMaker(Maker):
     def _network(self, classes: int) -> Network:
         """A network like the generalist for so many ``classes``, with weights of no account."""
         spec, like = self.dataset.spec, self.teacher.parts[0]
-        norm = like.normalisation
+        norm, shape = like.normalisation, spec.image_shape
         with seeded("teacher"):
-            return create(like.model, classes=classes, image_shape=spec.image_shape, mean=norm.mean, std=norm.std)
+            return create(
+                like.model, classes=classes, image_shape=shape, mean=norm.mean, std=norm.std, build=like.build
+            )
 
     def _train(
         self, members: NDArray[np.bool_], batches: Batches, number: int, device: torch.device, pulse: Pulse
@@ -119,7 +122,7 @@ class SpecialistsMaker(Maker):
         labels = own.to(device)[batches.labels]
         special = np.isin(batches.labels.cpu().numpy(), known)
         batches.draw_order = lambda rng: half_special(rng, special, protocol.batch)
-        optimiser = torch.optim.SGD(
+        optimiser = SGD(
             network.parameters(),
             lr=protocol.lr,
             momentum=protocol.momentum,

@@ -37,7 +37,8 @@ class Member:
     """One student of a cohort. All its randomness comes from (seed, stream), all its state is in ``state()``.
 
     ``position`` is the 0-based step of the main training that comes next; phases before it count up to 0 from below, so
-    that members with and without phases share the batches of the main training.
+    that members with and without phases share the batches of the main training. ``initial``: the weights of its network
+    that are not drawn.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Member:
         device: torch.device,
         teacher: NetworkSpec | None = None,
         teacher_logits: Tensor | None = None,
+        initial: Mapping[str, Tensor] | None = None,
     ) -> None:
         self.trial, self.batches, self.device = trial, batches, device
         self.root = (trial.seed, trial.stream)
@@ -65,8 +67,10 @@ class Member:
         shape, classes, norm = dataset.spec.image_shape, dataset.spec.classes, trial.normalisation
         with seeded(*self.root, "student"):
             self.network: Network = create(
-                trial.student, classes=classes, image_shape=shape, mean=norm.mean, std=norm.std
+                trial.student, classes=classes, image_shape=shape, mean=norm.mean, std=norm.std, build=trial.build
             )
+        if initial:  # what the file lacks stays as it was drawn
+            self.network.body.load_state_dict(initial, strict=False)
         self.network.to(device, memory_format=torch.channels_last)
         with seeded(*self.root, "method"):
             data = DataSpec(

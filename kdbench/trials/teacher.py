@@ -9,6 +9,7 @@ from typing import Any
 
 from kdbench.composition import COMPOSITIONS, Composition
 from kdbench.kinds import kind_from_json
+from kdbench.models.build import AS_NAMED, Build
 from kdbench.protocol import Protocol, protocol_from_json
 from kdbench.supervision import FULL, SUPERVISIONS, Supervision
 
@@ -30,6 +31,10 @@ class Teacher:
     ``method`` under ``parent``, the generation before it; and those of ``composition``, made of ``parts``, whose
     ``model`` names the architectures of these, and which have seed and protocol where they train networks of their own.
 
+    ``build`` says how its network is built and what it sees, where that is not as ``model`` says. A training may start
+    from the weights of ``init``, a teacher of kind ``init`` that teaches nobody: a checkpoint whose classifier is left
+    out where it does not fit, or where ``head`` is ``new``.
+
     ``plugin_sha256`` and ``model_code`` are of the method that trains it, or of its composition, and of its
     architecture, as a Trial has them; ``supervision`` and its ``supervision_sha256`` are those of its training.
     """
@@ -43,7 +48,11 @@ class Teacher:
     files: tuple[str, ...] = ()
     #: Where in the file its weights are, where it holds several networks.
     key: str = ""
+    #: ``new`` where the classifier of the file is not taken.
+    head: str = ""
     url: str = ""
+    #: Of the file at ``url``, and not of the weights in it.
+    sha256: str = ""
     weights_sha256: str = ""
     claimed_top1: float | None = None
     source: str = ""
@@ -57,6 +66,8 @@ class Teacher:
     composition: Composition | None = None
     parts: tuple[Teacher, ...] = ()
     trial: tuple[str, str, str] = ("", "", "")
+    init: Teacher | None = None
+    build: Build = AS_NAMED
 
     @property
     def trained(self) -> bool:
@@ -67,6 +78,11 @@ class Teacher:
     def before(self) -> tuple[Teacher, ...]:
         """The teachers that must be ready before this one is made: the generation before it, or its parts."""
         return self.parts if self.parent is None else (self.parent,)
+
+    @property
+    def imports(self) -> tuple[Teacher, ...]:
+        """Whose weights are in a file that the suite names: its own, or those that its training starts from."""
+        return tuple(each for each in (self, self.init) if each is not None and each.kind in ("checkpoint", "init"))
 
     @property
     def lineage(self) -> tuple[Teacher, ...]:
@@ -88,6 +104,8 @@ def teacher_from_json(raw: Mapping[str, Any]) -> Teacher:
     values["normalisation"] = normalisation_from_json(values["normalisation"])
     values["protocol"] = None if values["protocol"] is None else protocol_from_json(values["protocol"])
     values["files"], values["trial"] = tuple(values["files"]), tuple(values["trial"])
+    values["build"] = Build(**values["build"])
+    values["init"] = None if values["init"] is None else teacher_from_json(values["init"])
     values["parent"] = None if values["parent"] is None else teacher_from_json(values["parent"])
     values["supervision"] = kind_from_json(SUPERVISIONS, values["supervision"])
     made_by = values["composition"]

@@ -10,6 +10,7 @@ from typing import Any
 from kdbench.canonical import digest, plain
 from kdbench.kinds import kind_from_json
 from kdbench.methods import METHODS
+from kdbench.models.build import AS_NAMED, Build
 from kdbench.protocol import Protocol, protocol_from_json
 from kdbench.supervision import FULL, SUPERVISIONS, Supervision
 from kdbench.trials.teacher import Normalisation, Teacher, normalisation_from_json, teacher_from_json
@@ -25,7 +26,8 @@ DIAGNOSTICS = {"features": "how near a student's features have come to its teach
 class Trial:
     """Everything the plan decides about one training. ``label`` and ``suite`` name its row and are not in the key.
 
-    Nor are ``diagnostics``, which are measured when it has ended and move nothing.
+    Nor are ``diagnostics``, which are measured when it has ended and move nothing. ``init`` is what the student starts
+    from where that is no draw: a teacher of kind ``init``. ``build`` is that of a Teacher in training.
 
     Where the code is not kdbench's, ``plugin_sha256`` is the digest of the method's plugin, or of those of a
     composition, ``supervision_sha256`` that of the supervision's, and ``student_code`` has that of the architecture's
@@ -51,6 +53,8 @@ class Trial:
     supervision: Supervision = FULL
     supervision_sha256: str | None = None
     diagnostics: tuple[str, ...] = ()
+    init: Teacher | None = None
+    build: Build = AS_NAMED
 
     def identity(self) -> dict[str, Any]:
         """Everything the key hashes. Two trials that agree here are one trial."""
@@ -58,7 +62,13 @@ class Trial:
             "engine": ENGINE_VERSION,
             "data": {"name": self.dataset, "sha256": self.data_digest},
             "protocol": self.protocol.identity(),
-            "student": {"model": self.student, **self.student_code, **_normalisation(self.normalisation)},
+            "student": {
+                "model": self.student,
+                **self.student_code,
+                **_normalisation(self.normalisation),
+                **self.build.identity(),
+                **({} if self.init is None else {"init": self.init.weights_sha256}),
+            },
             "teacher": None if self.teacher is None else teacher_identity(self.teacher, self.dataset, self.data_digest),
             "supervision": _with_source(self.supervision.identity(), self.supervision_sha256),
             "method": {
@@ -95,6 +105,8 @@ class Trial:
         values["protocol"] = protocol_from_json(values["protocol"])
         values["normalisation"] = normalisation_from_json(values["normalisation"])
         values["teacher"] = None if values["teacher"] is None else teacher_from_json(values["teacher"])
+        values["build"] = Build(**values["build"])
+        values["init"] = None if values["init"] is None else teacher_from_json(values["init"])
         values["supervision"] = kind_from_json(SUPERVISIONS, values["supervision"])
         values["diagnostics"] = tuple(values["diagnostics"])
         return cls(**values)
@@ -134,6 +146,8 @@ def teacher_trial(teacher: Teacher, dataset: str, data_digest: str, suite: str =
         student_code=teacher.model_code,
         supervision=teacher.supervision,
         supervision_sha256=teacher.supervision_sha256,
+        init=teacher.init,
+        build=teacher.build,
     )
 
 
@@ -156,6 +170,7 @@ def teacher_identity(teacher: Teacher, dataset: str, data_digest: str) -> dict[s
         **teacher.model_code,
         "weights_sha256": teacher.weights_sha256,
         **_normalisation(teacher.normalisation),
+        **teacher.build.identity(),
     }
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterator
 
 from kdbench.cli.results import results_folder
 from kdbench.cli.say import complain, many, say
 from kdbench.errors import EXIT_INCOMPLETE, EXIT_OK
 from kdbench.records import Store
 from kdbench.records.inspection import Inspection, inspect
+from kdbench.records.store import WEIGHTS
 from kdbench.records.verify import Problem
 
 
@@ -22,7 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
-    found = inspect(Store(results_folder(options.folder)))
+    store = Store(results_folder(options.folder))
+    found = inspect(store)
+    found.problems.extend(_damaged_weights(store))
     if options.json:
         print(json.dumps(_document(options.folder, found), indent=1))
     else:
@@ -34,6 +38,14 @@ def main(options: argparse.Namespace) -> int:
         results = many(found.results, "result")
         say(f"{options.folder}: {many(found.records, 'record')}, {results}, {apart}, {warned}.")
     return EXIT_INCOMPLETE if found.problems or (options.strict and found.warnings) else EXIT_OK
+
+
+def _damaged_weights(store: Store) -> Iterator[Problem]:
+    if any((store.root / WEIGHTS).glob("*.safetensors")):
+        from kdbench.students.kept import damaged  # torch
+
+        for path, text in damaged(store):
+            yield Problem(text, file=store.place(path))
 
 
 def sentence_of(problem: Problem) -> str:
