@@ -6,9 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
 
 from kdbench.render.plot import (
-    ABOVE,
-    BENEATH,
     MOST_LINES,
+    NAMES,
     RIGHT,
     WIDTH,
     Axis,
@@ -19,9 +18,9 @@ from kdbench.render.plot import (
     Scale,
     Series,
     Table,
-    Tick,
     around,
     left,
+    listed,
     lower,
     ticks,
     typical,
@@ -31,8 +30,8 @@ from kdbench.render.texts import number
 from kdbench.stats.placing import Placing
 from kdbench.stats.standings import Standing, Standings
 
-#: Rows that are drawn, the best first; pixels of one, of their names, and between the bars of groups, all at most.
-MOST, LINE, NAMES, BETWEEN, BARS = 40, 18, 140, 7, 90
+#: Rows that are drawn, the best first; pixels between the bars of groups, and of all of them, at most.
+MOST, BETWEEN, BARS = 40, 7, 90
 
 
 def both(view: SuiteView) -> tuple[Figure, ...]:
@@ -48,10 +47,9 @@ def critical(placing: Placing, standings: Standings) -> Figure:
     groups = list(_columns([g for group in placing.groups if len(g := _within(group, shown)) > 1]))
     columns = 1 + max((column for column, _ in groups), default=-1)
     between = min(BETWEEN, BARS / max(columns, 1))
-    height = ABOVE + LINE * len(shown) + BENEATH
-    up = Scale(-len(shown) - 0.5, -0.5, height - BENEATH, ABOVE)
+    up = listed("best first", shown)
     across = Scale(*around(placing.places[: len(shown)]), NAMES, WIDTH - RIGHT - 8 - round(columns * between))
-    at = {label: up(-1 - number) for number, label in enumerate(shown)}
+    at = {label: tick.place for label, tick in zip(shown, up.ticks, strict=True)}
     dots = (
         Dot(across(place), at[label], f"{label}: mean place {number(place, 1)}, rank {_rank(known[label])}")
         for label, place in zip(shown, placing.places, strict=False)
@@ -64,7 +62,7 @@ def critical(placing: Placing, standings: Standings) -> Figure:
         "joins rows of which no two are told apart, by the paired tests of their means that ranks come from. Two rows "
         f"that no bar joins need not be told apart: each two stand in the matrix.{more}{short}",
         across=Axis("mean place", across, ticks(across)),
-        up=Axis("best first", up, tuple(Tick(place, _short(label)) for label, place in at.items())),
+        up=up,
         series=(Series("", "line-0", dots=tuple(dots)),),
         rules=tuple(
             Rule((x, at[group[0]] - 5), (x, at[group[-1]] + 5), "group")
@@ -78,7 +76,6 @@ def critical(placing: Placing, standings: Standings) -> Figure:
                 for label, place in zip(placing.rows, placing.places, strict=True)
             ),
         ),
-        height=height,
     )
 
 
@@ -148,7 +145,3 @@ def _last(label: str, placing: Placing) -> str:
     """The last row of the longest stretch that goes on from ``label``."""
     ends: Mapping[str, str] = {group[0]: group[-1] for group in placing.groups}
     return ends.get(label, "–")
-
-
-def _short(label: str) -> str:
-    return label if len(label) <= 19 else f"{label[:18]}…"
