@@ -14,11 +14,12 @@ import pytest
 import render_records as rr
 from test_render import Html
 
+from kdbench.records.gains import weak_sources
 from kdbench.records.literature import Literature
 from kdbench.records.store import Store
 from kdbench.render import build
 from kdbench.render.address import pair_page, row_page, suite_page, versus_page
-from kdbench.render.answers import _same_work, weak_sources
+from kdbench.render.answers import _same_work
 from kdbench.render.downloads import COLUMNS, DOCUMENT, SCHEMA, _csv
 from kdbench.render.finding import Found, aliases, script
 

@@ -11,7 +11,7 @@ import render_records as rr
 from kdbench.records.store import Store
 from kdbench.render.charts import MOST, costs, forest
 from kdbench.render.dots import MARGIN, WIDTH, axis
-from kdbench.render.plot import Scale, steps, typical
+from kdbench.render.plot import Figure, Scale, steps, typical
 from kdbench.render.site import gather
 from kdbench.render.suiteview import SuiteView, suite_view
 from kdbench.stats.intervals import Interval
@@ -49,32 +49,47 @@ def test_ticks_are_round_and_inside(low, high):
     assert f"{step:.0e}"[0] in "125"
 
 
+def places(chart: Figure, kind: str = "mean") -> dict[str, float]:
+    """Where along the lower axis the dots of ``kind`` stand, by what is said of them up to the colon."""
+    return {d.said.partition(":")[0]: d.x for series in chart.series for d in series.dots if d.kind == kind}
+
+
 def test_the_forest_draws_every_gain_of_the_table_its_seeds_and_chance(view):
     chart = forest(view)
-    rows = [row for row in view.rows if row.gain]
-    assert [mark.label for mark in chart.marks] == [row.label for row in rows]
-    assert all(len(mark.seeds) == 3 and not mark.beyond for mark in chart.marks)
-    order = sorted(chart.marks, key=lambda mark: -mark.x)
-    assert [mark.label for mark in order] == [mark.label for mark in chart.marks], "the larger gain is further right"
-    assert all(mark.ends[0] <= mark.x <= mark.ends[1] for mark in chart.marks)
-    assert chart.band[0] < chart.zero < chart.band[1]
-    assert "+0.00" not in [text for _, text in chart.ticks]
+    scale, rows = chart.across.scale, [row for row in view.rows if row.gain]
+    assert [tick.label for tick in chart.up.ticks] == [row.label for row in rows]
+    assert places(chart) == {row.label: scale(row.gain.mean) for row in rows}
+    at = {tick.place: row for tick, row in zip(chart.up.ticks, rows, strict=True)}
+    dots = [dot for series in chart.series for dot in series.dots]
+    for y, row in at.items():
+        assert [d.x for d in dots if d.y == y and d.kind == "seed"] == [scale(value) for value in row.seeds]
+        assert [d.across for d in dots if d.y == y and d.kind == "mean"] == [
+            (scale(row.gain.low), scale(row.gain.high))
+        ]
+    (band,), (zero,) = chart.bars, chart.rules
+    assert band.x < zero.begin[0] == scale(0.0) < band.x + band.width
+    assert scale(view.standings.noise) == pytest.approx(band.x + band.width, abs=0.2)
+    assert [row[0] for row in chart.table.rows] == [row.label for row in rows]
 
 
 def test_a_row_beyond_the_forest_is_marked_and_too_many_are_counted(view):
     row = next(row for row in view.rows if row.gain)
     rows = [replace(row, label=f"r{n}", gain=Interval(1, 1.0 + n / 50)) for n in range(MOST + 2)]
     chart = forest(replace(view, rows=(*rows[:5], replace(row, label="failed", gain=Interval(1, -60.0)))))
-    assert {mark.label: mark.beyond for mark in chart.marks}["failed"] == -1
-    assert forest(replace(view, rows=tuple(rows))).more == 2
+    assert places(chart, "beyond") == {"failed": chart.across.scale.start}
+    assert "2 more rows" in forest(replace(view, rows=tuple(rows))).described
     assert forest(replace(view, rows=())) is None
 
 
 def test_gain_beside_cost_names_the_front(view):
     chart = costs(view)
-    assert {mark.label for mark in chart.marks} == {r.label for r in view.rows if r.gain and r.standing}
-    efficient = {r.label for r in view.rows if r.gain and r.standing and r.standing.efficient}
-    assert {mark.label for mark in chart.marks if mark.named} <= efficient, "but for names that others stand on"
+    both = {r.label: r for r in view.rows if r.gain and r.standing}
+    efficient = {label for label, row in both.items() if row.standing.efficient}
+    drawn = places(chart) | places(chart, "seed")
+    assert drawn == {label: chart.across.scale(row.standing.cost.middle) for label, row in both.items()}
+    assert set(places(chart)) == efficient
+    labels = {dot.label for series in chart.series for dot in series.dots} - {""}
+    assert labels <= efficient, "but for names that others stand on"
     assert costs(replace(view, rows=view.rows[:1])) is None
 
 
@@ -92,9 +107,9 @@ def test_both_plots_stand_on_the_page_with_title_and_description(view, tmp_path,
     build(tmp_path / "results", tmp_path / "out")
     text = Path(tmp_path / "out/suites/cifar100-short@1.html").read_text(encoding="utf-8")
     for name in ("forest", "cost"):
-        assert f'aria-labelledby="{name}-title {name}-text"' in text
+        assert f'aria-labelledby="{name}-title {name}-desc"' in text
         assert f'<title id="{name}-title">' in text
-        assert f'<desc id="{name}-text">' in text
+        assert f'<desc id="{name}-desc">' in text
 
 
 def test_gains_of_nothing_are_drawn_too(tmp_path):
@@ -106,4 +121,4 @@ def test_gains_of_nothing_are_drawn_too(tmp_path):
     found = suite_view(gather(store), "cifar100-short@1")
     chart = forest(found)
     assert chart is not None
-    assert {mark.x for mark in chart.marks} == {chart.zero}
+    assert set(places(chart).values()) == {chart.across.scale(0.0)}

@@ -83,12 +83,12 @@ def test_the_code_as_it_is_does_not_fail(bench: Bench, teacher: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("broken", "seeds"), [(softens_the_teacher_alone, 1), (swaps_the_sign, 1), (leaves_the_teacher_in_train_mode, 2)]
+    ("broken", "seeds"), [(softens_the_teacher_alone, 2), (swaps_the_sign, 1), (leaves_the_teacher_in_train_mode, 2)]
 )
 def test_broken_code_fails(
     broken: Patch, seeds: int, bench: Bench, teacher: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By as few seeds as show it."""
+    """By as few seeds as show it under each instruction set."""
     broken(monkeypatch)
     assert verdict(bench, teacher, seeds).verdict is Verdict.FAIL
 

@@ -119,3 +119,23 @@ def test_the_pure_packages_import_no_torch(module: str) -> None:
     assert not {
         name for name in seen if name.split(".")[0] in ("torch", "torchvision", "timm", "sklearn", "safetensors")
     }
+
+
+WORK = """
+import sys, torch
+from kdbench.measure.cost import flops
+from kdbench.train.optimiser import SGD
+
+net = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.BatchNorm2d(2), torch.nn.Flatten(), torch.nn.Linear(8, 2))
+optimiser = SGD(net.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.01, fused=True)
+net(torch.ones(3, 1, 4, 4)).square().sum().backward()
+optimiser.step()
+optimiser.load_state_dict(optimiser.state_dict())
+optimiser.zero_grad()
+print(flops(net, (1, 4, 4)), "torch._dynamo" in sys.modules)
+"""
+
+
+def test_a_training_does_not_load_the_compiler_unless_it_compiles() -> None:
+    found = subprocess.run([sys.executable, "-c", WORK], capture_output=True, text=True, check=True)
+    assert found.stdout.split() == [str(2 * (4 * 2 * 9 + 8 * 2)), "False"]

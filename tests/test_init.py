@@ -149,7 +149,8 @@ def test_pairs_of_one_student_that_start_elsewhere_have_names_of_their_own(make_
     with pytest.raises(UserError, match="have the student 'tiny_cnn_s' start from different weights; give one of them"):
         make_suite(starting() + other.replace("init =", 'name = "a:tiny_cnn_s"\ninit ='))
     suite = make_suite(starting(name="named") + named)
-    assert [trial.pair for trial in keyed(suite, {})] == ["none:tiny_cnn_s", "none:b-init"]
+    pins = {pair.init.name: digit * 64 for pair, digit in zip(suite.pairs, "12", strict=True) if pair.init}
+    assert [trial.pair for trial in keyed(suite, pins)] == ["none:tiny_cnn_s", "none:b-init"]
 
 
 def keyed(suite: Suite, pins: dict[str, str]) -> list[Trial]:

@@ -110,6 +110,7 @@ def test_a_teacher_at_its_own_size_teaches(bench: Bench, make_suite: MakeSuite, 
         ("input_size = 5000", "input_size must be at most 4096"),
         ("options = { img_size = 64 }", "options are given to timm, and tiny_cnn_s is not timm's"),
         ('model = "timm/vit_tiny_patch16_224"\noptions = { checkpoint_path = "x" }', "cannot hold 'checkpoint_path'"),
+        ('model = "timm/vit_tiny_patch16_224"\noptions = { a = [1, nan] }', "'a' must be a number, a text or a list"),
         ('model = "timm/vit_tiny_patch16_224"\noptions = { a = { b = 1 } }', "'a' must be a number, a text or a list"),
     ],
 )

@@ -20,6 +20,7 @@ from kdbench.train.conformance import Bench as Benchlet
 from kdbench.train.conformance import make_bench
 from kdbench.train.lockstep import Lockstep
 from kdbench.train.member import Member
+from kdbench.train.optimiser import SGD
 from kdbench.train.rate import learning_rate
 
 ADAMW = "return torch.optim.AdamW(groups, lr=0.002)"
@@ -184,3 +185,19 @@ def test_a_sum_has_one_optimiser(bench: Bench) -> None:
     assert isinstance(under("one+fitnet").member().optimiser, torch.optim.AdamW)
     with pytest.raises(UserError, match=r"'one\+two' sums methods that each bring an optimiser"):
         under("one+two").member()
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_students_steps_have_the_bits_of_torchs_own(fused: bool) -> None:
+    start = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
+    ours, theirs = (torch.nn.Parameter(start.clone()) for _ in range(2))
+    keywords = {"lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 0.01, "fused": fused}
+    optimisers = [SGD([ours], **keywords), torch.optim.SGD([theirs], **keywords)]
+    for number in range(3):
+        for parameter, optimiser in zip((ours, theirs), optimisers, strict=True):
+            optimiser.zero_grad()
+            (parameter.square() * (number + 1)).sum().backward()
+            optimiser.step()
+    assert torch.equal(ours, theirs)
+    assert not torch.equal(ours, start)
+    assert not ours.grad_fn

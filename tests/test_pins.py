@@ -173,12 +173,12 @@ def test_a_run_that_finds_another_pin_when_it_has_written_its_own_trains_nothing
 ) -> None:
     from kdbench.plan import pins
 
-    def also_used_elsewhere(*arguments: object) -> Path:
+    def also_used_elsewhere(*arguments: object) -> str:
         bench.store.pin("tiny", "tutor", "1" * 64)
         return found(*arguments)  # type: ignore[arg-type]
 
-    found = pins.find_checkpoint
-    monkeypatch.setattr(pins, "find_checkpoint", also_used_elsewhere)
+    found = pins.checkpoint_digest
+    monkeypatch.setattr(pins, "checkpoint_digest", also_used_elsewhere)
     make_suite(suite_text(["kd"], epochs=1, teacher=CHECKPOINT))
     keep(bench, weights())
     ended = cli(*RUN)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 from xml.etree import ElementTree
 
@@ -12,16 +13,27 @@ import pytest
 import render_records as rr
 
 from kdbench.records.curve import accuracies, compact
+from kdbench.records.gains import History, histories
+from kdbench.records.literature import Literature, Reported, Source
 from kdbench.records.store import Store
 from kdbench.records.verify import Seen, score
+from kdbench.render.against import Met, against, met
+from kdbench.render.answers import answers
 from kdbench.render.calibration import calibration
 from kdbench.render.curves import LONGEST, curves
 from kdbench.render.measured import Line, table
-from kdbench.render.plot import Figure, Scale
+from kdbench.render.places import critical, profiles
+from kdbench.render.plot import Dot, Figure, Scale, uncrowded
 from kdbench.render.site import _templates, gather
-from kdbench.stats.aggregate import Cell, cells
+from kdbench.render.suiteview import suite_view
+from kdbench.render.years import by_year
+from kdbench.stats.aggregate import Cell, Spread, cells
 from kdbench.stats.calibration import binned, reliability
+from kdbench.stats.intervals import Interval
+from kdbench.stats.placing import Placing, placing
+from kdbench.stats.ranks import stretches
 from kdbench.stats.scores import ece
+from kdbench.stats.standings import Standings, standings, whole_rows
 
 HOSTILE = '"><img src=x onerror=alert(1)>'
 
@@ -62,7 +74,7 @@ def near(plot: Figure) -> Mapping[str, float]:
 
 
 def beneath(plot: Figure) -> list[list[str]]:
-    return [[(cell.text or "") for cell in row] for row in drawn(plot).findall(".//tbody/tr")]
+    return [["".join(cell.itertext()) for cell in row] for row in drawn(plot).findall(".//tbody/tr")]
 
 
 # Accuracy by epoch.
@@ -194,3 +206,221 @@ def test_the_bins_have_the_calibration_error_in_them() -> None:
     error = sum(each.share * abs(each.accuracy - each.confidence) for each in bins) / 1e4
     assert error == pytest.approx(ece(confidence, right))
     assert sum(each.images for each in bins) == 1000
+
+
+# Places.
+
+
+def standings_of(rows: Mapping[str, list[float]]) -> tuple[Placing | None, Standings]:
+    """The places, if there are any, and standings of rows with these accuracies by seed, on one pair."""
+    made = [
+        {**rr.record("kd", seed=seed, label=label), "scores": {"last": {"top1": value}, "best_val": None}}
+        for label, values in rows.items()
+        for seed, value in enumerate(values)
+    ]
+    found = cells(made)
+    stands = standings(found, "last")
+    whole = whole_rows(found)
+    return placing({row.label: whole[row.label] for row in stands.rows}, "last", stands.comparisons), stands
+
+
+def suite_of(rows: Mapping[str, list[float]]) -> tuple[Placing, Standings]:
+    placed, stands = standings_of(rows)
+    assert placed is not None
+    return placed, stands
+
+
+#: The first is above the others by far, and these are not told apart.
+ROWS = {
+    HOSTILE: [90.0, 90.1, 90.2, 90.1],
+    "second": [60.4, 60.1, 60.3, 60.2],
+    "third": [60.3, 60.2, 60.2, 60.1],
+    "last": [60.1, 60.3, 60.1, 60.0],
+}
+
+
+def test_a_row_stands_at_its_mean_place_and_a_bar_joins_what_is_not_told_apart() -> None:
+    placed, stands = suite_of(ROWS)
+    assert placed.rows == (HOSTILE, "second", "third", "last")
+    assert placed.places == (1.0, 2.5, 3.0, 3.5)
+    assert placed.groups == (("second", "third", "last"),)
+    plot = critical(placed, stands)
+    assert [x for x, _ in dots(plot)] == pytest.approx(placed.places, abs=0.02)
+    assert [y for _, y in dots(plot)] == pytest.approx([-1, -2, -3, -4], abs=0.02)
+    svg = drawn(plot).find("svg")
+    assert svg is not None
+    (bar,) = [each for each in svg.iter("line") if each.attrib["class"] == "group"]
+    ends = [plot.up.scale(-2) - 5, plot.up.scale(-4) + 5]
+    assert [float(bar.attrib["y1"]), float(bar.attrib["y2"])] == pytest.approx(ends, abs=0.1)
+    assert float(bar.attrib["x1"]) > plot.across.scale.end
+    assert beneath(plot)[:2] == [[HOSTILE, "1.00", "1", "–"], ["second", "2.50", "2–4", "last"]]
+
+
+def test_bars_that_overlap_stand_beside_one_another() -> None:
+    order, apart = [0, 1, 2, 3, 4], np.zeros((5, 5), bool)
+    apart[0, 3] = apart[3, 0] = apart[1, 4] = apart[4, 1] = apart[0, 4] = apart[4, 0] = True
+    assert stretches(order, apart) == [(0, 1, 2), (1, 2, 3), (2, 3, 4)]
+    placed, stands = suite_of(ROWS)
+    a, b, c, d = placed.rows
+    plot = critical(replace(placed, groups=((a, b), (b, c), (c, d))), stands)
+    xs = [rule.begin[0] for rule in plot.rules]
+    assert xs[0] == xs[2] < xs[1] < plot.width
+
+
+def test_a_profile_rises_where_a_row_comes_within_reach_of_the_best() -> None:
+    placed, stands = suite_of({"a": [10.0, 10.0], "b": [10.0, 8.0], "c": [9.0, 8.0]})
+    plot = profiles(placed, stands)
+    lines = [[(round(x, 1), round(y)) for x, y in line] for line in paths(plot)]
+    assert lines[0] == [(0, 100), (2, 100)]
+    assert lines[1] == [(0, 50), (2, 50), (2, 100), (2, 100)]
+    assert lines[2] == [(0, 0), (1, 0), (1, 50), (2, 50), (2, 100), (2, 100)]
+    assert beneath(plot) == [
+        ["a", "100", "100", "100", "100"],
+        ["b", "50", "50", "50", "100"],
+        ["c", "0", "0", "50", "100"],
+    ]
+
+
+def test_one_row_a_thousand_times_worse_flattens_no_profile() -> None:
+    rows = {f"r{n}": [60.0 + n / 10, 60.1 + n / 10] for n in range(5)}
+    usual, far = (profiles(*suite_of(each)) for each in (rows, {**rows, "failed": [0.05, 0.06]}))
+    assert far.across.scale.high == usual.across.scale.high
+    assert len(far.series) == 6
+    assert dots(critical(*suite_of({**rows, "failed": [0.05, 0.06]})))[-1][0] == pytest.approx(6.0, abs=0.02)
+
+
+def test_a_row_with_fewer_trainings_than_usual_has_no_place_and_is_named() -> None:
+    placed, stands = suite_of({"a": [3.0, 3.0], "b": [2.0, 2.0], "c": [1.0, 1.0], "once": [9.0]})
+    assert placed.rows == ("a", "b", "c")
+    assert "once." in critical(placed, stands).described
+
+
+@pytest.mark.parametrize("rows", [{}, {"a": [1.0, 2.0]}, {"a": [1.0], "b": [2.0], "c": [3.0]}])
+def test_too_few_rows_or_trainings_have_no_places(rows: dict[str, list[float]]) -> None:
+    assert standings_of(rows)[0] is None
+
+
+# Reported gains.
+
+
+def printed(method: str, year: int, value: float, **changes: Any) -> tuple[Reported, Source]:
+    """A row of a source of its own, whose student alone reaches 70 %."""
+    name = f"{method}-{year}-{value}"
+    row = Reported(
+        "cifar100", "resnet56", "resnet20", method, "top1", value, None, "last", "ran", 72.0, 70.0, name, "table 1", "",
+        f"{value}", "",
+    )  # fmt: skip
+    return replace(row, **changes), Source(name, "A source", "", "", "", year)
+
+
+def history_of(*rows: tuple[Reported, Source]) -> History:
+    (found,) = histories([row for row, _ in rows], {source.source: source for _, source in rows})
+    return found
+
+
+def test_a_method_stands_at_its_first_year_and_the_line_goes_through_the_best_so_far() -> None:
+    history = history_of(
+        printed("kd", 2020, 71.0),
+        printed("kd", 2020, 72.0),
+        printed("kd", 2022, 79.0),
+        printed(HOSTILE, 2021, 73.0),
+        printed("dull", 2022, 70.5),
+        printed("new", 2023, 74.0),
+        printed("quote", 2020, 79.0, provenance="quoted"),
+        printed("apart", 2020, 79.0, apart="another task"),
+        printed("ce", 2020, 79.0),
+        printed("other", 2021, 99.0, student_baseline=60.0),
+    )
+    assert history.sources == 6
+    assert [first.method for first in history.records] == ["kd", HOSTILE, "new"]
+    assert len(history.weak) == 1
+    plot = by_year(history)
+    expected = {(2020, 1.5), (2021, 3.0), (2023, 4.0)}
+    assert {(round(x, 1), round(y, 1)) for x, y in dots(plot)} == expected
+    assert [(round(x, 1), round(y, 1)) for x, y in dots(plot, "seed")] == [(2022, 0.5)]
+    line = [(round(x), round(y, 1)) for x, y in paths(plot)[0]]
+    assert line == [(2020, 1.5), (2021, 1.5), (2021, 3.0), (2023, 3.0), (2023, 4.0), (2023, 4.0)]
+    rows = {row[0]: row for row in beneath(plot)}
+    assert rows["kd"] == ["kd", "2020", "+1.50", "kd-2020-71.0, kd-2020-72.0"]
+    assert HOSTILE in rows
+
+
+def test_one_gain_a_thousand_times_the_others_stands_at_the_edge() -> None:
+    usual = [printed(f"m{n}", 2020 + n, 71.0 + n) for n in range(5)]
+    plot = by_year(history_of(*usual, printed("far", 2021, 5000.0)))
+    assert plot.up.scale.high < 10
+    assert [round(x) for x, _ in dots(plot, "beyond")] == [2021]
+    assert dots(plot, "beyond")[0][1] == pytest.approx(plot.up.scale.high)
+
+
+def test_a_single_year_makes_no_history() -> None:
+    row, source = printed("kd", 2020, 71.0)
+    assert histories([row], {source.source: source}) == []
+    assert histories([], {}) == []
+
+
+def gains(method: str = "kd", reported: float = 1.0, measured: float = 2.0, short: bool = False) -> Met:
+    spread = Spread(reported, reported - 0.5, reported + 0.5)
+    interval = Interval(3, measured, measured - 0.4, measured + 0.4)
+    return Met(method, "a \u2192 b, c", "suite@1", short, spread, interval, ("source",))
+
+
+def test_a_gain_stands_where_it_is_reported_and_measured_with_both_intervals() -> None:
+    plot = against([gains(HOSTILE), gains("dkd", 3.0, -1.0, short=True)])
+    assert plot is not None
+    assert [(round(x, 1), round(y, 1)) for x, y in dots(plot)[:2]] == [(1.0, 2.0), (3.0, -1.0)]
+    svg = drawn(plot).find("svg")
+    assert svg is not None
+    across, up = [each.attrib for each in svg.iter("line") if each.attrib["class"] == "reach"][:2]
+    x, y = plot.across.scale, plot.up.scale
+    assert [value_at(x, across["x1"]), value_at(x, across["x2"])] == pytest.approx([0.5, 1.5], abs=0.02)
+    assert [value_at(y, up["y1"]), value_at(y, up["y2"])] == pytest.approx([1.6, 2.4], abs=0.02)
+    (diagonal,) = plot.rules
+    for place in (diagonal.begin, diagonal.end):
+        assert value_at(x, place[0]) == pytest.approx(value_at(y, place[1]), abs=0.02)
+    assert beneath(plot)[0] == [
+        HOSTILE,
+        "a \u2192 b, c",
+        "+1.00",
+        "+0.50",
+        "+1.50",
+        "+2.00 ± 0.40",
+        "suite@1",
+        "source",
+    ]
+    assert [series.title for series in plot.legend] == ["suites of full length", "short suites"]
+    assert "no forecast" in plot.described
+
+
+def test_one_gain_alone_and_one_beyond_all_others() -> None:
+    assert against([]) is None
+    alone = against([gains()])
+    assert alone is not None
+    assert [(round(x, 1), round(y, 1)) for x, y in dots(alone)] == [(1.0, 2.0)]
+    far = against([*(gains(f"m{n}", 1 + n / 10) for n in range(5)), gains("far", 1000.0)])
+    assert far is not None
+    assert far.across.scale.high < 5
+    assert len(dots(far, "beyond")) == 1
+
+
+def test_a_label_that_would_stand_on_another_is_left_out() -> None:
+    first, second, third = Dot(50, 50, label="one"), Dot(55, 52, label="two"), Dot(55, 90, label="three")
+    assert [dot.label for dot in uncrowded([first, second, third])] == ["one", "", "three"]
+
+
+def test_reported_and_measured_gains_meet_where_both_are_known(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    row, source = printed("kd", 2020, 72.0)
+    other = replace(row, method="at")
+    monkeypatch.setattr("kdbench.render.site.load", lambda: Literature((row, other), {source.source: source}))
+    store = Store(tmp_path)
+    for seed in range(2):
+        rr.put(store, 0.52, "ce", "none:resnet20", seed, images=100)
+        for method in ("kd", "dkd"):
+            rr.put(store, 0.6, method, "resnet56:resnet20", seed, images=100)
+    catalogue = gather(store)
+    (found,) = met(answers(catalogue, {name: suite_view(catalogue, name) for name in catalogue.suites}).values())
+    assert (found.method, found.reported.middle, found.sources, found.short) == ("kd", 2.0, (source.source,), True)
+    by_seed = catalogue.tables["cifar100-short@1", "cifar100", "resnet56:resnet20"]
+    gain = next(line.gain for line in by_seed.lines if line.cell.method == "kd")
+    assert gain is not None
+    assert found.measured.mean == pytest.approx(gain.mean)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, _FlopCounterMode
 
 from kdbench.models.build import AS_NAMED, Build
 from kdbench.models.factory import create
@@ -21,12 +21,20 @@ def parameters(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
 
 
+def flop_counter() -> FlopCounterMode:
+    """Torch's own counter, which would load torch's compiler, for about as long as torch takes, to be left alone."""
+    counting = _FlopCounterMode.__torch_dispatch__
+    if hasattr(counting, "__wrapped__"):
+        _FlopCounterMode.__torch_dispatch__ = counting.__wrapped__
+    return FlopCounterMode(display=False)
+
+
 def flops(network: nn.Module, image_shape: Shape) -> int:
     """Floating-point operations of one image's forward pass, a multiply-add counted as two (torch's own counter)."""
     training = network.training
     network.eval()
     device = next(network.parameters()).device
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    with torch.no_grad(), flop_counter() as counter:
         network(torch.zeros(1, *image_shape, device=device))
     network.train(training)
     return int(counter.get_total_flops())

@@ -16,8 +16,8 @@ from itertools import count
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.flop_counter import FlopCounterMode
 
+from kdbench.measure.cost import flop_counter
 from kdbench.models.factory import create
 from kdbench.models.outputs import Shape
 
@@ -113,7 +113,7 @@ def _convolution(device: torch.device, dtype: torch.dtype, step: int) -> Work:
 
 
 def _flops(work: Work) -> int:
-    with FlopCounterMode(display=False) as counter:
+    with flop_counter() as counter:
         work()
     return int(counter.get_total_flops())
 

@@ -7,8 +7,8 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from statistics import median
 
+from kdbench.records.gains import ALONE, weak_sources
 from kdbench.records.implementations import implementation
 from kdbench.records.literature import Reported
 from kdbench.records.reported import contradictions, gain
@@ -20,8 +20,6 @@ from kdbench.stats.evidence import Evidence, Measured, Printed, best_supported, 
 from kdbench.stats.standings import Standings
 from kdbench.suites import Suite, parsed_suites
 
-#: Points of top-1 below the usual student alone of a pair: gains over one as weak are no evidence beside others.
-WEAK = 1.5
 #: What a grade of evidence is called.
 GRADE_NAMES = {
     "measured": "measured here",
@@ -145,26 +143,15 @@ def _own_lines(table: Table) -> dict[str, Line]:
     return {name: lines[0] for name, lines in own.items() if len(lines) == 1}
 
 
-def weak_sources(rows: Iterable[Reported]) -> tuple[str, ...]:
-    """The sources whose student alone is more than WEAK points below the usual one: whatever they add gains much."""
-    alone = {(row.source, row.student_baseline) for row in rows if row.metric == "top1" and row.student_baseline}
-    usual = median([value for _, value in alone]) if alone else 0.0
-    return tuple(sorted({source for source, value in alone if value < usual - WEAK}))
-
-
 def _printed(catalogue: Catalogue, rows: Iterable[Reported], weak: Collection[str]) -> dict[str, list[Printed]]:
     found: dict[str, list[Printed]] = defaultdict(list)
     for row in rows:
         if row.source in weak:
             continue
         gained = gain(row)
-        if row.metric == "top1" and gained is not None and not row.apart and not _baseline(row):
+        if row.metric == "top1" and gained is not None and not row.apart and row.method not in ALONE:
             found[row.method].append(Printed(row.source, gained, _by(catalogue, row)))
     return found
-
-
-def _baseline(row: Reported) -> bool:
-    return row.method in ("ce", "student", "baseline")
 
 
 def _by(catalogue: Catalogue, row: Reported) -> str:

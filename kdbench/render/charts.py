@@ -1,122 +1,142 @@
-"""The larger plots of a suite, as geometry: a forest of gains, and gains beside costs. Its table has the numbers."""
+"""The larger plots of a suite: a forest of gains, and gains beside costs."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
 
-from kdbench.render.plot import Scale, steps, typical
+from kdbench.render.plot import (
+    ABOVE,
+    LEFT,
+    NAMES,
+    RIGHT,
+    WIDTH,
+    Axis,
+    Bar,
+    Dot,
+    Figure,
+    Rule,
+    Scale,
+    Series,
+    Table,
+    Tick,
+    left,
+    listed,
+    steps,
+    ticks,
+    typical,
+    uncrowded,
+)
 from kdbench.render.suiteview import Row, SuiteView
+from kdbench.render.texts import number, signed
+from kdbench.stats.aggregate import Spread
+from kdbench.stats.intervals import Interval
 
-WIDTH, LEFT, RIGHT, LINE, TOP, FOOT = 600, 140, 16, 20, 8, 36
 #: More rows than these make no picture; those that follow are in the table.
 MOST = 40
-#: The height of what gains are drawn in beside costs.
-TALL = 300
+#: The class that colours a row, by its kind.
+COLOURS = {"measured": "line-0", "aa": "line-3"}
 
 
-@dataclass(frozen=True)
-class Mark:
-    """A row in a plot: where its mean is, the ends of its interval, its single seeds, and what is said of it.
-
-    ``beyond``: -1 or 1 where the mean lies below or above what is drawn.
-    """
-
-    label: str
-    said: str
-    kind: str
-    x: float
-    y: float
-    ends: tuple[float, float] | None = None
-    seeds: tuple[float, ...] = ()
-    beyond: int = 0
-    named: bool = False
-
-
-@dataclass(frozen=True)
-class Chart:
-    """``ticks`` and ``rungs`` are along and up, as (pixel, text); ``front`` joins points."""
-
-    title: str
-    description: str
-    height: int
-    marks: tuple[Mark, ...]
-    ticks: tuple[tuple[float, str], ...]
-    rungs: tuple[tuple[float, str], ...] = ()
-    zero: float | None = None
-    band: tuple[float, float] | None = None
-    front: str = ""
-    more: int = 0
-    width: int = WIDTH
-
-
-def forest(view: SuiteView) -> Chart | None:
+def forest(view: SuiteView) -> Figure | None:
     """Mean gains with their intervals, a dot a seed, and the band in which chance moves them; None without a gain."""
-    rows = [row for row in view.rows if row.gain is not None]
+    rows = [(row, row.gain) for row in view.rows if row.gain is not None]
     shown = rows[:MOST]
     if not shown:
         return None
     noise = view.standings.noise
-    scale = Scale(*_limits(shown, noise), LEFT, WIDTH - RIGHT)
-    height = TOP + LINE * len(shown) + FOOT
-    marks = tuple(_line(row, scale, TOP + LINE * (number + 0.5)) for number, row in enumerate(shown))
+    up = listed("best first", [row.label for row, _ in shown])
+    across = Scale(*_limits([row for row, _ in shown], noise), NAMES, WIDTH - RIGHT)
+    bottom = up.scale.start
     chance = "" if noise is None else " The band is what two rows differ by through chance alone."
-    return Chart(
+    more = "" if len(rows) == len(shown) else f" {len(rows) - len(shown)} more rows are in the table."
+    return Figure(
         title=f"Mean gains over the student alone in {view.name}",
-        description=f"In points, best first. The bar is the 95 % interval, small dots are single seeds.{chance}"
-        " The numbers are in the table of results.",
-        height=height,
-        marks=marks,
-        ticks=_ticks(scale),
-        zero=scale(0.0),
-        band=None if noise is None else (scale(-noise), scale(noise)),
-        more=len(rows) - len(shown),
+        described="In points, best first. The bar is the 95 % interval, small dots are single seeds; a dashed dot lies "
+        f"beyond the edge.{chance}{more}",
+        across=Axis("mean gain, points", across, ticks(across)),
+        up=up,
+        series=tuple(
+            Series(kind, colour, dots=tuple(dots))
+            for kind, colour in COLOURS.items()
+            if (
+                dots := [
+                    dot
+                    for (row, gain), tick in zip(shown, up.ticks, strict=True)
+                    if row.kind == kind
+                    for dot in _line(row, gain, across, tick.place)
+                ]
+            )
+        ),
+        rules=(Rule((across(0.0), ABOVE), (across(0.0), bottom)),),
+        bars=() if noise is None else (Bar(across(-noise), ABOVE, _wide(across, noise), bottom - ABOVE),),
+        table=Table(
+            ("Row", "Mean gain, points", "Seeds"),
+            tuple((row.label, _interval(gain), ", ".join(map(signed, row.seeds))) for row, gain in rows),
+        ),
     )
 
 
-def costs(view: SuiteView) -> Chart | None:
+def costs(view: SuiteView) -> Figure | None:
     """Gains beside training costs, with the Pareto front; None with fewer than three rows that have both."""
-    both = [
-        row for row in view.rows if row.gain and row.standing and row.standing.cost and row.standing.cost.middle > 0
-    ]
+    both = list(_costed(view.rows))
     if len(both) < 3:
         return None
-    cost: Callable[[Row], float] = lambda row: math.log10(row.standing.cost.middle)  # type: ignore[union-attr]  # noqa: E731
-    low, high = min(map(cost, both)), max(map(cost, both))
-    room = max((high - low) * 0.06, 0.02)
-    across = Scale(low - room, high + room, 64, WIDTH - RIGHT)
-    up = Scale(*_limits(both, None), TALL - FOOT, TOP)
-    marks = tuple(
-        Mark(
-            row.label,
-            f"{row.label}: {_signed(row.gain.mean)} points at {row.standing.cost.middle:.2f} times the student alone",
-            row.kind,
-            across(cost(row)),
-            up(row.gain.mean),
-            beyond=up.beyond(row.gain.mean),
-            named=row.standing.efficient,
-        )
-        for row in both
-        if row.gain and row.standing and row.standing.cost
-    )
-    front = sorted((mark.x, mark.y) for mark in marks if mark.named)
-    crowded = {
-        mark.label
-        for number, mark in enumerate(marks)
-        if any(other.named and abs(other.x - mark.x) < 80 and abs(other.y - mark.y) < 14 for other in marks[:number])
-    }
-    return Chart(
+    low, high = (bound(cost.middle for _, _, cost in both) for bound in (min, max))
+    room = max((high / low) ** 0.06, 1.05)
+    across = Scale(low / room, high * room, LEFT + 8, WIDTH - RIGHT - 8, log=True)
+    up = left(*_limits([row for row, _, _ in both], None))
+    dots = {row.label: _dot(row, gain, cost, across, up) for row, gain, cost in both}
+    front = sorted((dots[row.label].x, dots[row.label].y) for row, _, _ in both if _efficient(row))
+    labelled = iter(uncrowded(sorted(dots.values(), key=lambda dot: not dot.label)))
+    return Figure(
         title=f"Mean gain beside training cost in {view.name}",
-        description="Cost as a multiple of the student alone, on a log scale. The line is the Pareto front: no row "
-        "costs as little and gains as much as one on it. The numbers are in the table of results.",
-        height=TALL,
-        marks=tuple(replace(mark, named=mark.named and mark.label not in crowded) for mark in marks),
-        ticks=tuple((across(math.log10(value)), f"{value:g} ×") for value in _multiples(low - room, high + room)),
-        rungs=tuple((up(value), _signed(value)) for value in steps(up.low, up.high, 6)),
-        zero=up(0.0) if up.low <= 0 <= up.high else None,
-        front=" ".join(f"{x},{y}" for x, y in front) if len(front) > 1 else "",
+        described="Cost as a multiple of the student alone, on a log scale. The line is the Pareto front: no row "
+        "costs as little and gains as much as one on it.",
+        across=Axis(
+            "cost, times the student alone", across, tuple(Tick(across(v), f"{v:g} ×") for v in _multiples(across))
+        ),
+        up=Axis("mean gain, points", up, ticks(up)),
+        series=(
+            Series("", "line-5", tuple(front) if len(front) > 1 else ()),
+            Series("", "line-0", dots=tuple(labelled)),
+        ),
+        rules=(Rule((across.start, up(0.0)), (across.end, up(0.0))),) if up.holds(0.0) else (),
+        table=Table(
+            ("Row", "Cost, times the student alone", "Mean gain, points", "On the front"),
+            tuple(
+                (row.label, number(cost.middle), _interval(gain), "yes" if _efficient(row) else "no")
+                for row, gain, cost in both
+            ),
+        ),
     )
+
+
+def _costed(rows: Iterable[Row]) -> Iterator[tuple[Row, Interval, Spread]]:
+    for row in rows:
+        if row.gain and row.standing and row.standing.cost and row.standing.cost.middle > 0:
+            yield row, row.gain, row.standing.cost
+
+
+def _efficient(row: Row) -> bool:
+    return row.standing is not None and row.standing.efficient
+
+
+def _dot(row: Row, gain: Interval, cost: Spread, across: Scale, up: Scale) -> Dot:
+    return Dot(
+        across(cost.middle),
+        up(gain.mean),
+        f"{row.label}: {signed(gain.mean)} points at {number(cost.middle)} times the student alone",
+        kind="beyond" if up.beyond(gain.mean) else "mean" if _efficient(row) else "seed",
+        label=row.label if _efficient(row) else "",
+    )
+
+
+def _line(row: Row, gain: Interval, across: Scale, y: float) -> Iterator[Dot]:
+    yield from (Dot(across(value), y, kind="seed") for value in row.seeds if across.holds(value))
+    beyond = across.beyond(gain.mean)
+    ends = None if beyond or gain.low is None or gain.high is None else (across(gain.low), across(gain.high))
+    yield Dot(across(gain.mean), y, f"{row.label}: {_interval(gain)}", "beyond" if beyond else "mean", ends)
 
 
 def _limits(rows: Sequence[Row], noise: float | None) -> tuple[float, float]:
@@ -132,28 +152,18 @@ def _limits(rows: Sequence[Row], noise: float | None) -> tuple[float, float]:
     return low - room, high + room
 
 
-def _line(row: Row, scale: Scale, y: float) -> Mark:
-    gain = row.gain
-    assert gain is not None
-    ends = None if gain.low is None or gain.high is None else (scale(gain.low), scale(gain.high))
-    half = "" if gain.half is None else f" ± {gain.half:.2f}"
-    beyond = scale.beyond(gain.mean)
-    seeds = tuple(scale(value) for value in row.seeds if scale.low <= value <= scale.high)
-    said = f"{row.label}: {_signed(gain.mean)}{half}"
-    return Mark(row.label, said, row.kind, scale(gain.mean), y, None if beyond else ends, seeds, beyond, named=True)
+def _wide(across: Scale, noise: float) -> float:
+    return round(across(noise) - across(-noise), 1)
 
 
-def _ticks(scale: Scale) -> tuple[tuple[float, str], ...]:
-    return tuple((scale(value), _signed(value)) for value in steps(scale.low, scale.high))
+def _multiples(scale: Scale) -> list[float]:
+    """1, 1.5, 2, 3, 5 and 7 times powers of ten that ``scale`` holds; others if few."""
+    powers = range(math.floor(math.log10(scale.low)), math.ceil(math.log10(scale.high)) + 1)
+    coarse = [multiple * 10.0**power for power in powers for multiple in (1, 1.5, 2, 3, 5, 7)]
+    found = [value for value in coarse if scale.holds(value)]
+    return found if len(found) > 2 else [value for value in steps(scale.low, scale.high, 5) if value > 0]
 
 
-def _multiples(low: float, high: float) -> Iterable[float]:
-    """1, 1.5, 2, 3, 5 and 7 times powers of ten with logarithms from ``low`` to ``high``; others if few."""
-    coarse = [m * 10.0**p for p in range(math.floor(low), math.ceil(high) + 1) for m in (1, 1.5, 2, 3, 5, 7)]
-    found = [value for value in coarse if low <= math.log10(value) <= high]
-    return found if len(found) > 2 else [v for v in steps(10**low, 10**high, 5) if v > 0]
-
-
-def _signed(value: float) -> str:
-    text = f"{value:+.2f}".replace("-", "\u2212")
-    return "0" if value == 0 else text
+def _interval(gain: Interval) -> str:
+    half = "" if gain.half is None else f" ± {number(gain.half)}"
+    return f"{signed(gain.mean)}{half}"

@@ -9,20 +9,24 @@ from itertools import groupby
 from typing import Any
 
 from kdbench.methods import METHODS, leaves
+from kdbench.records.gains import histories
 from kdbench.records.implementations import implementation
 from kdbench.records.reported import METRICS, contradictions
-from kdbench.render import changes, charts, downloads, finding, literature, reported, texts
+from kdbench.render import changes, charts, downloads, finding, literature, places, reported, texts
 from kdbench.render import studies as studyview
 from kdbench.render.address import href, method_page, pair_page, row_page, study_page, suite_page, versus_page
+from kdbench.render.against import Met, against, met
 from kdbench.render.answers import GRADE_NAMES, Answer, answers
 from kdbench.render.catalogue import Catalogue, PairName, split
 from kdbench.render.content import Content
 from kdbench.render.dots import HEIGHT, WIDTH
 from kdbench.render.downloads import File
+from kdbench.render.plot import Figure
 from kdbench.render.rows import as_json, row_pages
 from kdbench.render.studies import StudyView, study_views
 from kdbench.render.suiteview import SuiteView, suite_view
 from kdbench.render.versus import MOST, Versus, all_versus, matrix
+from kdbench.render.years import by_year
 from kdbench.stats.aggregate import NO_TEACHER
 
 #: Rows that the matrix of a suite's page has at most, the best first, and its table over pairs.
@@ -42,11 +46,12 @@ def all_pages(catalogue: Catalogue, content: Content) -> Iterator[Page | File]:
     views = {name: suite_view(catalogue, name) for name in catalogue.suites}
     studies = list(study_views(catalogue))
     answered = answers(catalogue, views)
+    found = list(met(answered.values()))
     compared = all_versus(catalogue)
     entries = finding.found(catalogue, views.values(), studies)
     changed = changes.changes(catalogue, views.values())
     yield _index(catalogue, content, views, studies, changed)
-    yield Page(changes.PAGE, "changes.html", "What changed", {"changed": changed})
+    yield Page(changes.PAGE, "changes.html", "What changed", {"changed": changed, "views": views})
     yield _choose(answered)
     yield _compare(compared)
     yield Page("find.html", "find.html", "Find", {"kinds": _by_kind(entries)})
@@ -72,11 +77,12 @@ def all_pages(catalogue: Catalogue, content: Content) -> Iterator[Page | File]:
         )
     if catalogue.literature.rows:
         printed = literature.literature_view(catalogue.literature, catalogue.measured)
-        yield Page(literature.PAGE, "literature.html", "Literature", {"view": printed})
+        context = {"view": printed, "against": against(found), "histories": _histories(catalogue)}
+        yield Page(literature.PAGE, "literature.html", "Literature", context)
     for pair in catalogue.pairs:
         yield _pair(catalogue, pair, views, answered.get(pair))
     for name in catalogue.methods:
-        yield _method(catalogue, name, views)
+        yield _method(catalogue, name, views, found)
 
 
 def _index(
@@ -157,6 +163,7 @@ def _suite(catalogue: Catalogue, view: SuiteView, compared: Mapping[tuple[str, s
         "beyond": len(view.standings.rows) - len(labels),
         "forest": charts.forest(view),
         "costs": charts.costs(view),
+        "placing": places.both(view),
     }
     return Page(suite_page(view.name), "suite.html", f"Suite {view.name}", context)
 
@@ -192,7 +199,7 @@ def _pair(catalogue: Catalogue, pair: PairName, views: dict[str, SuiteView], ans
     )
 
 
-def _method(catalogue: Catalogue, name: str, views: dict[str, SuiteView]) -> Page:
+def _method(catalogue: Catalogue, name: str, views: dict[str, SuiteView], found: list[Met]) -> Page:
     lines = [(table, line, views[table.suite]) for table, line in catalogue.lines_by_method.get(name, ())]
     rows = catalogue.reported_by_method.get(name, [])
     trained = implementation(name)
@@ -211,12 +218,17 @@ def _method(catalogue: Catalogue, name: str, views: dict[str, SuiteView]) -> Pag
             "reported": reported.by_metric(
                 sorted(rows, key=lambda r: (r.dataset, r.teacher, r.student, r.source, r.locator))
             ),
+            "against": against([each for each in found if each.method == name]),
             "implementation": trained,
             "parts": [spec.name for spec in leaves(METHODS.get(trained))] if trained else [],
             "combinations": catalogue.combinations(name),
             "sources": _sources(catalogue, rows),
         },
     )
+
+
+def _histories(catalogue: Catalogue) -> list[Figure]:
+    return [by_year(history) for history in histories(catalogue.literature.rows, catalogue.literature.sources)]
 
 
 def _teachers(tables: list[Any]) -> list[dict[str, Any]]:

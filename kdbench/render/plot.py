@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import quantiles
 
 #: Pixels of a plot, and of what is left of its axes, beneath, above and to the right of them.
 WIDTH, HEIGHT = 480, 300
 LEFT, BENEATH, ABOVE, RIGHT = 58, 46, 12, 16
+#: Pixels of a line of a plot with a line a row, and of the names beside it.
+ROW, NAMES = 18, 140
 #: Pixels that a label of the lower axis needs.
 LABEL = 30
+#: Pixels from a dot to its label, of a letter of it and of its line; how many letters are shown.
+GAP, LETTER, LINE, LETTERS = 7, 6.5, 14, 19
 #: Lines that can be told apart, by the CSS classes ``line-0`` and so on.
 MOST_LINES = 6
 
@@ -73,6 +77,11 @@ class Dot:
     up: Place | None = None
     label: str = ""
 
+    @property
+    def before(self) -> bool:
+        """Whether its label stands before it, as there is no room behind it."""
+        return self.x > 0.7 * WIDTH
+
 
 @dataclass(frozen=True)
 class Series:
@@ -128,7 +137,10 @@ class Figure:
     rules: tuple[Rule, ...] = ()
     bars: tuple[Bar, ...] = ()
     width: int = WIDTH
-    height: int = HEIGHT
+
+    @property
+    def height(self) -> float:
+        return self.up.scale.start + BENEATH
 
     @property
     def legend(self) -> tuple[Series, ...]:
@@ -149,6 +161,13 @@ def left(low: float, high: float) -> Scale:
     return Scale(low, high, HEIGHT - BENEATH, ABOVE)
 
 
+def listed(title: str, labels: Sequence[str]) -> Axis:
+    """A left axis that names a row a line, from above; the place of each is that of its tick."""
+    scale = Scale(-len(labels) - 0.5, -0.5, ABOVE + ROW * len(labels), ABOVE)
+    cut = [label if len(label) <= LETTERS else f"{label[: LETTERS - 1]}…" for label in labels]
+    return Axis(title, scale, tuple(Tick(scale(-1 - number), label) for number, label in enumerate(cut)))
+
+
 def steps(low: float, high: float, about: int = 7) -> list[float]:
     """Round numbers from ``low`` to ``high``, a step of 1, 2 or 5 times a power of ten apart: about so many."""
     raw = (high - low) / about
@@ -160,7 +179,8 @@ def steps(low: float, high: float, about: int = 7) -> list[float]:
 
 def ticks(scale: Scale, about: int = 5, text: str = "{:g}") -> tuple[Tick, ...]:
     """Ticks at round numbers of ``scale``."""
-    return tuple(Tick(scale(value), text.format(value)) for value in steps(scale.low, scale.high, about))
+    found = steps(scale.low, scale.high, about)
+    return tuple(Tick(scale(value), text.format(value).replace("-", "\u2212")) for value in found)
 
 
 def labelled(marks: Iterable[tuple[float, str]]) -> tuple[Tick, ...]:
@@ -170,6 +190,20 @@ def labelled(marks: Iterable[tuple[float, str]]) -> tuple[Tick, ...]:
     for place, label in marks:
         found.append(Tick(place, label if place >= free else ""))
         free = place + LABEL if place >= free else free
+    return tuple(found)
+
+
+def uncrowded(dots: Iterable[Dot]) -> tuple[Dot, ...]:
+    """``dots`` without those labels that would stand on an earlier one."""
+    taken: list[tuple[float, float, float]] = []
+    found = []
+    for dot in dots:
+        width = LETTER * min(len(dot.label), LETTERS)
+        begin = dot.x - GAP - width if dot.before else dot.x + GAP
+        free = all(begin > end or begin + width < other or abs(dot.y - y) > LINE for other, end, y in taken)
+        if dot.label and free:
+            taken.append((begin, begin + width, dot.y))
+        found.append(dot if free else replace(dot, label=""))
     return tuple(found)
 
 

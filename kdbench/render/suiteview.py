@@ -18,6 +18,7 @@ from kdbench.stats import aggregate
 from kdbench.stats.across import Across, across
 from kdbench.stats.aggregate import NO_TEACHER, Record, protocol
 from kdbench.stats.intervals import Interval
+from kdbench.stats.placing import Placing, placing
 from kdbench.stats.standings import Standing, Standings, whole_rows
 from kdbench.stats.versus import meeting
 from kdbench.suites import Suite, installed_suite
@@ -65,6 +66,7 @@ class SuiteView:
     axis: Axis
     standings: Standings
     across: Across | None
+    placing: Placing | None
     speeds: tuple[Speed, ...]
     protocol: tuple[tuple[str, list[tuple[str, list[str]]]], ...]
     outline: str
@@ -141,6 +143,7 @@ def suite_view(catalogue: Catalogue, name: str) -> SuiteView:
         for text in line.notes:
             where = f"{line.cell.label} on {line.cell.pair}" + ("" if line.cell.measured else " (contributed)")
             notes[text][where] = None
+    compared = {row.label: whole[row.label] for row in found.rows}
     return SuiteView(
         name=name,
         installed=installed_suite(name),
@@ -151,7 +154,8 @@ def suite_view(catalogue: Catalogue, name: str) -> SuiteView:
         contributed=tuple(row for row in rows if row.evidence != "measured"),
         axis=shared,
         standings=found,
-        across=across({row.label: whole[row.label] for row in found.rows}, selection, alone),
+        across=across(compared, selection, alone),
+        placing=placing(compared, selection, found.comparisons),
         speeds=tuple(speeds(records)),
         protocol=tuple(_protocol(lines)),
         outline=suite_outline(lines),

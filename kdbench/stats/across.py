@@ -45,20 +45,28 @@ def across(rows: Mapping[str, Row], selection: str, baseline: str | None) -> Acr
     The seeds of a pair are those that all its rows finished; as many are used on each pair as the least of them has.
     """
     labels = list(rows)
-    pairs = sorted({pair for row in rows.values() for pair in row})
-    if len(pairs) < FEWEST_PAIRS or len(labels) < 2:
+    if len({pair for row in rows.values() for pair in row}) < FEWEST_PAIRS or len(labels) < 2:
         return None
+    table = common_scores(rows, selection)
+    return None if table is None else _across(table, labels, None if baseline is None else labels.index(baseline))
+
+
+def common_scores(rows: Mapping[str, Row], selection: str) -> NDArray[np.float64] | None:
+    """[rows, pairs, seeds]: accuracies under the seeds that all ``rows`` finished, as many on each pair.
+
+    None where a pair has no such seed.
+    """
+    pairs = sorted({pair for row in rows.values() for pair in row})
     scores = {
-        (label, pair): aggregate.by_seed(rows[label][pair], "top1", selection) for label in labels for pair in pairs
+        (label, pair): aggregate.by_seed(row[pair], "top1", selection) for label, row in rows.items() for pair in pairs
     }
-    common = {pair: sorted(set.intersection(*(set(scores[label, pair]) for label in labels))) for pair in pairs}
-    seeds = min(map(len, common.values()))
+    common = {pair: sorted(set.intersection(*(set(scores[label, pair]) for label in rows))) for pair in pairs}
+    seeds = min(map(len, common.values()), default=0)
     if not seeds:
         return None
-    table = np.array(
-        [[[scores[label, pair][seed] for seed in common[pair][:seeds]] for pair in pairs] for label in labels]
+    return np.array(
+        [[[scores[label, pair][seed] for seed in common[pair][:seeds]] for pair in pairs] for label in rows]
     )
-    return _across(table, labels, None if baseline is None else labels.index(baseline))
 
 
 def _across(table: NDArray[np.float64], labels: Sequence[str], baseline: int | None) -> Across:

@@ -61,7 +61,18 @@ def critical_difference(rows: int, pairs: int, level: float = LEVEL) -> float:
 def cliques(mean_places: ArrayLike, difference: float) -> list[tuple[int, ...]]:
     """The largest groups, of two rows or more, whose mean places all lie less than ``difference`` apart; best first."""
     values = np.asarray(mean_places, float)
-    order = np.argsort(values, kind="stable")
-    ends = [int(np.searchsorted(values[order], values[row] + difference)) for row in order]
-    starts = [start for start, _ in enumerate(ends) if start == 0 or ends[start] > ends[start - 1]]
-    return [tuple(int(row) for row in order[start : ends[start]]) for start in starts if ends[start] - start > 1]
+    return stretches(np.argsort(values, kind="stable"), np.abs(values[:, None] - values) >= difference)
+
+
+def stretches(order: ArrayLike, apart: ArrayLike) -> list[tuple[int, ...]]:
+    """The longest stretches of ``order``, of two rows or more, no two of which are ``apart`` [rows, rows]."""
+    rows, told = np.asarray(order, int), np.asarray(apart, bool)
+    found: list[tuple[int, ...]] = []
+    end = 0
+    for start in range(len(rows)):
+        before = end
+        while end < len(rows) and not told[rows[start:end], rows[end]].any():
+            end += 1
+        if end > before and end - start > 1:
+            found.append(tuple(int(row) for row in rows[start:end]))
+    return found

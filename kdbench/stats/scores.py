@@ -33,7 +33,7 @@ def ece(top_p: NDArray[np.floating], correct: NDArray[np.bool_], bins: int = ECE
 
 def bin_of(confidence: NDArray[np.float64], bins: int = ECE_BINS) -> NDArray[np.intp]:
     """Which of the ``bins`` of equal width over (0, 1] each confidence [N] lies in."""
-    return np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    return np.asarray(np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1), np.intp)
 
 
 def score_predictions(arrays: Mapping[str, NDArray[Any]], selection: str) -> dict[str, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from math import isfinite
 from pathlib import Path, PurePosixPath
 
 from kdbench.canonical import digest
@@ -76,7 +77,7 @@ def parse_build(table: Table, model: str) -> Build:
         raise UserError(f"{table.where}: options cannot hold {kept[0]!r}, which is kdbench's to say; leave it out.")
     for name, value in options.items():
         values = value if isinstance(value, list) else [value]
-        if not all(isinstance(each, int | float | str) for each in values):
+        if not all(isinstance(each, int | str) or (isinstance(each, float) and isfinite(each)) for each in values):
             raise UserError(f"{table.where}: options: {shown(name)} must be a number, a text or a list of such.")
     return Build(options, size)
 

@@ -24,6 +24,7 @@ from kdbench.teachers.weights import kept_weights, write_weights
 from kdbench.train.batches import Batches
 from kdbench.train.compiling import compiled
 from kdbench.train.file_batches import make_batches
+from kdbench.train.optimiser import SGD
 from kdbench.train.pulse import Pulse
 from kdbench.train.rate import learning_rate
 from kdbench.train.seeds import seeded
@@ -121,7 +122,7 @@ class SpecialistsMaker(Maker):
         labels = own.to(device)[batches.labels]
         special = np.isin(batches.labels.cpu().numpy(), known)
         batches.draw_order = lambda rng: half_special(rng, special, protocol.batch)
-        optimiser = torch.optim.SGD(
+        optimiser = SGD(
             network.parameters(),
             lr=protocol.lr,
             momentum=protocol.momentum,

@@ -24,6 +24,7 @@ from kdbench.models.outputs import Outputs
 from kdbench.train.batches import Batch
 from kdbench.train.crew import self_contained
 from kdbench.train.member import Member
+from kdbench.train.optimiser import SGD
 from kdbench.train.scoring import Figures
 from kdbench.train.taught import Taught
 
@@ -148,7 +149,7 @@ class ReplayedMember(Member):
         """What keeps its steps from being replayed, after a first one in which its method held ``before``."""
         if not self_contained(self.trial, self.network, self.method):
             return "it draws random numbers, or is not kdbench's own"
-        if type(self.optimiser) is not torch.optim.SGD:
+        if type(self.optimiser) is not SGD:
             return "it brings an optimiser of its own"
         if asked := self._asked & {"progress", "generator"}:
             return f"its loss asks for {' and '.join(sorted(asked))} at each step"

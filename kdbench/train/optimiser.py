@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -59,8 +60,21 @@ def _refused(method: Method, why: str) -> ValueError:
     return ValueError(f"method {method.spec.name!r}: {why}")
 
 
+class SGD(torch.optim.SGD):
+    """``torch.optim.SGD`` as it is beneath what tells torch's compiler to leave it alone.
+
+    That loads the compiler in each process, whether it is used or not, and takes about as long as to import torch.
+    """
+
+    add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
+    load_state_dict = inspect.unwrap(torch.optim.Optimizer.load_state_dict)
+    state_dict = inspect.unwrap(torch.optim.Optimizer.state_dict)
+    zero_grad = inspect.unwrap(torch.optim.Optimizer.zero_grad)
+    step = torch.no_grad()(inspect.unwrap(torch.optim.SGD.step))
+
+
 def _sgd(groups: Sequence[dict[str, Any]], protocol: Protocol) -> torch.optim.Optimizer:
-    optimiser = torch.optim.SGD(
+    optimiser = SGD(
         groups,
         lr=protocol.lr,
         momentum=protocol.momentum,

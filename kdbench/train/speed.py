@@ -20,6 +20,7 @@ from kdbench.models.outputs import Shape
 from kdbench.models.precision import in_precision
 from kdbench.train.compiling import compiled
 from kdbench.train.device import set_up
+from kdbench.train.optimiser import SGD
 
 #: A network as those that most trials train, and a batch of it and of images that are hardly any work.
 NETWORK, SHAPE, BATCH = "resnet20", (3, 32, 32), 64
@@ -45,7 +46,7 @@ def _timed(name: str, shape: Shape, device: torch.device, precision: str, compil
     work = TRAINING * BATCH * flops(network, shape)
     see = compiled(in_precision(network, precision), compile)
     network.train()
-    optimiser = torch.optim.SGD(network.parameters(), 0.01, momentum=0.9)
+    optimiser = SGD(network.parameters(), 0.01, momentum=0.9)
     x = torch.rand(BATCH, *shape, device=device).contiguous(memory_format=torch.channels_last)
     y = torch.zeros(BATCH, dtype=torch.int64, device=device)
     _step(see, optimiser, x, y)
