@@ -327,6 +327,33 @@ def test_the_search_goes_where_the_keyboard_says(opened, site):
     page.wait_for_url("**/methods/wttm.html")
 
 
+def test_two_clicks_answer_which_method_and_whether_the_gain_is_real(opened, site):
+    page = opened(site / PAGES["index"])
+    page.locator("main a", has_text="Which method should I use?").click()
+    page.locator("#pairs tbody a", has_text="resnet56 → resnet20").click()
+    assert page.url.endswith(PAIR)
+    assert "best evidence" in page.locator(".verdict").inner_text()
+    page.locator("#budget").fill("1.05")
+    assert page.locator("#options tbody tr", has_text="kd").first.is_hidden(), "it costs 1.07"
+    page.goto((site / PAGES["index"]).as_uri())
+    page.locator("main a", has_text="Is the gain real?").click()
+    page.locator("tbody a", has_text="dkd – kd").first.click()
+    assert page.url.endswith(PAGES["versus"])
+    assert "dkd minus kd" in page.locator(".verdict").inner_text()
+
+
+@pytest.mark.parametrize("kind", ["suite", "pair", "versus", "method"])
+def test_two_clicks_lead_from_a_measured_number_to_its_record(opened, site, kind):
+    page = opened(site / PAGES[kind])
+    page.locator("td a[href*='rows/']", has_text="±").last.click()
+    page.wait_for_url("**/rows/**")
+    page.locator("summary", has_text="Record of seed").first.click()
+    facts = page.locator("details[open] table.facts").first.inner_text()
+    for name in ("Key", "Record", "Predictions", "kdbench", "torch", "Machine", "Made"):
+        assert name in facts
+    assert "v1/predictions/" in facts
+
+
 @pytest.mark.parametrize("kind", ["suite", "row", "pair", "literature", "study"])
 def test_a_printed_page_cuts_nothing_off(opened, site, kind):
     page = opened(site / PAGES[kind], viewport={"width": 1040, "height": 720})  # A4 across, at 96 dots an inch

@@ -10,6 +10,7 @@ import render_records as rr
 
 from kdbench.cli import main
 from kdbench.errors import UserError
+from kdbench.methods import METHODS
 from kdbench.records.store import Store
 from kdbench.render import build
 from kdbench.render.catalogue import Catalogue
@@ -168,3 +169,17 @@ def test_a_stray_record_blanks_no_card_and_counts_nowhere(tmp_path):
     assert (
         (after.trials, after.seeds, after.methods) == (before.trials, before.seeds, before.methods) == (6, (0, 1, 2), 2)
     )
+
+
+def test_the_best_of_many_rows_is_no_highlight_where_it_may_be_chance(tmp_path):
+    store = Store(tmp_path / "many")
+    for seed in range(3):
+        rr.put(store, 0.50, "ce", "none:resnet20", seed, images=200)
+        for method in [name for name in METHODS if name != "ce"][:12]:
+            rr.put(store, 0.53, method, seed=seed, images=200)
+    view = suite_view(catalogue(store.root), "cifar100-short@1")
+    alone = [
+        row.label for row in view.rows if row.standing and row.standing.gain and row.standing.gain_on_images.low > 0
+    ]
+    assert len(alone) > 3, "by itself each of these would be one"
+    assert view.best == []

@@ -190,7 +190,7 @@ def _together(page: str, rows: list[Row], printed: Sequence[Reported] = ()) -> I
 
 
 def _printed(row: Reported) -> Row:
-    return {**dataclasses.asdict(row), "gain": gain(row)}
+    return {name: gain(row) if name == "gain" else getattr(row, name) for name in PRINTED}
 
 
 def schema() -> dict[str, Any]:

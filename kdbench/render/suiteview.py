@@ -20,6 +20,7 @@ from kdbench.stats.aggregate import NO_TEACHER, Record, protocol
 from kdbench.stats.intervals import Interval
 from kdbench.stats.placing import Placing, placing
 from kdbench.stats.standings import Standing, Standings, whole_rows
+from kdbench.stats.versus import meeting
 from kdbench.suites import Suite, installed_suite
 
 Column = tuple[str, str]
@@ -106,10 +107,17 @@ class SuiteView:
     def best(self) -> list[Row]:
         """The three rows of the largest mean gain among those that cover every pair and whose gain is no chance.
 
-        It is not where other seeds and other test images may well have none. No rank is meant.
+        It may be where other seeds or other test images may well have none, and where the row is not shown to differ
+        from the student alone, all comparisons of the suite together: the best of many rows gains by chance. No rank is
+        meant.
         """
         whole = [r for r in self.rows if r.kind == "measured" and r.covered == len(self.tables)]
-        return [row for row in whole if _resolved(row)][:3]
+        return [row for row in whole if _resolved(row) and self._differs(row)][:3]
+
+    def _differs(self, row: Row) -> bool:
+        alone = next((found.label for found in self.standings.rows if found.kind == "baseline"), "")
+        met = meeting(self.standings, row.label, alone)
+        return met is not None and met.apart
 
 
 def _resolved(row: Row) -> bool:
