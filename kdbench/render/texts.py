@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from kdbench.stats.aggregate import NO_TEACHER, Spread
 from kdbench.stats.intervals import Interval
@@ -12,7 +12,7 @@ from kdbench.stats.intervals import Interval
 
 def bdi(text: object) -> Markup:
     """What others wrote: escaped, in a direction of its own, and kept in its box by static/style.css."""
-    return Markup("<bdi>{}</bdi>").format(text)
+    return Markup(f"<bdi>{escape(text)}</bdi>")
 
 
 def pair_names(teacher: str, student: str) -> Markup:
