@@ -94,8 +94,7 @@ def row_pages(
             found.setdefault((line.cell.label, line.cell.evidence), []).append((table, line))
     standing = {row.label: row for row in catalogue.standings_over(tuple(tables)).rows}
     for (label, evidence), places in sorted(found.items()):
-        # Plots take room: those of one row at a time.
-        sections = [_section(table, line, catalogue.seen) for table, line in places]
+        sections = [_section(table, line, catalogue.seen) for table, line in places]  # one row's plots at a time
         yield RowPage(
             suite=suite,
             label=label,
