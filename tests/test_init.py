@@ -87,6 +87,7 @@ def test_a_classifier_of_other_classes_is_drawn_anew(bench: Bench, make_suite: M
     [
         ("init = 3", "init must be a str or dict, not 3"),
         ('init = { files = ["own.pt"], head = "old" }', "head can be 'new'"),
+        ('init = ""', "files must be a list of the files"),
         ("init = { files = [] }", "files must be a list of the files"),
         ('init = "../own.pt"', "files must be relative paths"),
         ('init = { files = ["own.pt"], weights_sha256 = "f" }', "weights_sha256 must be 64 digits"),

@@ -265,6 +265,17 @@ def test_a_network_that_only_its_training_puts_together_is_refused(
         kdbench.load_student(record)
 
 
+def test_what_kept_weights_say_of_themselves_reads_no_other_file(trained: Bench) -> None:
+    from kdbench.teachers.weights import STUDENT, said_of, write_weights
+
+    path = kept(trained)[0]
+    said = json.loads(said_of(path)[STUDENT])
+    said["build"] = {"options": {"checkpoint_path": "evil.pth"}, "input_size": 0}
+    write_weights(kept_weights(path), path, {STUDENT: json.dumps(said)})
+    with pytest.raises(CheckpointError, match="does not say which network it is of"):
+        about(path)
+
+
 def test_validate_names_weights_that_are_damaged(trained: Bench, cli: Cli) -> None:  # noqa: F811
     assert cli("results", "validate", "results").code == 0
     first, second = kept(trained)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from kdbench.canonical import canonical
+from kdbench.models.build import Build
 from kdbench.protocol import Protocol
 from kdbench.supervision.few_labels import FewLabels
 from kdbench.trials import trial as trial_module
@@ -54,6 +55,8 @@ OTHER_FIELDS: dict[str, Any] = {
     "student_code": {"source": "d" * 64},
     "supervision": FewLabels(images=1),
     "supervision_sha256": "d" * 64,
+    "init": dataclasses.replace(IMPORTED, kind="init"),
+    "build": Build(input_size=64),
 }
 NAMES = {"suite": "other@2", "label": "renamed", "pair": "x:y", "diagnostics": ("features",)}
 

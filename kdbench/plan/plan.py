@@ -230,11 +230,12 @@ def _pins(suite: Suite, request: Request, store: Store) -> dict[str, str]:
     rows, _ = chosen_rows(suite, selection.methods)
     pairs = chosen_pairs(suite, selection.pairs)
     named = [(pair.init, pair.dataset) for pair in pairs if pair.init is not None]
-    if not selection.train_teachers and any(METHODS.get(row.method).needs_teacher for row in rows):
+    taught = not selection.train_teachers and any(METHODS.get(row.method).needs_teacher for row in rows)
+    if taught:
         lineages = [(one, pair.dataset) for pair in pairs for one in suite.teacher_of(pair).lineage]
         named += [(each, dataset) for one, dataset in lineages for each in one.imports]
     download = request.download and not request.dry
-    return pinned(suite, named, request.data_root, store, request.dry, download) if named else {}
+    return pinned(suite, named, request.data_root, store, request.dry, download) if named or taught else {}
 
 
 def _check_weights(missing: Sequence[Trial], request: Request, fleet: Fleet) -> tuple[str, ...]:

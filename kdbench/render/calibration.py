@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kdbench.records.verify import Seen
 from kdbench.render.measured import Line
-from kdbench.render.plot import Axis, Bar, Dot, Figure, Rule, Series, Table, left, lower, ticks
+from kdbench.render.plot import Axis, Bar, Dot, Figure, Rule, Series, Table, left, lower, path, ticks
 from kdbench.render.texts import SELECTION_NAMES, number
 from kdbench.stats.calibration import reliability
 
@@ -37,7 +37,7 @@ def calibration(line: Line, selection: str, seen: Seen) -> Figure | None:
         f"of the images in each bin; bins with less than one have a small dot.{gap}",
         across=Axis("confidence, %", across, ticks(across)),
         up=Axis("accuracy, %", up, ticks(up)),
-        series=(Series("", "line-0", tuple((dot.x, dot.y) for dot in dots), dots),),
+        series=(Series("", "line-0", path((dot.x, dot.y) for dot in dots), dots),),
         rules=(Rule((across(0), up(0)), (across(100), up(100))),),
         bars=tuple(
             Bar(across(each.low), up(each.share), round(across(each.high) - across(each.low) - 1, 1), height)

@@ -19,9 +19,10 @@ from kdbench.render.plot import (
     Scale,
     Series,
     Table,
-    Tick,
+    labelled,
     left,
     listed,
+    path,
     steps,
     ticks,
     typical,
@@ -34,8 +35,8 @@ from kdbench.stats.intervals import Interval
 
 #: More rows than these make no picture; those that follow are in the table.
 MOST = 40
-#: The class that colours a row, by its kind.
-COLOURS = {"measured": "line-0", "aa": "line-3"}
+#: What rows of a kind are called, and the class that colours them.
+KINDS = {"measured": ("methods", "line-0"), "aa": ("repeats under another random stream", "line-3")}
 
 
 def forest(view: SuiteView) -> Figure | None:
@@ -57,8 +58,8 @@ def forest(view: SuiteView) -> Figure | None:
         across=Axis("mean gain, points", across, ticks(across)),
         up=up,
         series=tuple(
-            Series(kind, colour, dots=tuple(dots))
-            for kind, colour in COLOURS.items()
+            Series(title, colour, dots=tuple(dots))
+            for kind, (title, colour) in KINDS.items()
             if (
                 dots := [
                     dot
@@ -88,18 +89,18 @@ def costs(view: SuiteView) -> Figure | None:
     up = left(*_limits([row for row, _, _ in both], None))
     dots = {row.label: _dot(row, gain, cost, across, up) for row, gain, cost in both}
     front = sorted((dots[row.label].x, dots[row.label].y) for row, _, _ in both if _efficient(row))
-    labelled = iter(uncrowded(sorted(dots.values(), key=lambda dot: not dot.label)))
+    named = uncrowded(sorted(dots.values(), key=lambda dot: not dot.label))
     return Figure(
         title=f"Mean gain beside training cost in {view.name}",
         described="Cost as a multiple of the student alone, on a log scale. The line is the Pareto front: no row "
         "costs as little and gains as much as one on it.",
         across=Axis(
-            "cost, times the student alone", across, tuple(Tick(across(v), f"{v:g} ×") for v in _multiples(across))
+            "cost, times the student alone", across, labelled((across(v), f"{v:g}") for v in _multiples(across))
         ),
         up=Axis("mean gain, points", up, ticks(up)),
         series=(
-            Series("", "line-5", tuple(front) if len(front) > 1 else ()),
-            Series("", "line-0", dots=tuple(labelled)),
+            Series("", "line-5", path(front) if len(front) > 1 else ""),
+            Series("", "line-0", dots=named),
         ),
         rules=(Rule((across.start, up(0.0)), (across.end, up(0.0))),) if up.holds(0.0) else (),
         table=Table(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kdbench.render.plot import Axis, Dot, Figure, Series, Table, around, labelled, left, lower, ticks
+from kdbench.render.plot import Axis, Dot, Figure, Series, Table, around, labelled, left, lower, path, ticks
 from kdbench.stats.intervals import t_interval
 from kdbench.studies import Drawn
 from kdbench.studies.measures import MEASURES
@@ -22,7 +22,7 @@ def plot_of(drawn: Drawn) -> Figure:
         known = [(at, values) for at, values in known if values]
         means = tuple((across(at), up(sum(values) / len(values))) for at, values in known)
         seeds = [Dot(across(at), up(value), kind="seed") for at, values in known for value in values]
-        series.append(Series(line.title, f"line-{number}", means, (*seeds, *(Dot(x, y) for x, y in means))))
+        series.append(Series(line.title, f"line-{number}", path(means), (*seeds, *(Dot(x, y) for x, y in means))))
         cells.append({at: _interval(values, measure.digits) for at, values in known})
         reached = ", ".join(f"{sum(values) / len(values):.{measure.digits}f} at {at:g}" for at, values in known)
         said.append(f"{line.title}: {reached or 'nothing yet'}")

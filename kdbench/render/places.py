@@ -22,6 +22,7 @@ from kdbench.render.plot import (
     left,
     listed,
     lower,
+    path,
     ticks,
     typical,
 )
@@ -94,7 +95,7 @@ def profiles(placing: Placing, standings: Standings) -> Figure:
         across=Axis("points behind the best row", across, ticks(across)),
         up=Axis("share of trainings, %", up, ticks(up)),
         series=tuple(
-            Series(label, f"line-{line}", tuple(_stairs(row, across, up))) for line, (label, row) in enumerate(drawn)
+            Series(label, f"line-{line}", path(_stairs(row, across, up))) for line, (label, row) in enumerate(drawn)
         ),
         table=Table(
             ("Row", *("Best, %" if not gap else f"Within {gap:g}, %" for gap in placing.gaps)),

@@ -7,6 +7,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from statistics import quantiles
 
+import numpy as np
+from numpy.typing import NDArray
+
 #: Pixels of a plot, and of what is left of its axes, beneath, above and to the right of them.
 WIDTH, HEIGHT = 480, 300
 LEFT, BENEATH, ABOVE, RIGHT = 58, 46, 12, 16
@@ -18,6 +21,9 @@ LABEL = 30
 GAP, LETTER, LINE, LETTERS = 7, 6.5, 14, 19
 #: Lines that can be told apart, by the CSS classes ``line-0`` and so on.
 MOST_LINES = 6
+
+#: Every place that there is in a picture of the usual size.
+_TENTHS = [str(tenth / 10) for tenth in range(10 * WIDTH + 1)]
 
 Place = tuple[float, float]
 
@@ -33,11 +39,18 @@ class Scale:
     log: bool = False
 
     def __call__(self, value: float) -> float:
-        low, high, at = (self._at(v) for v in (self.low, self.high, min(max(value, self.low), self.high)))
-        return round(self.start + (at - low) / (high - low) * (self.end - self.start), 1)
+        inside = min(max(value, self.low), self.high)
+        if self.log:
+            share = math.log(inside / self.low) / math.log(self.high / self.low)
+        else:
+            share = (inside - self.low) / (self.high - self.low)
+        return round(self.start + share * (self.end - self.start), 1)
 
-    def _at(self, value: float) -> float:
-        return math.log(value) if self.log else value
+    def texts(self, values: NDArray[np.floating]) -> list[str]:
+        """The places of many ``values`` of a linear scale; floats take long to write, and long curves have many."""
+        share = (np.clip(values.astype(float), self.low, self.high) - self.low) / (self.high - self.low)
+        tenths = np.rint(10 * (self.start + share * (self.end - self.start))).astype(int)
+        return [_TENTHS[tenth] for tenth in tenths.tolist()]
 
     def holds(self, value: float) -> bool:
         return self.low <= value <= self.high
@@ -85,16 +98,12 @@ class Dot:
 
 @dataclass(frozen=True)
 class Series:
-    """What belongs together: a line through ``points``, and dots. ``kind`` is the CSS class that colours it."""
+    """What belongs together: a line along a ``path``, and dots. ``kind`` is the CSS class that colours it."""
 
     title: str
     kind: str
-    points: tuple[Place, ...] = ()
+    path: str = ""
     dots: tuple[Dot, ...] = ()
-
-    @property
-    def path(self) -> str:
-        return " ".join([f"{x},{y}" for x, y in self.points])
 
 
 @dataclass(frozen=True)
@@ -147,6 +156,11 @@ class Figure:
         """What must be told apart; one alone is what the title says."""
         named = tuple({series.kind: series for series in reversed(self.series) if series.title}.values())[::-1]
         return named if len(named) > 1 else ()
+
+
+def path(points: Iterable[tuple[object, object]]) -> str:
+    """What a line goes along that joins ``points``."""
+    return " ".join([f"{x},{y}" for x, y in points])
 
 
 def lower(low: float, high: float, log: bool = False) -> Scale:

@@ -88,12 +88,13 @@ def row_pages(
 
     ``others`` are of pairs that the suite does not plan: a row has its trials there, too, and no standing.
     """
-    found: dict[tuple[str, str], list[Section]] = {}
+    found: dict[tuple[str, str], list[tuple[Table, Line]]] = {}
     for table in (*tables, *others):
         for line in table.every:
-            found.setdefault((line.cell.label, line.cell.evidence), []).append(_section(table, line, catalogue.seen))
+            found.setdefault((line.cell.label, line.cell.evidence), []).append((table, line))
     standing = {row.label: row for row in catalogue.standings_over(tuple(tables)).rows}
-    for (label, evidence), sections in sorted(found.items()):
+    for (label, evidence), places in sorted(found.items()):
+        sections = [_section(table, line, catalogue.seen) for table, line in places]  # one row's plots at a time
         yield RowPage(
             suite=suite,
             label=label,
@@ -136,7 +137,5 @@ def _trial(section: Section, record: Record) -> dict[str, Any]:
 
 
 def as_json(document: object) -> str:
-    """JSON in one line, which reads the same whoever writes it; no number in it is infinite."""
-    return (
-        json.dumps(document, sort_keys=True, default=str, allow_nan=False) + "\n"
-    )  # indents are made ten times as slowly
+    """JSON that reads the same whoever writes it; no number in it is infinite. In one line: indents take long."""
+    return json.dumps(document, sort_keys=True, default=str, allow_nan=False) + "\n"

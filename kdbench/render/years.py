@@ -17,6 +17,7 @@ from kdbench.render.plot import (
     around,
     left,
     lower,
+    path,
     ticks,
     typical,
     uncrowded,
@@ -50,7 +51,7 @@ def by_year(history: History) -> Figure:
         across=Axis("year", across, tuple(Tick(across(year), f"{year}") for year in range(years[0], years[-1] + 1))),
         up=Axis("reported gain, points", up, ticks(up)),
         series=(
-            Series("", "line-5", tuple(_best_so_far(history, across, up))),
+            Series("", "line-5", path(_best_so_far(history, across, up))),
             Series("", "line-0", dots=uncrowded(dots)),
         ),
         table=Table(

@@ -90,14 +90,13 @@ def _deployed(network: Any, said: About, path: Path) -> nn.Module:
     )
     if not said.teacher:
         raise alone
-    shape = said.image_shape
-    teacher = create(
-        said.teacher, classes=said.classes, image_shape=shape, mean=said.mean, std=said.std, build=said.build
-    )
+    shape, spec = said.image_shape, METHODS.get(said.method)
     data = DataSpec(said.dataset, said.classes, 0, shape, torch.zeros(0, dtype=torch.int64), 1)
-    spec = METHODS.get(said.method)
-    specs = network.spec(said.model, shape), teacher.spec(said.teacher, shape)
     try:
+        teacher = create(
+            said.teacher, classes=said.classes, image_shape=shape, mean=said.mean, std=said.std, build=said.build
+        )
+        specs = network.spec(said.model, shape), teacher.spec(said.teacher, shape)
         return load_class(spec).build(spec, said.config, *specs, data).deployed(network)
     except Exception:  # a method that looks at the training images, or other people's code
         raise alone from None

@@ -11,22 +11,13 @@ from pathlib import Path, PurePosixPath
 from kdbench.canonical import digest
 from kdbench.data import DatasetSpec
 from kdbench.errors import UserError, shown
-from kdbench.models.build import AS_NAMED, Build
+from kdbench.models.build import AS_NAMED, KEPT, LARGEST, Build
 from kdbench.names import LONGEST_TEXT
 from kdbench.suites.table import Table
 from kdbench.trials.teacher import Normalisation, Teacher
 
 #: The one value of ``head``: the classifier of the file is left out, whether it fits or not.
 NEW = "new"
-#: What a suite says elsewhere, or what would fetch or read weights that nobody has looked at.
-KEPT = {"num_classes", "in_chans", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path"} | {
-    "cache_dir",
-    "features_only",
-    "scriptable",
-    "exportable",
-}
-#: The longest side that images are resized to.
-LARGEST = 4096
 _DIGEST = re.compile("[0-9a-f]{64}")
 
 
@@ -39,7 +30,7 @@ def parse_init(
     """
     table = Table({"files": [raw]} if isinstance(raw, str) else raw, f"{where} init")
     files, key = table.take("files", list), table.take("key", str, "")
-    if not files or any(type(file) is not str for file in files):
+    if not files or any(type(file) is not str or not file for file in files):
         raise UserError(f"{table.where}: files must be a list of the files that the weights may be in.")
     norm = Normalisation(tuple(data.mean), tuple(data.std))
     init = Teacher(

@@ -100,7 +100,7 @@ def parse_teacher(
         teacher = _generations(table, teacher, data, others)
     table.finish()
     _check(teacher, where, home is not None)
-    if start:
+    if start is not None:
         teacher = _starting(teacher, parse_init(start, model, data, where, home, build))
     return _fine_tuned(teacher, data) if head else teacher
 
