@@ -77,10 +77,10 @@ BEYOND = """[...document.querySelectorAll('body *')].filter((e) => e.getBounding
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three pairs of a suite, a row that has but one of them and is far above all others there, and a study."""
+    """Two pairs of a suite, a row that has but one of them and is far above all others there, and a study."""
     root = tmp_path_factory.mktemp("browser")
     store = Store(root / "results")
-    rr.fill(store, seeds=3, images=100)
+    rr.fill(store, ("resnet56:resnet20", "resnet110:resnet20"), seeds=3, images=100)
     for seed in range(3):
         rr.put(store, 0.9, "crd", seed=seed, images=100)
     whole = load()
@@ -368,6 +368,23 @@ def test_a_printed_page_cuts_nothing_off(opened, site, kind):
     closed = "(all) => all.filter((e) => e.lastElementChild.getBoundingClientRect().height === 0).length"
     assert page.eval_on_selector_all("details:not(.columns-shown)", closed) == 0
     assert page.locator("header").is_hidden()
+
+
+def test_thirteen_pairs_and_a_matrix_of_sixty_rows_fit_on_paper(opened, site):
+    page = opened(site / SUITE, viewport={"width": 1040, "height": 720})
+    page.emulate_media(media="print")
+    for table, columns, rows in (("[aria-labelledby=results] table", 13, 1), (".matrix", 60, 60)):
+        page.locator(table).evaluate(
+            """(table, [columns, rows]) => {
+                table.classList.add(columns === 13 ? "many" : "large");
+                for (const row of table.rows)
+                    while (row.cells.length < columns + 6) row.append(row.lastElementChild.cloneNode(true));
+                const body = table.tBodies[0];
+                while (body.rows.length < rows) body.append(body.lastElementChild.cloneNode(true));
+            }""",
+            [columns, rows],
+        )
+    assert page.evaluate(BEYOND.replace(".across, ", "")) == []
 
 
 def test_the_keyboard_reaches_the_content_and_the_sorting(opened, site):
