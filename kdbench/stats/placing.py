@@ -13,7 +13,7 @@ from kdbench.stats import aggregate
 from kdbench.stats.across import BEHIND, common_scores
 from kdbench.stats.comparisons import Comparisons
 from kdbench.stats.profiles import profile
-from kdbench.stats.ranks import places, stretches
+from kdbench.stats.ranks import stretches, wins
 from kdbench.stats.standings import Row
 
 #: Fewer rows, and fewer trainings of each, have no places worth a mean.
@@ -50,7 +50,7 @@ def placing(rows: Mapping[str, Row], selection: str, found: Comparisons) -> Plac
     if table is None or table[0].size < FEWEST_TRAININGS:
         return None
     scores = table.reshape(len(labels), -1)
-    mean = places(scores).mean(axis=1)
+    mean = len(labels) - np.mean([wins(training[:, None]).sum(axis=1) for training in scores.T], axis=0)
     order = np.argsort(mean, kind="stable")
     apart = np.zeros((found.rows, found.rows), bool)
     apart[found.first, found.second] = found.apart
