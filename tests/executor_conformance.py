@@ -442,7 +442,7 @@ class ExecutorConformance:
         scene.nodes = self.nodes
         faults = [kill_worker, lambda scene: damage_cache(scene) and kill_worker(scene), *self.faults]
         over = self.folder / "over"
-        slow = bench.plugin("slow", loss=f"os.path.exists({str(over)!r}) or __import__('time').sleep(0.3)")
+        slow = bench.plugin("slow", loss=f"os.path.exists({str(over)!r}) or __import__('time').sleep(0.1)")
         load_plugins([slow])
         trials = bench.trials(parse_suite(suite_text(("slow",), epochs=30), "a test"))
 
@@ -460,15 +460,29 @@ class ExecutorConformance:
         assert same_bits(bench.records()["slow"], bench.again("quiet").train(trials, [slow])["slow"])
 
     def test_a_duplicate_counts_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A node that was given up goes on and records, too; its claims are not seen by others."""
+        """A node that was given up goes on and records, too; its claims are not seen by others.
+
+        The method takes its time until both are at work: who starts later would find the record of the other.
+        """
         monkeypatch.setenv("PYTHONPATH", str(ROOT))
-        bench = Bench(self.folder)
-        (task,) = bench.tasks(bench.trials(parse_suite(suite_text(("ce",), epochs=1), "a test")))
+        bench, over = Bench(self.folder), self.folder / "over"
+        slow = bench.plugin("slow", loss=f"os.path.exists({str(over)!r}) or __import__('time').sleep(0.1)")
+        load_plugins([slow])
+        trials = bench.trials(parse_suite(suite_text(("slow",), epochs=50), "a test"))
+        (task,) = bench.tasks(trials, [slow])
         twin = replace(task, id="twin", cache=self.folder / "elsewhere")
-        report = self.make(cpu(2), self.folder / "runs", local.worker).run([task, twin], lambda *_: None)
+        at_work: set[str] = set()
+
+        def watch(task: Task, event: dict[str, Any]) -> None:
+            if event["event"] == "epoch":
+                at_work.add(task.id)
+            if len(at_work) == 2:
+                over.touch()
+
+        report = self.make(cpu(2), self.folder / "runs", local.worker).run([task, twin], watch)
         assert len(report.finished) == 2
         assert len(bench.store.read()[0]) == 2
-        assert list(bench.records()) == ["ce"]
+        assert list(bench.records()) == ["slow"]
 
     def test_nothing_to_do(self) -> None:
         report = self.run(2)

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from bench import Bench, InlineExecutor, suite_text
+from render_records import FEW
 from test_teachers import CHECKPOINT, keep, weights
 
 from kdbench.cli import main, site
@@ -42,9 +43,13 @@ Cli = Callable[..., Ended]
 
 @pytest.fixture
 def cli(bench: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
-    """Run a command line in the bench's folder: exit code, standard output, standard error. No site is built."""
+    """Run a command line in the bench's folder: exit code, standard output, standard error. No site is built.
+
+    Where a test has one built all the same, it has little of the literature, whose pages take most of the time.
+    """
     monkeypatch.setattr(LocalBackend, "executor", InlineExecutor)
     monkeypatch.setattr(site, "build_and_say", lambda *_: None)
+    monkeypatch.setattr("kdbench.render.site.load", lambda: FEW)
 
     def call(*arguments: str) -> Ended:
         try:

@@ -214,7 +214,8 @@ def test_nor_one_by_which_rates_and_scores_are_computed(name: str) -> None:
     """The rate of a step is a cosine of the C library's, a prediction's probability an exponential of numpy's."""
     moving = {name: MOVING[name]}
     assert printed_by(PIN + COMPUTED, **moving) == printed_by(COMPUTED)
-    if platform.libc_ver()[0] == "glibc" and "fma" in Path("/proc/cpuinfo").read_text():
+    able = {"GLIBC_TUNABLES": "fma", "NPY_DISABLE_CPU_FEATURES": "avx512f"}[name]  # of which it takes something away
+    if platform.libc_ver()[0] == "glibc" and f" {able} " in Path("/proc/cpuinfo").read_text():
         assert printed_by(COMPUTED, **moving) != printed_by(COMPUTED)
 
 
