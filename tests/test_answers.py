@@ -216,7 +216,13 @@ def test_the_index_of_the_search_is_one_constant_whatever_the_names():
 
 @pytest.mark.parametrize(
     ("name", "also"),
-    [("resnet34", "resnet-34"), ("resnet34", "r34"), ("wrn_40_2", "wrn-40-2"), ("mobilenetv2", "mnv2")],
+    [
+        ("resnet34", "resnet-34"),
+        ("resnet34", "r34"),
+        ("wrn_40_2", "wrn-40-2"),
+        ("wrn_40_2", "wide-resnet-40-2"),
+        ("mobilenetv2", "mnv2"),
+    ],
 )
 def test_architectures_are_found_by_other_names(name, also):
     assert also in aliases(name)

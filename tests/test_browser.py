@@ -287,6 +287,8 @@ def test_filters_join_hide_the_heads_of_empty_groups_and_survive_a_reload(opened
         ("ResNet-34", "resnet34 → resnet18 on imagenet"),
         ("r34", "resnet34 → resnet18 on imagenet"),
         ("R56 resnet-20", "resnet56 → resnet20 on cifar100"),
+        ("resnet56->resnet20", "resnet56 → resnet20 on cifar100"),
+        ("resnet56:resnet20", "resnet56 → resnet20 on cifar100"),
         ("Transformed Teacher Matching", "wttm"),
         ("decoupled zhao", "dkd"),
         ("cifar100-short", "cifar100-short@1"),

@@ -31,6 +31,9 @@ def check(kind: str, document: object, where: str) -> None:
     """Raise UserError naming ``where``, the field and the rule it breaks, unless ``document`` is a valid ``kind``."""
     import fastjsonschema
 
+    version = document.get("schema_version") if isinstance(document, dict) else None
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise UserError(f"{where}: schema_version is {version}, of a newer kdbench than this; read it with that one.")
     try:
         _validator(kind)(document)
     except fastjsonschema.JsonSchemaValueException as error:

@@ -13,7 +13,14 @@ from kdbench.render.studies import StudyView
 from kdbench.render.suiteview import SuiteView
 
 #: What an architecture is also called: a prefix of its name -> the other way to begin it.
-_SHORT = (("resnet", "r"), ("resnet", "resnet-"), ("wrn_", "wrn-"), ("mobilenet", "mn"), ("shufflenet", "shuf"))
+_SHORT = (
+    ("resnet", "r"),
+    ("resnet", "resnet-"),
+    ("wrn_", "wrn-"),
+    ("wrn_", "wide-resnet-"),
+    ("mobilenet", "mn"),
+    ("shufflenet", "shuf"),
+)
 #: The file that search.js reads.
 FILE = "static/index.js"
 

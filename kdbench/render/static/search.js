@@ -15,7 +15,7 @@
   list.setAttribute("aria-label", "Found");
   box.append(input, list);
   link.replaceWith(box);
-  const plain = (text) => text.toLowerCase().replace(/[-_\s→]+/g, " ");
+  const plain = (text) => text.toLowerCase().replace(/[-_:>\s→]+/g, " ");
   let index = null, at = -1;
   const load = () => {
     if (index) return;
