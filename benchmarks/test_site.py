@@ -9,7 +9,11 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from kdbench.records.store import Store
-from kdbench.render import build
+from kdbench.render import build, charts, places
+from kdbench.render.catalogue import Catalogue
+from kdbench.render.rows import row_pages
+from kdbench.render.site import _templates, gather
+from kdbench.render.suiteview import SuiteView, suite_view
 from kdbench.shipped import shipped
 from tests import render_records
 
@@ -46,3 +50,35 @@ def test_site_of_many(benchmark: BenchmarkFixture, wide: Path, cache: str, monke
     page = wide / "site" / "suites" / "wide@1.html"
     benchmark.extra_info["suite page, bytes"] = page.stat().st_size
     assert page.stat().st_size < LARGEST_PAGE
+
+
+def test_plots(benchmark: BenchmarkFixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What share of a site's time its plots take where each of 1,000 trainings has 240 epochs; the site is warm."""
+    monkeypatch.setenv("KDBENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setitem(render_records.PROTOCOL, "epochs", 240)
+    store = Store(tmp_path / "results")
+    for seed in range(10):
+        render_records.put(store, 0.5, "ce", "none:net", seed, suite="wide@1", images=1000)
+        for row in range(99):
+            accuracy = 0.5 + 0.001 * (row % 50)
+            render_records.put(store, accuracy, f"m{row:03d}", "big:net", seed, suite="wide@1", images=1000)
+    build(store.root, tmp_path / "site")
+    begun = time.process_time()
+    build(store.root, tmp_path / "site")
+    whole = time.process_time() - begun
+    catalogue = gather(store)
+    view = suite_view(catalogue, "wide@1")
+    drawing = benchmark.pedantic(lambda: _draw(catalogue, view), rounds=3)
+    benchmark.extra_info.update({"plots": drawing[0], "seconds of the site": whole, "share": drawing[1] / whole})
+
+
+def _draw(catalogue: Catalogue, view: SuiteView) -> tuple[int, float]:
+    """How many plots the suite and its rows have, and the CPU time that they take."""
+    begun = time.process_time()
+    plots = [charts.forest(view), charts.costs(view), *places.both(view)]
+    for page in row_pages(catalogue, view.name, view.tables):
+        plots += [plot for section in page.sections for plot in section.plots]
+    template = _templates().from_string('{% import "plot.html" as p %}{{ p.figure(plot, "plot") }}')
+    for plot in plots:
+        template.render(plot=plot)
+    return len(plots), time.process_time() - begun

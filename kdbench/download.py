@@ -36,8 +36,8 @@ ARCHIVES = (".tar", ".tar.gz", ".tgz", ".zip")
 def download(url: str, path: Path, sha256: str, wait: Callable[[float], object] = time.sleep) -> None:
     """Fetch ``url`` to ``path``, unless the file is there, if its digest begins with ``sha256``.
 
-    What was fetched of it stays beside ``path`` when it is cut, and the next call goes on from there. UserError says
-    what is wrong; nothing is at ``path`` then.
+    Where that is empty, standard error says what the digest is. What was fetched of it stays beside ``path`` when it is
+    cut, and the next call goes on from there. UserError says what is wrong; nothing is at ``path`` then.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")
@@ -57,6 +57,8 @@ def download(url: str, path: Path, sha256: str, wait: Callable[[float], object] 
                 f"What {url} gives is not the file that was published: its sha256 begins with {found[:16]}, wanted is "
                 f"{sha256[:16]}; get {path.name} by other means."
             )
+        if not sha256:
+            print(f"kdbench: the sha256 of {plain(url)}, which nobody has said, is {found}.", file=sys.stderr)
         part.replace(path)
 
 

@@ -68,8 +68,8 @@ def test_a_pair_opens_with_a_verdict_and_the_command_that_tells_more(site):
     said = text(site, pair_page(*PAIR))
     verdict = said[said.index("Which method?") : said.index("Measured Test") if "Measured Test" in said else None]
     assert "kd has the best evidence: +1.60 points" in verdict
-    assert "re-run by others by mdistiller, ttm" in verdict
-    assert "one row is shown to be better than each other: dkd +" in verdict
+    assert "re-run by others ; gains from mdistiller, ttm" in verdict
+    assert "one row is shown to be better than all others: dkd +" in verdict
     assert "kdbench run --suite cifar100 --pair resnet56:resnet20 --method ce" in verdict
 
 
@@ -111,6 +111,8 @@ def test_two_methods_are_compared_by_seed_and_beside_what_is_printed(site):
     assert page == versus_page("dkd", "kd") == "compare/dkd--kd.html"
     said = text(site, page)
     assert "dkd is better where both were measured." in said
+    assert "All of it is from short suites" in said
+    assert "1 printed comparison from 1 source." in said
     measured, printed = html(site, page).rows[1], html(site, page).rows[3]
     store = {line["label"]: line for line in json.loads((site / DOCUMENT).read_text())["rows"]}
     gaps = [store["dkd"]["seeds"][str(seed)] - store["kd"]["seeds"][str(seed)] for seed in SEEDS]

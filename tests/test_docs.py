@@ -283,6 +283,13 @@ def anchor(heading: str) -> str:
     return re.sub(r"[^\w\- ]", "", heading.replace("`", "").lower()).replace(" ", "-")
 
 
+def test_no_merge_was_left_half_done() -> None:
+    files = [*PAGES, *(ROOT / "kdbench").rglob("*.*"), *(ROOT / "tests").glob("*.py"), *ROOT.glob("*.toml")]
+    text = {".md", ".py", ".toml", ".html", ".css", ".js", ".json", ".csv"}
+    marks = re.compile("^(<{7} |>{7} )", re.MULTILINE)
+    assert not [path for path in files if path.suffix in text and marks.search(path.read_text(encoding="utf-8"))]
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_no_link_is_broken(page: Path) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", unfenced(page.read_text(encoding="utf-8"))):

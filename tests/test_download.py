@@ -22,6 +22,7 @@ from kdbench import download as module
 from kdbench.download import download, unpack
 from kdbench.errors import UserError
 from kdbench.suites import Suite
+from kdbench.teachers.weights import weights_digest
 
 MakeSuite = Callable[[str], Suite]
 CONTENT = bytes(range(256)) * 40
@@ -272,14 +273,37 @@ def test_a_run_fetches_the_weights_that_it_lacks(
     assert bench.records()["kd"]["status"] == "finished"
 
 
-def test_what_cannot_be_checked_is_not_fetched(cli: Cli, bench: Bench, make_suite: MakeSuite, server: Server) -> None:  # noqa: F811
-    server.files["/own.pt"] = CONTENT
-    make_suite(suite_text(["kd"], epochs=1, teacher=teacher(server, "own.pt", "")))
+def test_a_page_about_weights_is_not_fetched(cli: Cli, bench: Bench, make_suite: MakeSuite, server: Server) -> None:  # noqa: F811
+    server.files["/releases"] = CONTENT
+    make_suite(suite_text(["kd"], epochs=1, teacher=teacher(server, "releases", "")))
     ended = cli(*RUN, "--download")
     assert ended.code == 2
     assert "wants its weights" in ended.err
     assert "--download" not in ended.err
     assert server.asked == []
+
+
+@pytest.mark.parametrize("name", ["own.pt", "all.tar"])
+def test_a_digest_that_nobody_has_said_is_said(
+    cli: Cli,  # noqa: F811
+    bench: Bench,
+    make_suite: MakeSuite,
+    server: Server,
+    name: str,
+) -> None:
+    torch.save(weights(), bench.folder / "own.pt")
+    content = (bench.folder / "own.pt").read_bytes()
+    if name == "all.tar":
+        content = tar(bench.folder / name, **{"teachers/a/own.pt": content}).read_bytes()
+    server.files[f"/{name}"] = content
+    make_suite(suite_text(["kd"], epochs=1, teacher=teacher(server, name, "")))
+    ended = cli(*RUN, "--download")
+    assert ended.code == 0
+    assert (
+        f"the sha256 of {server.url(name)}, which nobody has said, is {hashlib.sha256(content).hexdigest()}."
+        in ended.err
+    )
+    assert bench.records()["kd"]["identity"]["teacher"]["weights_sha256"] == weights_digest(weights())
 
 
 @pytest.mark.parametrize(("sha256", "said"), [("0" * 64, "is not the file that was published"), ("1" * 64, "404")])

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import render_records as rr
@@ -72,8 +73,9 @@ def test_the_table_says_what_the_pages_show() -> None:
         ]
         for metric in ("top1", "nll", "ece"):
             expected = summary(cell, metric)
-            assert expected
-            assert mine[f"last_{metric}"].mean() == pytest.approx(expected.mean, rel=1e-12), (cell.suite, cell.label)
+            mean = np.nan if expected is None else expected.mean  # where all of them diverged
+            said = mine[f"last_{metric}"].mean()
+            assert said == pytest.approx(mean, rel=1e-12, nan_ok=True), (cell.suite, cell.label)
 
 
 def test_a_row_says_what_its_record_says(box: Store) -> None:

@@ -59,6 +59,16 @@ def test_rows_and_columns_are_those_of_the_schema():
     assert [row.printed for row in LITERATURE.rows] == printed
 
 
+def test_a_number_with_the_same_mean_and_spread_as_anothers_is_a_quote():
+    found: dict[tuple[object, ...], set[str]] = {}
+    for row in LITERATURE.rows:
+        if row.provenance == "ran" and row.printed_std:
+            same = (row.dataset, row.teacher, row.student, row.method, row.metric, row.printed, row.printed_std)
+            found.setdefault(same, set()).add(row.source)
+    assert len(found) > 100
+    assert {same: sources for same, sources in found.items() if len(sources) > 1} == {}
+
+
 def test_a_sound_folder_loads(tmp_path):
     (row,) = load(_write(tmp_path)).rows
     assert (row.value, row.printed, row.std, row.teacher_value) == (71.2, "71.20", None, None)

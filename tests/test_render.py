@@ -179,6 +179,13 @@ def test_the_oracle_is_marked_and_never_the_ranking_column(pages):
     assert [h for h in head if "oracle" in h] == [head[5]]
 
 
+def test_a_cell_says_how_many_seeds_it_has_where_most_have_another_number(pages):
+    page = pages["suites/cifar100-short@1.html"]
+    assert page.rows[0][-2] == "resnet56 \u2192 resnet20 cifar100, n 3"
+    assert page.row("kd", "3 of 13")[-2].split()[3:] == ["+4.13", "\u00b1", "6.62"]
+    assert page.row("my-method", "1 of 13")[-2].split()[3:5] == ["n", "2"]
+
+
 def test_a_method_page_has_its_card_and_both_kinds_of_numbers(pages):
     page = pages["methods/wttm.html"]
     assert page.row("gamma", "Zheng and Yang")[1] == "0.2"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
+from kdbench.render.versus import Place, Versus
 from kdbench.stats.evidence import Evidence, Measured, Printed, best_supported, ranked
 from kdbench.stats.intervals import Interval, t_quantile
 from kdbench.stats.standings import Standing
@@ -25,6 +27,14 @@ def test_pairs_count_once_each_and_their_errors_add():
     variance = 0.3**2 + 0.4**2
     df = variance**2 / (0.3**4 / 4 + 0.4**4 / 4)
     assert found.half == pytest.approx(t_quantile(df, 0.95) * math.sqrt(variance) / 2)
+
+
+@pytest.mark.parametrize(
+    ("mean", "apart", "better"), [(2.0, True, "a"), (-2.0, True, "b"), (2.0, False, ""), (0.1, True, "")]
+)
+def test_a_page_calls_no_method_better_that_no_table_tells_apart(mean, apart, better):
+    found = replace(met(mean, 0.3), apart=apart)
+    assert Versus("a", "b", (Place(table=None, found=found, twice=False),), ()).better == better
 
 
 def test_one_pair_pools_to_itself():

@@ -32,13 +32,13 @@ class Training:
 def curves(cell: Cell, selection: str) -> Figure | None:
     """Accuracy after each epoch of each training of ``cell``; None where no record has two epochs of it."""
     trainings = [each for record in cell.records[:MOST] if len((each := _training(record, selection)).test) > 1]
-    values = np.concatenate([curve for each in trainings for curve in (each.test, each.val)] or [np.empty(0)])
-    values = values[np.isfinite(values)]
-    if not len(values):
+    if not trainings:
         return None
+    values = np.concatenate([curve for each in trainings for curve in (each.test, each.val)])
+    values = values[np.isfinite(values)]
     epochs = max(len(each.test) for each in trainings)
     across, up = lower(1, epochs), left(*around([float(values.min()), float(values.max())]))
-    places = across.texts(np.arange(1, epochs + 1))
+    places = across.texts(np.arange(1.0, epochs + 1))
     series = []
     for each in trainings:
         if len(each.val):

@@ -136,17 +136,19 @@ def _choose(answered: Mapping[PairName, Answer]) -> Page:
 
 
 def _compare(compared: Mapping[tuple[str, str], Versus]) -> Page:
-    context = {"versus": list(compared.values()), "most": len(compared) >= MOST}
+    order = sorted(compared.values(), key=lambda two: (-len(two.counted), -len(two.printed), two.one, two.other))
+    context = {"versus": order, "most": len(compared) >= MOST}
     return Page("compare.html", "compare.html", "Compare two methods", context)
 
 
 def _versus(catalogue: Catalogue, versus: Versus, views: Mapping[str, SuiteView]) -> Page:
     printed = [row for together in versus.printed for row in (together.one, together.other)]
+    short = all(views[place.table.suite].short for place in versus.places)
     return Page(
         versus_page(versus.one, versus.other),
         "versus.html",
         f"{versus.one} against {versus.other}",
-        {"versus": versus, "views": views, "sources": _sources(catalogue, printed)},
+        {"versus": versus, "views": views, "short": short, "sources": _sources(catalogue, printed)},
     )
 
 

@@ -62,6 +62,20 @@ class Versus:
         return p is not None and p < DISAGREE
 
     @property
+    def better(self) -> str:
+        """Which one is shown to be better: the mean leaves out zero, and so does a table with all that it compares held
+        together. Empty where neither is."""
+        over = self.pooled
+        if over is None or over.low is None or over.high is None or not any(met.apart for met in self.counted):
+            return ""
+        return self.one if over.low > 0 else self.other if over.high < 0 else ""
+
+    @property
+    def quoted(self) -> int:
+        """Printed comparisons of which the source did not run both."""
+        return sum("quoted" in (t.one.provenance, t.other.provenance) for t in self.printed)
+
+    @property
     def sources(self) -> list[str]:
         return sorted({together.one.source for together in self.printed})
 

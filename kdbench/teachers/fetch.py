@@ -5,28 +5,31 @@ from __future__ import annotations
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
+from kdbench.canonical import digest
 from kdbench.download import ARCHIVES, download, unpack
 from kdbench.errors import CheckpointError, UserError
 from kdbench.paths import cache_dir
-from kdbench.teachers.find import published_sha256
+from kdbench.teachers.find import is_file, published_sha256
 from kdbench.trials.teacher import Teacher
 
 
 def fetch(teacher: Teacher, root: Path) -> Path | None:
-    """The file of ``teacher``, fetched into ``root/weights``; None where nobody has said what its digest must be.
+    """The file of ``teacher``, fetched into ``root/weights``; None where no file is known to be at its ``url``.
 
-    An archive stays in the cache folder for its other files. CheckpointError says what failed.
+    An archive stays in the cache folder for its other files. Where nobody has said what its digest must be, it is said
+    here what it was; the weights are pinned like those that somebody put there. CheckpointError says what failed.
     """
-    sha256 = published_sha256(teacher)
-    if not sha256:
+    if not is_file(teacher.url):
         return None
+    sha256 = published_sha256(teacher)
     address = PurePosixPath(urlsplit(teacher.url).path)
     try:
         if not address.name.endswith(ARCHIVES):
             path = root / "weights" / _named(teacher, address)
             download(teacher.url, path, sha256)
             return path
-        archive = cache_dir() / "downloads" / f"{sha256[:16]}-{address.name}"
+        name = sha256[:16] or digest(teacher.url)[:16]
+        archive = cache_dir() / "downloads" / f"{name}-{address.name}"
         download(teacher.url, archive, sha256)
         path = root / "weights" / teacher.files[0]
         unpack(archive, PurePosixPath(teacher.files[0]).as_posix(), path)

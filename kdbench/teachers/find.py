@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from urllib.parse import urlsplit
 
+from kdbench.download import ARCHIVES
 from kdbench.errors import CheckpointError
 from kdbench.trials.teacher import Teacher
 
+#: What files of weights end in.
+WEIGHTS = (".pth", ".pt", ".safetensors", ".bin", ".ckpt")
 #: A name that ends in the beginning of its file's digest, as torch.hub checks it.
 _HASHED = re.compile(r"-([0-9a-f]{8,64})\.(?:pth?|safetensors)$")
 
@@ -21,10 +25,15 @@ def checkpoint_in(root: Path, teacher: Teacher) -> Path | None:
 def published_sha256(teacher: Teacher) -> str:
     """What the sha256 of the file at its ``url`` begins with: as the suite says, or as torch's own names of files do.
 
-    Empty where nobody has said, so that nothing can be fetched.
+    Empty where nobody has said.
     """
     named = _HASHED.search(teacher.url)
     return teacher.sha256 or (named[1] if named else "")
+
+
+def is_file(url: str) -> bool:
+    """Whether ``url`` is that of weights or of an archive, by its name, and not of a page about them."""
+    return urlsplit(url).path.endswith((*ARCHIVES, *WEIGHTS))
 
 
 def whose(teacher: Teacher) -> str:
@@ -39,7 +48,7 @@ def find_checkpoint(teacher: Teacher, root: Path) -> Path:
     found = checkpoint_in(root, teacher)
     if found is not None:
         return found
-    fetch = ", or let kdbench run --download fetch them" if published_sha256(teacher) else ""
+    fetch = ", or let kdbench run --download fetch them" if is_file(teacher.url) else ""
     train = ", or add --train-teachers, which trains one instead" if teacher.kind == "checkpoint" else ""
     where = f"get them from {teacher.url}" if teacher.url else "put them there"
     source = f" ({teacher.source})" if teacher.source else ""
