@@ -20,9 +20,11 @@ from test_teachers import weights
 
 from kdbench import download as module
 from kdbench.download import download, unpack
-from kdbench.errors import UserError
+from kdbench.errors import CheckpointError, UserError
 from kdbench.suites import Suite
+from kdbench.teachers.fetch import fetch
 from kdbench.teachers.weights import weights_digest
+from kdbench.trials.teacher import Normalisation, Teacher
 
 MakeSuite = Callable[[str], Suite]
 CONTENT = bytes(range(256)) * 40
@@ -322,3 +324,18 @@ def test_a_failed_fetch_is_one_sentence_of_the_run(
     assert ended.err.splitlines()[-1].startswith("kdbench: The weights of tutor could not be fetched: ")
     assert said in ended.err
     assert not list((bench.folder / "data").rglob("*.pt"))
+
+
+@pytest.mark.parametrize("form", ["own.pt", "all.tar"])
+@pytest.mark.parametrize("place", ["{}/escaped.pt", "../../escaped.pt"])
+def test_nothing_is_fetched_to_elsewhere(tmp_path: Path, server: Server, form: str, place: str) -> None:
+    server.files["/own.pt"] = CONTENT
+    server.files["/all.tar"] = tar(tmp_path / "all.tar", **{"escaped.pt": CONTENT}).read_bytes()
+    files = (place.format(tmp_path),)
+    sha256 = hashlib.sha256(server.files[f"/{form}"]).hexdigest()
+    norm = Normalisation((0.5,), (0.5,))
+    wanted = Teacher("t", "checkpoint", "tiny_cnn_l", norm, files=files, url=server.url(form), sha256=sha256)
+    with pytest.raises(CheckpointError, match="nothing is fetched to elsewhere; put it there"):
+        fetch(wanted, tmp_path / "data")
+    assert not list(tmp_path.rglob("escaped.pt"))
+    assert server.asked == []

@@ -86,7 +86,7 @@ def refused(work: Callable[[], object]) -> str:
         ("seeds = [0]", f"seeds = [{'0, ' * 50_000}]", "seeds must be a list of different"),
         ("lr = 0.1", f'lr = "{"x" * 100_000}"', "lr must be float"),
         ("version = 1", "version = 1\n#" + "x" * LONGEST, "it has more than 4 MiB"),
-        ("version = 1", "version = 1979-05-27", "version must be a int"),
+        ("version = 1", "version = 1979-05-27", "version must be an int"),
     ],
     ids=brief,
 )

@@ -106,7 +106,7 @@ def test_a_teacher_at_its_own_size_teaches(bench: Bench, make_suite: MakeSuite, 
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ("input_size = 0.5", "input_size must be a int"),
+        ("input_size = 0.5", "input_size must be an int"),
         ("input_size = 5000", "input_size must be at most 4096"),
         ("options = { img_size = 64 }", "options are given to timm, and tiny_cnn_s is not timm's"),
         ('model = "timm/vit_tiny_patch16_224"\noptions = { checkpoint_path = "x" }', "cannot hold 'checkpoint_path'"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -185,7 +186,10 @@ BROKEN = {
     ),
     "empty class": (lambda home: (home / "dog").mkdir(), "dog holds no picture"),
     "single picture": (lambda home: _lone(home / "dog"), "of class dog none is left to train on"),
-    "damaged": (lambda home: (home / "ape" / "00.jpg").write_bytes(b"no"), "ape/00.jpg: it cannot be decoded"),
+    "damaged": (
+        lambda home: (home / "ape" / "00.jpg").write_bytes(b"no"),
+        "00.jpg: it cannot be decoded: it is no picture",
+    ),
     "empty file": (lambda home: (home / "ape" / "00.jpg").write_bytes(b""), "ape/00.jpg: it is empty"),
     "truncated": (lambda home: _cut(home / "ape" / "01.png"), "ape/01.png: it cannot be decoded"),
     "16 bits": (
@@ -196,6 +200,9 @@ BROKEN = {
         lambda home: Image.fromarray(np.full((9, 9), 0.5, np.float32)).save(home / "ape" / "float.tiff"),
         "ape/float.tiff: its pixels have more than 8 bits (mode F)",
     ),
+    "link to nowhere": (lambda home: (home / "ape" / "x.png").symlink_to("gone.png"), "ape/x.png: it is no file"),
+    "folder": (lambda home: (home / "ape" / "x.png").mkdir(), "ape/x.png: it is no file"),
+    "pipe": (lambda home: os.mkfifo(home / "ape" / "x.png"), "ape/x.png: it is no file"),
     "bomb": (lambda home: _bomb(home / "ape" / "bomb.png"), "ape/bomb.png: it has"),
     "train alone": (lambda home: (home / "train").mkdir(), "a folder train, but neither val nor test"),
     "gone": (shutil.rmtree, "cannot be read"),
@@ -382,6 +389,9 @@ def test_new_suite_writes_what_runs(cli: Cli, bench: Bench, zoo: Path) -> None: 
         (("--data", "nowhere"), "cannot be read"),
         (("--out", "zoo.txt"), "ends in .toml"),
         (("--seeds", "0"), "--seeds must be at least 1"),
+        (("--methods", ","), "no method is named"),
+        (("--lr", "nan"), "lr must be a finite number, not nan"),
+        (("--lr", "1e400"), "lr must be a finite number, not inf"),
     ],
 )
 def test_new_suite_refuses_what_cannot_run_and_leaves_nothing(
@@ -395,6 +405,13 @@ def test_new_suite_refuses_what_cannot_run_and_leaves_nothing(
     assert ended.code == 2
     assert said in ended.err
     assert not list(bench.folder.glob("*.toml"))
+
+
+def test_new_suite_takes_a_folder_of_any_name(cli: Cli, bench: Bench, zoo: Path) -> None:  # noqa: F811
+    zoo = zoo.rename(bench.folder / 'z "ö\\')
+    assert cli(*NEW, "--data", zoo.name, "--methods", "ce").code == 0
+    unseen = zoo.rename(bench.folder / "z\x7f")
+    assert "holds the character U+007F, which cannot be seen" in cli(*NEW, "--data", unseen.name, "--name", "a").err
 
 
 def test_new_suite_looks_whether_the_weights_fit(cli: Cli, bench: Bench, zoo: Path) -> None:  # noqa: F811

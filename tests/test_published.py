@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import pickle
 import re
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from kdbench.data import DATASETS
 from kdbench.errors import CheckpointError
 from kdbench.models.factory import create
 from kdbench.teachers.checkpoint import checkpoint_digest
-from kdbench.teachers.ready import imported
+from kdbench.teachers.ready import imported, network_of
 from kdbench.teachers.weights import kept_weights, read_weights, weights_digest, write_weights
 from kdbench.trials.teacher import Normalisation, Teacher
 
@@ -81,10 +82,11 @@ class Trainer:
         self.lr = 0.1
 
 
-@pytest.mark.filterwarnings("ignore")
+@pytest.mark.filterwarnings("ignore:`torch.jit")
 @pytest.mark.parametrize(
     ("write", "words"),
     [
+        (lambda path: path.write_bytes(pickle.dumps(Trainer(), protocol=4)), "it holds a .*Trainer|is damaged"),
         (
             lambda path: torch.save({"model": STATE, "trainer": Trainer()}, path),
             "it holds a .*Trainer, an object that ",
@@ -97,7 +99,7 @@ class Trainer:
         (lambda path: torch.jit.script(torch.nn.Linear(2, 2)).save(str(path)), "it is a TorchScript program"),
         (lambda path: torch.save(torch.nn.Linear(2, 2), path), "an object that would run code"),
     ],
-    ids=["object", "lfs", "page", "script", "module"],
+    ids=["pickle", "object", "lfs", "page", "script", "module"],
 )
 def test_what_cannot_be_read_is_named_with_its_cure(tmp_path: Path, write, words: str) -> None:
     path = tmp_path / "w.pth"
@@ -132,6 +134,23 @@ def test_weights_of_a_network_are_imported_by_its_own_names(tmp_path: Path) -> N
     state, spec = network_state(), DATASETS.get("digits")
     torch.save({"model": {f"module.backbone.{n}": v for n, v in state.items()}}, tmp_path / "w.pth")
     assert weights_digest(imported(teacher(), spec, tmp_path / "w.pth")) == weights_digest(state)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_of_another_precision_are_the_network_that_is_made_of_them(tmp_path: Path, dtype: torch.dtype) -> None:
+    spec = DATASETS.get("digits")
+    half = {n: v.to(dtype) if v.is_floating_point() else v for n, v in network_state().items()}
+    torch.save(half, tmp_path / "w.pth")
+    state = imported(teacher(), spec, tmp_path / "w.pth")
+    network = network_of(teacher(), spec, state, torch.device("cpu"), tmp_path / "w.pth")
+    assert weights_digest(network.body.state_dict()) == weights_digest(state)
+    assert all(torch.equal(value.to(dtype), half[name]) for name, value in state.items() if value.is_floating_point())
+
+
+def test_whole_numbers_are_no_weights(tmp_path: Path) -> None:
+    torch.save({n: v.to(torch.int8) for n, v in network_state().items()}, tmp_path / "w.pth")
+    with pytest.raises(CheckpointError, match="the file has in whole numbers"):
+        imported(teacher(), DATASETS.get("digits"), tmp_path / "w.pth")
 
 
 def test_heads_that_only_training_has_are_left_out(tmp_path: Path) -> None:

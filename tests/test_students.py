@@ -6,6 +6,7 @@ import errno
 import importlib.util
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -274,6 +275,17 @@ def test_what_kept_weights_say_of_themselves_reads_no_other_file(trained: Bench)
     write_weights(kept_weights(path), path, {STUDENT: json.dumps(said)})
     with pytest.raises(CheckpointError, match="does not say which network it is of"):
         about(path)
+
+
+@pytest.mark.parametrize("damage", [b"", b"\xff" * 100])
+def test_damaged_weights_are_one_sentence(trained: Bench, cli: Cli, damage: bytes) -> None:  # noqa: F811
+    path = trained.store.weights_path(kept_sha256(trained.records()["kd"]))
+    path.write_bytes(damage)
+    ended = cli("export", "kd", "--to", "kd.safetensors")
+    assert ended.code == 2
+    assert re.fullmatch(r"kdbench: The weights in .* cannot be read \(.*\); delete that file\.\n", ended.err)
+    path.unlink()
+    assert "they are made again by" in cli("export", "kd", "--to", "kd.safetensors").err
 
 
 def test_validate_names_weights_that_are_damaged(trained: Bench, cli: Cli) -> None:  # noqa: F811

@@ -8,6 +8,7 @@ import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from math import isfinite
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -132,6 +133,8 @@ def _lines(options: argparse.Namespace, name: str, folder: Path, out: Path) -> I
     for each in (model, *options.student):
         check_available(each)
     rows = [word.strip() for word in (options.methods or METHODS_ASKED).split(",") if word.strip()]
+    if not rows:
+        raise UserError(f"--methods {options.methods}: no method is named; kdbench list methods names them.")
     for row in rows:
         METHODS.resolve(row)
     if options.seeds < 1:
@@ -241,5 +244,7 @@ def _table(name: str, fields: Mapping[str, Any]) -> Sequence[str]:
 
 
 def _toml(value: Any) -> str:
-    """A plain value as TOML writes it, which is as JSON does."""
-    return json.dumps(value, ensure_ascii=False)
+    """A plain value as TOML writes it: as JSON does, but for numbers that are none and for DEL."""
+    if isinstance(value, float) and not isfinite(value):
+        return str(value)
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

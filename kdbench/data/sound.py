@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import stat
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from kdbench.errors import DataError, reason
 from kdbench.folders import write_atomically
@@ -24,7 +25,7 @@ MOST_PIXELS = 89_478_485
 #: Pillow's modes of more than eight bits, which its conversion to grey or colours cuts off, and says nothing.
 DEEP = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 #: Raised when a look finds something else in the same bytes.
-_VERSION = 1
+_VERSION = 2
 
 
 class Look(NamedTuple):
@@ -42,7 +43,7 @@ def looks(root: Path, paths: Sequence[Path]) -> list[Look]:
         raw = json.loads(place.read_text(encoding="utf-8"))
         known = dict(raw["files"]) if raw["version"] == _VERSION else {}
     try:
-        seen = [(str(path), stat.st_size, stat.st_mtime_ns) for path in paths for stat in [path.stat()]]
+        seen = [_seen(path) for path in paths]
         new = [name for name, *stamp in seen if known.get(name, [])[:2] != stamp]
         with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # it is a problem here, not a warning
@@ -56,7 +57,18 @@ def looks(root: Path, paths: Sequence[Path]) -> list[Look]:
     return [found.get(name) or Look(str(known[name][2]), str(known[name][3])) for name, *_ in seen]
 
 
+def _seen(path: Path) -> tuple[str, int, int]:
+    """``path``, its size and its time; -1 for both where it is no plain file, which nobody opens."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:  # a link that leads nowhere
+        return str(path), -1, -1
+    return (str(path), found.st_size, found.st_mtime_ns) if stat.S_ISREG(found.st_mode) else (str(path), -1, -1)
+
+
 def _look(path: str) -> Look:
+    if not os.path.isfile(path):  # a folder, a link that leads nowhere, or a pipe that would be waited for
+        return Look("", "it is no file")
     data = Path(path).read_bytes()
     return Look(hashlib.sha256(data).hexdigest()[:32], _problem(data))
 
@@ -72,6 +84,8 @@ def _problem(data: bytes) -> str:
             if image.mode in DEEP:
                 return f"its pixels have more than 8 bits (mode {image.mode}), and would turn white or black"
             image.load()
+    except UnidentifiedImageError:  # Pillow names the object that it was given
+        return "it cannot be decoded: it is no picture that Pillow knows"
     except Image.DecompressionBombError:
         return f"it has far more than {MOST_PIXELS // 10**6} million pixels"
     except Exception as error:  # whatever a decoder makes of a damaged file

@@ -75,8 +75,8 @@ def parse_build(table: Table, model: str) -> Build:
 
 def check_files(teacher: Teacher, where: str, anywhere: bool) -> None:
     """UserError where what is said of the weights of ``teacher`` cannot be; ``anywhere``: or outside the data root."""
-    if any(type(f) is not str or not (anywhere or _relative(f)) for f in teacher.files):
-        raise UserError(f"{where}: files must be relative paths, which are looked up under the data root.")
+    if any(type(f) is not str or not f or not (anywhere or _relative(f)) for f in teacher.files):
+        raise UserError(f"{where}: files must be relative paths of files, which are looked up under the data root.")
     if teacher.weights_sha256 and not _DIGEST.fullmatch(teacher.weights_sha256):
         raise UserError(f"{where}: weights_sha256 must be 64 digits of 0-9a-f, not {shown(teacher.weights_sha256)}.")
     if teacher.sha256 and not _DIGEST.fullmatch(teacher.sha256):

@@ -23,8 +23,9 @@ class Table:
             raise UserError(f"{self.where}: {name!r} is missing.")
         wanted = kind if isinstance(kind, tuple) else (kind,)
         if value is not default and (not isinstance(value, wanted) or (isinstance(value, bool) and bool not in wanted)):
+            kinds = " or ".join(k.__name__ for k in wanted)
             raise UserError(
-                f"{self.where}: {name} must be a {' or '.join(k.__name__ for k in wanted)}, not {shown(value)}."
+                f"{self.where}: {name} must be {'an' if kinds[0] in 'aio' else 'a'} {kinds}, not {shown(value)}."
             )
         return value
 

@@ -12,6 +12,9 @@ from kdbench.folders import write_atomically
 from kdbench.paths import cache_dir
 from kdbench.trials.teacher import Teacher
 
+#: Raised when a look finds something else in the same file.
+_VERSION = 2
+
 
 def checkpoint_digest(teacher: Teacher, spec: DatasetSpec, path: Path) -> str:
     """The digest of the weights of ``teacher`` in ``path``; CheckpointError unless they fit its network."""
@@ -27,7 +30,7 @@ def checkpoint_facts(teacher: Teacher, spec: DatasetSpec, path: Path) -> tuple[s
     like = [teacher.model, teacher.key, dict(teacher.model_code), spec.classes, list(spec.image_shape)]
     like += [] if teacher.kind == "checkpoint" else [teacher.kind, teacher.head]
     like += [said] if (said := teacher.build.identity()) else []
-    looks = digest([str(path.resolve()), stat.st_size, stat.st_mtime_ns, stat.st_ino, like])
+    looks = digest([_VERSION, str(path.resolve()), stat.st_size, stat.st_mtime_ns, stat.st_ino, like])
     entry = cache_dir() / "identity" / f"weights-{digest([str(path.resolve()), like])[:24]}.json"
     with suppress(OSError, ValueError, LookupError, TypeError):
         raw = json.loads(entry.read_bytes())

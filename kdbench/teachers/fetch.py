@@ -25,17 +25,24 @@ def fetch(teacher: Teacher, root: Path) -> Path | None:
     address = PurePosixPath(urlsplit(teacher.url).path)
     try:
         if not address.name.endswith(ARCHIVES):
-            path = root / "weights" / _named(teacher, address)
+            path = _place(root, _named(teacher, address))
             download(teacher.url, path, sha256)
             return path
+        path = _place(root, teacher.files[0])
         name = sha256[:16] or digest(teacher.url)[:16]
         archive = cache_dir() / "downloads" / f"{name}-{address.name}"
         download(teacher.url, archive, sha256)
-        path = root / "weights" / teacher.files[0]
         unpack(archive, PurePosixPath(teacher.files[0]).as_posix(), path)
         return path
     except UserError as error:
         raise CheckpointError(f"The weights of {teacher.name} could not be fetched: {error}") from None
+
+
+def _place(root: Path, name: str) -> Path:
+    """Where ``name``, which may be somebody else's word, is put; UserError where that is not below ``root/weights``."""
+    if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+        raise UserError(f"{name} is not below {root / 'weights'}, and nothing is fetched to elsewhere; put it there.")
+    return root / "weights" / name
 
 
 def _named(teacher: Teacher, address: PurePosixPath) -> str:

@@ -78,11 +78,11 @@ def maker_for(shelf: TeacherShelf, teacher: Teacher, dataset: Dataset, device: t
 def imported(teacher: Teacher, spec: DatasetSpec, path: Path) -> dict[str, Tensor]:
     """The published weights in ``path`` by the names that the teacher's network has for them, and no others.
 
-    CheckpointError where they are not such a network's.
+    They are in the network's own precision, whatever the file's. CheckpointError where they are not such a network's.
     """
     network = _network(teacher, spec)
     own = network.body.state_dict()
-    state = _by_name(read_weights(path, teacher.key), own)
+    state = _as_precise(_by_name(read_weights(path, teacher.key), own), own)
     if teacher.kind == "init":
         head = _head(network)
         fits = all(n in state and state[n].shape == own[n].shape for n in head)
@@ -158,15 +158,27 @@ def _by_name(state: dict[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, T
     return {name: value for name, value in state.items() if name not in auxiliary}
 
 
+def _as_precise(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """``state`` in the network's ``own`` types, but for whole numbers in the place of others, which are no weights."""
+    return {
+        name: value.to(own[name].dtype)
+        if name in own and value.is_floating_point() == own[name].is_floating_point()
+        else value
+        for name, value in state.items()
+    }
+
+
 def _check_fit(own: Mapping[str, Tensor], state: Mapping[str, Tensor], teacher: Teacher, path: Path) -> None:
     """CheckpointError unless ``state`` has each of the network's ``own`` weights and nothing else."""
     missing = [n for n in own if n not in state and not n.endswith("num_batches_tracked")]
     unexpected = [n for n in state if n not in own]
     wrong = [n for n in own if n in state and own[n].shape != state[n].shape]
+    coarse = [n for n in own if n in state and own[n].is_floating_point() and not state[n].is_floating_point()]
     for what, names in (
         ("lacks", missing),
         ("has, but the model has not,", unexpected),
         ("has in another shape", wrong),
+        ("has in whole numbers", coarse),
     ):
         if names:
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""

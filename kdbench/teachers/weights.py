@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from kdbench.errors import CheckpointError
+from kdbench.errors import CheckpointError, reason
 from kdbench.folders import write_atomically
 from kdbench.teachers.published import plain_weights, read_published
 
@@ -52,11 +52,14 @@ def read_weights(path: Path, key: str = "") -> dict[str, Tensor]:
 
 
 def said_of(path: Path) -> dict[str, str]:
-    """What the file ``path``, which can be read, says of itself: nothing unless it is a .safetensors."""
+    """What the file ``path`` says of itself: nothing unless it is a .safetensors. CheckpointError if damaged."""
     if path.suffix != ".safetensors":
         return {}
-    with safe_open(path, "pt") as file:
-        return file.metadata() or {}
+    try:
+        with safe_open(path, "pt") as file:
+            return file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"The weights in {path} cannot be read ({reason(error)}); delete that file.") from None
 
 
 def write_weights(state: Mapping[str, Tensor], path: Path, said: Mapping[str, str] | None = None) -> None:
@@ -67,7 +70,7 @@ def write_weights(state: Mapping[str, Tensor], path: Path, said: Mapping[str, st
 
 def kept_weights(path: Path) -> dict[str, Tensor]:
     """What ``write_weights`` kept at ``path``; CheckpointError unless it is that, to the last bit."""
-    state = plain_weights(path)
-    if said_of(path).get(DIGEST) != weights_digest(state):
+    said, state = said_of(path), plain_weights(path)
+    if said.get(DIGEST) != weights_digest(state):
         raise CheckpointError(f"The weights in {path} are not those that were kept there; delete that file.")
     return state
