@@ -96,6 +96,19 @@ def test_a_pair_with_little_evidence_says_so(site):
     assert "not enough evidence; so far kd" in text(root / "out", "choose.html")
 
 
+def test_a_suite_that_is_not_at_hand_is_not_taken_for_a_full_one(site):
+    root = site.parent / "unknown"
+    store = Store(root / "results")
+    for seed in SEEDS:
+        rr.put(store, 0.4, "ce", "none:resnet20", seed, suite="gone@7")
+        rr.put(store, 0.5, "kd", seed=seed, suite="gone@7")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("kdbench.render.site.load", lambda: Literature((), {}))
+        build(root / "results", root / "out")
+    assert "Not enough evidence:" in text(root / "out", pair_page(*PAIR))
+    assert "This suite is not at hand" in text(root / "out", suite_page("gone@7"))
+
+
 def test_choosing_takes_two_clicks_and_no_script(site):
     assert "choose.html" in html(site, "index.html").attributes("href")
     chooser = html(site, "choose.html")

@@ -109,7 +109,7 @@ def _answer(
         for method, line in sorted(_own_lines(table).items()):
             place = found.places.get(line.cell.label)
             if place is not None and (standing := found.rows[place]).kind == "measured":
-                short = views[table.suite].short
+                short = views[table.suite].short or views[table.suite].known is None
                 measured[method].append(Measured(table.suite, short, len(found.rows), standing))
                 if line.cost is not None:
                     here.setdefault(method, line.cost)

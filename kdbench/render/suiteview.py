@@ -79,8 +79,12 @@ class SuiteView:
     @property
     def short(self) -> bool:
         """By the version at hand, whichever this one is: a suite that trains little does so in all of them."""
-        known = self.installed or installed_suite(self.name.partition("@")[0])
-        return known is not None and known.short
+        return self.known is not None and self.known.short
+
+    @property
+    def known(self) -> Suite | None:
+        """The suite in whatever version is at hand; without one nothing says whether it trains in full."""
+        return self.installed or installed_suite(self.name.partition("@")[0])
 
     @property
     def newer(self) -> Suite | None:
