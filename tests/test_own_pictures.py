@@ -185,6 +185,11 @@ BROKEN = {
         "pictures and no class folders",
     ),
     "empty class": (lambda home: (home / "dog").mkdir(), "dog holds no picture"),
+    "other files": (lambda home: _photo(home / "dog"), "dog holds no picture, as none of a.HEIC ends in .jpg"),
+    "one colour": (
+        lambda home: _paint(home, (9, 9, 9)),
+        "zoo: every pixel of all pictures is the same; write mean and",
+    ),
     "single picture": (lambda home: _lone(home / "dog"), "of class dog none is left to train on"),
     "damaged": (
         lambda home: (home / "ape" / "00.jpg").write_bytes(b"no"),
@@ -207,6 +212,19 @@ BROKEN = {
     "train alone": (lambda home: (home / "train").mkdir(), "a folder train, but neither val nor test"),
     "gone": (shutil.rmtree, "cannot be read"),
 }
+
+
+def _photo(folder: Path) -> None:
+    folder.mkdir()
+    (folder / "a.HEIC").write_bytes(b"photo")
+
+
+def _paint(home: Path, *colours: tuple[int, int, int]) -> None:
+    """Make each picture one colour, in turns."""
+    for number, path in enumerate(sorted(home.rglob("*.*"))):
+        Image.new("RGB", (9, 9), colours[number % len(colours)]).save(path.with_suffix(".png"))
+        if path.suffix != ".png":
+            path.unlink()
 
 
 def _cut(path: Path) -> None:
@@ -233,6 +251,15 @@ def test_a_folder_that_is_no_data_set_is_one_sentence(cli: Cli, bench: Bench, zo
     assert ended.err.count("\n") == 1
     assert said in ended.err
     assert not (bench.folder / "results").exists()
+
+
+def test_a_channel_that_says_nothing_is_named(cli: Cli, bench: Bench, zoo: Path) -> None:  # noqa: F811
+    _paint(zoo, (9, 9, 9), (30, 9, 20))
+    ended = cli(*run(write_suite(bench)))
+    assert ended.code == 2
+    assert "zoo: channel 2 of all pictures is the same; write mean and std under [dataset]" in ended.err
+    said = "mean = [0.1, 0.0, 0.1]\nstd = [0.1, 1.0, 0.1]"
+    assert cli(*run(write_suite(bench, said)), "--dry-run").code == 0
 
 
 def test_a_class_that_is_tested_and_not_learnt_is_named(cli: Cli, bench: Bench) -> None:  # noqa: F811

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from kdbench.data.files import ImageFiles
-from kdbench.data.imagefolder import is_image
+from kdbench.data.imagefolder import EXTENSIONS, is_image
 from kdbench.data.sound import looks
 from kdbench.data.spec import DatasetSpec, Folder, Labels, Part, Source
 from kdbench.data.splits import split
@@ -237,7 +237,7 @@ def _listing(root: Path, part: str, classes: tuple[str, ...]) -> _Listing:
         home = folder / each
         found = sorted(filter(is_image, os.listdir(home))) if home.is_dir() else []
         if not found and part in ("", "train"):
-            raise DataError(f"{home} holds no picture; fill it, or take the class away.")
+            raise DataError(f"{home} holds no picture{_instead(home)}; fill it, or take the class away.")
         names += map(os.fsencode, found)
         counts.append(len(found))
     if not names:
@@ -246,6 +246,12 @@ def _listing(root: Path, part: str, classes: tuple[str, ...]) -> _Listing:
     return _Listing(
         root, tuple(f"{part}/{each}" if part else each for each in classes), np.array(names), labels, labels
     )
+
+
+def _instead(home: Path) -> str:
+    """What a class folder without a picture holds, as part of a sentence."""
+    others = sorted(name for name in os.listdir(home) if not name.startswith(".")) if home.is_dir() else []
+    return f", as none of {listed(others, 3)} ends in {', '.join(EXTENSIONS)}" if others else ""
 
 
 def _statistics(train: _Listing, channels: int) -> tuple[list[float], list[float]]:
@@ -264,6 +270,11 @@ def _statistics(train: _Listing, channels: int) -> tuple[list[float], list[float
     sums = np.mean([_moments(path, MODES[channels]) for path in paths], axis=0)
     deviation = np.sqrt(np.maximum(sums[1] - sums[0] ** 2, 0))
     mean, std = ([round(float(each), 4) for each in values] for values in (sums[0], deviation))
+    if not all(std):
+        flat = f"channel {std.index(0) + 1} of" if any(std) else "every pixel of"
+        raise DataError(
+            f"{train.root}: {flat} all pictures is the same; write mean and std under [dataset], or channels = 1."
+        )
     with suppress(OSError):  # they are measured again
         write_atomically(place, json.dumps([mean, std]).encode())
     return mean, std
