@@ -509,6 +509,25 @@ def test_new_suite_asks_on_a_terminal_alone(
     assert [row.label for row in get_suite("./zoo.toml").rows] == ["ce", "kd"]
 
 
+def test_new_suite_writes_nothing_when_no_answer_comes(
+    cli: Cli,  # noqa: F811
+    bench: Bench,
+    zoo: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import sys
+
+    def ended(_: str) -> str:
+        raise EOFError
+
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
+    monkeypatch.setattr("builtins.input", ended)
+    said = cli("new-suite", "--data", "zoo")
+    assert said.code == 2
+    assert "no answer came; nothing was written" in said.err
+    assert not (bench.folder / "zoo.toml").exists()
+
+
 def test_a_teachers_own_transform_is_written_out() -> None:
     import timm.data
 

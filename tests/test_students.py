@@ -90,6 +90,9 @@ def test_without_weights_none_are_left_and_the_way_back_is_named(
     assert said in ended.err
     with pytest.raises(CheckpointError, match="they are made again by"):
         kdbench.load_student("ce")
+    for nothing in ({}, 3, None):
+        with pytest.raises(UserError, match="load_student takes a record"):
+            kdbench.load_student(nothing)  # type: ignore[arg-type]
     assert cli(*RUN, "--method", "ce", "--again", "ce").code == 0
     assert cli("export", "ce", "--to", "ce.safetensors").code == 0
 

@@ -120,10 +120,23 @@ def _ask(options: argparse.Namespace) -> None:
     for name in missing:
         answer = ""
         while not answer:
-            answer = input(f"{asked[name]}: ").strip()
+            answer = _answer(asked[name])
         setattr(options, name, [answer] if name == "student" else answer)
     if missing and options.methods is None:
-        options.methods = input(f"Methods, separated by commas [{METHODS_ASKED}]: ").strip() or None
+        options.methods = _answer(f"Methods, separated by commas [{METHODS_ASKED}]") or None
+
+
+def _answer(question: str) -> str:
+    """What somebody types; UserError where nobody will, or where it is no text."""
+    try:
+        return input(f"{question}: ").strip()
+    except EOFError:
+        print()
+        raise UserError(
+            "new-suite: no answer came; nothing was written. kdbench new-suite --help names the flags."
+        ) from None
+    except UnicodeDecodeError:
+        raise UserError("new-suite: the answer is not in the terminal's encoding; give it as a flag.") from None
 
 
 def _lines(options: argparse.Namespace, name: str, folder: Path, out: Path) -> Iterator[str]:

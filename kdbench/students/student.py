@@ -59,6 +59,8 @@ def load_student(record: Mapping[str, Any] | str, results: str | os.PathLike[str
     """
     store = Store(Path(results))
     load_plugins()
+    if not hasattr(record, "__contains__") or not (isinstance(record, str) or "identity" in record or "key" in record):
+        raise UserError("load_student takes a record, a line of load_results, or the name of a trial: 'kd seed 0'.")
     if isinstance(record, str) or "identity" not in record:
         record = find(store, record if isinstance(record, str) else record["key"])
     return read_student(kept_weights_of(store, record))
