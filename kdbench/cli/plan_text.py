@@ -55,9 +55,14 @@ def say_plan(plan: Plan, store: Store, verbose: bool) -> None:
             say(f"  {task.title:<40} about {duration(task.cost):>9}  {labels}".rstrip())
 
 
+#: Seconds in which a worker does nothing but start, about (docs/performance.md): nearly all of a very short plan.
+START = 4.0
+
+
 def expected(plan: Plan) -> float:
     """The seconds that ``plan`` takes on its fleet."""
-    return max(longest_first([task.cost for task in plan.tasks], plan.fleet), longest_chain(plan.tasks), 0.0)
+    costs = [task.cost + START for task in plan.tasks]
+    return max(longest_first(costs, plan.fleet), longest_chain(plan.tasks), 0.0)
 
 
 def _size(count: int) -> str:
