@@ -330,6 +330,13 @@ def test_the_search_goes_where_the_keyboard_says(opened, site):
     page.wait_for_url("**/methods/wttm.html")
 
 
+def test_a_seed_leads_to_its_record_and_unfolds_it(opened, site):
+    page = opened(site / ROW)
+    assert page.locator("details[open]").count() == 0
+    page.locator('tbody th a[href^="#record-"]').first.click()
+    assert "Predictions" in page.locator("details[open]").inner_text()
+
+
 def test_two_clicks_answer_which_method_and_whether_the_gain_is_real(opened, site):
     page = opened(site / PAGES["index"])
     page.locator("main a", has_text="Which method should I use?").click()
