@@ -14,14 +14,17 @@ import pytest
 import render_records as rr
 from test_render import Html
 
+from kdbench.methods import METHODS
 from kdbench.records.gains import weak_sources
 from kdbench.records.literature import Literature
 from kdbench.records.store import Store
 from kdbench.render import build
 from kdbench.render.address import pair_page, row_page, suite_page, versus_page
-from kdbench.render.answers import _same_work
+from kdbench.render.answers import Option, _same_work
+from kdbench.render.cards import card
 from kdbench.render.downloads import COLUMNS, DOCUMENT, SCHEMA, _csv
 from kdbench.render.finding import Found, aliases, script
+from kdbench.stats.aggregate import Spread
 
 PAIR = ("cifar100", "resnet56", "resnet20")
 SEEDS = (0, 1, 2)
@@ -198,6 +201,7 @@ def test_answers_and_comparisons_are_taken_away(site):
     assert [row["method"] for row in options] == ["kd", "dkd", "nobody", "at"]
     assert [row["evidence"] for row in options] == ["re-run", "measured short", "authors", "quoted"]
     assert options[3]["needs"] == "stages"
+    assert [row["passes"] for row in options] == ["1.0", "1.0", "", "1.0"], "nobody has a card"
     (measured, printed) = [row for row in sheet(site, "compare.csv") if (row["one"], row["other"]) == ("dkd", "kd")]
     assert (measured["evidence"], measured["where"], measured["n"]) == ("measured", "cifar100-short@1", "3")
     assert float(measured["difference_low"]) < float(measured["difference"]) < float(measured["difference_high"])
@@ -263,3 +267,13 @@ def test_sources_named_after_a_method_are_its_authors():
     assert _same_work("dist", "dist")
     assert not _same_work("kd", "kdsvd_paper")
     assert not _same_work("at", "attention")
+
+
+def test_a_budget_is_by_passes_where_no_cost_is_known():
+    assert Option(None, (), Spread(1.4, 1.2, 1.6), elsewhere=False, implemented=True, passes=2.0).least == 1.4
+    assert Option(None, (), None, elsewhere=True, implemented=True, passes=2.0).least == 2.0
+    assert Option(None, (), None, elsewhere=True, implemented=False).least is None
+    two_views = {name: METHODS.get(name).budget.views for name in METHODS if METHODS.get(name).budget.views > 1}
+    assert two_views
+    for name, views in two_views.items():
+        assert card(name, METHODS.get(name).describe()).passes == views * METHODS.get(name).budget.epochs

@@ -49,6 +49,7 @@ class Option:
     """A line of the evidence on a pair: a method, what it needs beside labels, and what it costs where that is known.
 
     ``cost`` is the median over this pair's records, or else over all records of the method, which ``elsewhere`` says.
+    ``passes`` are the epochs, times the protocol's, and the views of each image together: about the least it can cost.
     """
 
     evidence: Evidence
@@ -56,6 +57,12 @@ class Option:
     cost: Spread | None
     elsewhere: bool
     implemented: bool
+    passes: float | None = None
+
+    @property
+    def least(self) -> float | None:
+        """What a budget must allow: the cost, or the passes where none is known."""
+        return self.passes if self.cost is None else self.cost.middle
 
 
 @dataclass(frozen=True)
@@ -194,6 +201,7 @@ def _option(
         cost=here.get(name) or costs.get(name),
         elsewhere=name not in here,
         implemented=card is not None or implementation(name) is not None,
+        passes=None if card is None else card.passes,
     )
 
 

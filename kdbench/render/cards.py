@@ -41,6 +41,8 @@ class Card:
     pairs_source: str
     presets: tuple[tuple[str, str], ...]
     budget: str
+    #: Epochs, times the protocol's, and views of each image together; None for a card that does not say.
+    passes: float | None
     paper: Mapping[str, str] | None
     url: str | None
 
@@ -64,6 +66,7 @@ def card(name: str, raw: Mapping[str, Any]) -> Card:
         pairs_source=_text(raw.get("pairs_source")),
         presets=tuple((_text(k), _values(_mapping(v))) for k, v in _mapping(raw.get("presets")).items()),
         budget=_budget(_mapping(raw.get("budget"))),
+        passes=_passes(_mapping(raw.get("budget"))),
         paper=None if unpublished else {field: _text(paper.get(field)) for field in _PAPER},
         url=https(paper.get("url")),
     )
@@ -75,6 +78,13 @@ def _budget(raw: Mapping[str, Any]) -> str:
         return ""
     epochs, views, deployed = (_text(raw.get(field)) for field in ("epochs", "views", "deployed"))
     return f"{epochs} x the protocol's epochs, views of each image: {views}, deployed: {deployed}"
+
+
+def _passes(raw: Mapping[str, Any]) -> float | None:
+    epochs, views = raw.get("epochs"), raw.get("views")
+    if not isinstance(epochs, int | float) or not isinstance(views, int | float):
+        return None
+    return float(epochs * views) if 0 < epochs <= 1000 and 0 < views <= 1000 else None
 
 
 def newest(cards: Iterable[Mapping[str, Any]]) -> Mapping[str, Any]:

@@ -46,7 +46,7 @@ PRINTED = (*(field.name for field in dataclasses.fields(Reported)), "gain")
 #: Those of the tables of options, of differences between two methods, and of a study's claims.
 OPTIONS = (
     *("dataset", "teacher", "student", "place", "method", "evidence"),
-    *("measured_gain", "reported_gain", "sources", "cost", "needs"),
+    *("measured_gain", "reported_gain", "sources", "cost", "passes", "needs"),
 )
 DIFFERENCES = (
     *("one", "other", "evidence", "where", "dataset", "pair", "selection"),
@@ -121,6 +121,7 @@ def answered(found: Iterable[Answer]) -> Iterator[File]:
                     "reported_gain": None if reported is None else reported.middle,
                     "sources": len(evidence.sources),
                     "cost": None if option.cost is None else option.cost.middle,
+                    "passes": option.passes,
                     "needs": " ".join(option.needs),
                 }
             )
