@@ -19,7 +19,10 @@ from kdbench.records import Store
 # The package's own test is found and not run: it does what check-method has just done. pytest is here already.
 SHELL = r"""
 set -eu
-pip() { shift; [ "$*" = pytest ] || "$PY" -m pip install -q --no-deps --no-build-isolation --no-index --target "$TARGET" "$@"; }
+pip() {
+  shift
+  [ "$*" = pytest ] || "$PY" -m pip install -q --no-deps --no-build-isolation --no-index --target "$TARGET" "$@"
+}
 pytest() { "$PY" -m pytest -q -p no:cacheprovider --collect-only "$@"; }
 """
 
