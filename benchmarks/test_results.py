@@ -63,6 +63,8 @@ def fill(store: Store, count: int) -> None:
         identity = {**record["identity"], "seed": seed}
         made = {**record, "identity": identity, "key": digest(identity), "seed": seed}
         made["weights_sha256"] = digest(number)
+        if record.get("selected_weights_sha256") == record["weights_sha256"]:
+            made["selected_weights_sha256"] = made["weights_sha256"]
         store.put_packed(made, commented(data, f"{number}".encode()))
 
 
