@@ -25,7 +25,7 @@ def weak_sources(rows: Iterable[Reported]) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class First:
-    """A method's first report: the ``year`` of the sources that ran it first, and the middle of the their gains."""
+    """A method's first report: the ``year`` of the sources that ran it first, and the middle of their gains."""
 
     method: str
     year: int
@@ -50,7 +50,7 @@ class History:
 
 
 def histories(rows: Iterable[Reported], sources: Mapping[str, Source], most: int = 3) -> list[History]:
-    """The histories of the pairs that ``most`` sources ran, by how many did; those of a single year have none."""
+    """The histories of at most ``most`` pairs, those that the most sources ran first; a single year is no history."""
     pairs: dict[tuple[str, str, str], list[Reported]] = defaultdict(list)
     for row in rows:
         if row.metric == "top1" and row.provenance == "ran" and sources[row.source].year is not None:
