@@ -101,8 +101,6 @@ def test_each_environment_variable_is_documented() -> None:
 
 def fields_of(node: dict[str, Any], path: str = "") -> Iterator[str]:
     """Dotted names of every property of a JSON schema; entries of lists and of nullable objects count as their own."""
-    for alternative in node.get("anyOf", ()):
-        yield from fields_of(alternative, path)
     if "items" in node:
         yield from fields_of(node["items"], path)
     for name, value in node.get("properties", {}).items():

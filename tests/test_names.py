@@ -140,8 +140,8 @@ def test_the_schemas_have_the_patterns_of_the_rule() -> None:
     fields = schema("record")["properties"]
     assert fields["label"]["pattern"] == fields["method"]["pattern"] == f"^{names.WRITTEN}$"
     assert fields["dataset"]["pattern"] == f"^{names.NAME}$"
-    assert fields["teacher"]["anyOf"][0]["properties"]["name"]["pattern"] == f"^{names.NAME}$"
-    texts = (fields["detail"], fields["warnings"]["items"], fields["teacher"]["anyOf"][0]["properties"]["source"])
+    assert fields["teacher"]["properties"]["name"]["pattern"] == f"^{names.NAME}$"
+    texts = (fields["detail"], fields["warnings"]["items"], fields["teacher"]["properties"]["source"])
     assert {text["maxLength"] for text in texts} == {LONGEST_TEXT}
     for kind, field in (("reported", "dataset"), ("reported", "source"), ("source", "source")):
         assert schema(kind)["properties"][field]["pattern"] == f"^{names.NAME}$"

@@ -24,8 +24,9 @@ from kdbench.render.curves import LONGEST, curves
 from kdbench.render.measured import Line, table
 from kdbench.render.places import critical, profiles
 from kdbench.render.plot import Dot, Figure, Scale, uncrowded
-from kdbench.render.site import _templates, gather
+from kdbench.render.site import gather
 from kdbench.render.suiteview import suite_view
+from kdbench.render.svg import figure
 from kdbench.render.years import by_year
 from kdbench.stats.aggregate import Cell, Spread, cells
 from kdbench.stats.calibration import binned, reliability
@@ -40,7 +41,7 @@ HOSTILE = '"><img src=x onerror=alert(1)>'
 
 def drawn(plot: Figure) -> ElementTree.Element:
     """The figure as its page has it; what is no well-formed XML raises."""
-    text = _templates().from_string('{% import "plot.html" as p %}{{ p.figure(plot, "x") }}').render(plot=plot)
+    text = figure(plot, "x")
     assert "style=" not in text
     assert "<script" not in text
     return ElementTree.fromstring(text.replace(" open>", ">"))

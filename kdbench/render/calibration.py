@@ -19,14 +19,15 @@ def calibration(line: Line, selection: str, seen: Seen) -> Figure | None:
         return None
     bins = reliability(tables)
     across, up = lower(0, 100), left(0, 100)
+    texts = [(number(each.confidence, 1), number(each.accuracy, 1)) for each in bins]
     dots = tuple(
         Dot(
             across(each.confidence),
             up(each.accuracy),
-            f"{number(each.accuracy, 1)} % right where {number(each.confidence, 1)} % sure: {each.images} images",
+            f"{right} % right where {sure} % sure: {each.images} images",
             "seed" if each.share < FEW else "mean",
         )
-        for each in bins
+        for each, (sure, right) in zip(bins, texts, strict=True)
     )
     error = line.metrics["ece"]
     gap = "" if error is None else f" The mean calibration error of a seed is {number(100 * error.mean, 1)} %."
@@ -47,13 +48,8 @@ def calibration(line: Line, selection: str, seen: Seen) -> Figure | None:
         table=Table(
             ("Confidence, %", "Images", "Mean confidence, %", "Accuracy, %"),
             tuple(
-                (
-                    f"{number(each.low, 1)} to {number(each.high, 1)}",
-                    f"{each.images}",
-                    number(each.confidence, 1),
-                    number(each.accuracy, 1),
-                )
-                for each in bins
+                (f"{each.low:.1f} to {each.high:.1f}", f"{each.images}", *said)
+                for each, said in zip(bins, texts, strict=True)
             ),
         ),
     )

@@ -210,4 +210,4 @@ def flatten(value: Any, prefix: str = "") -> dict[str, str]:
         for name, inner in value.items():
             out.update(flatten(inner, f"{prefix}.{name}" if prefix else str(name)))
         return out
-    return {prefix: value if isinstance(value, str) else json.dumps(value)}
+    return {prefix: value if isinstance(value, str) else str(value) if type(value) is int else json.dumps(value)}

@@ -12,7 +12,7 @@ from kdbench.methods import METHODS, leaves
 from kdbench.records.gains import histories
 from kdbench.records.implementations import implementation
 from kdbench.records.reported import METRICS, contradictions
-from kdbench.render import changes, charts, downloads, finding, literature, places, reported, texts
+from kdbench.render import changes, charts, downloads, finding, literature, places, reported, svg, texts
 from kdbench.render import studies as studyview
 from kdbench.render.address import href, method_page, pair_page, row_page, study_page, suite_page, versus_page
 from kdbench.render.against import Met, against, met
@@ -263,6 +263,7 @@ GLOBALS = {
     "study_page": study_page,
     "row_page": row_page,
     "versus_page": versus_page,
+    "figure": svg.figure,
     "pair_names": texts.pair_names,
     "pair_title": texts.pair_title,
     "value": texts.value,

@@ -1,11 +1,13 @@
-"""A plot as data: scales, ticks, what stands between them, and the table beneath; ``plot.html`` draws it as one SVG."""
+"""A plot as data: scales, ticks, what stands between them, and the table beneath; ``svg`` draws it."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import lru_cache
 from statistics import quantiles
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,7 +46,7 @@ class Scale:
             share = math.log(inside / self.low) / math.log(self.high / self.low)
         else:
             share = (inside - self.low) / (self.high - self.low)
-        return round(self.start + share * (self.end - self.start), 1)
+        return math.floor(10 * (self.start + share * (self.end - self.start)) + 0.5) / 10  # round() takes long
 
     def texts(self, values: NDArray[np.floating]) -> list[str]:
         """The places of many ``values`` of a linear scale; floats take long to write, and long curves have many."""
@@ -60,8 +62,7 @@ class Scale:
         return (value > self.high) - (value < self.low)
 
 
-@dataclass(frozen=True)
-class Tick:
+class Tick(NamedTuple):
     """A mark of an axis, in pixels, and its label, which is empty where there is no room."""
 
     place: float
@@ -75,8 +76,7 @@ class Axis:
     ticks: tuple[Tick, ...]
 
 
-@dataclass(frozen=True)
-class Dot:
+class Dot(NamedTuple):
     """A value in pixels, what is ``said`` of it, and the ends of its intervals along either axis.
 
     ``kind`` is its CSS class: ``mean``, ``seed``, or ``beyond`` where it stands at an end of an axis.
@@ -115,8 +115,7 @@ class Rule:
     kind: str = "zero"
 
 
-@dataclass(frozen=True)
-class Bar:
+class Bar(NamedTuple):
     """A rectangle whose upper left corner is at ``x`` and ``y``."""
 
     x: float
@@ -191,6 +190,7 @@ def steps(low: float, high: float, about: int = 7) -> list[float]:
     return [round(step * number, 12) for number in range(first, last + 1)]
 
 
+@lru_cache
 def ticks(scale: Scale, about: int = 5, text: str = "{:g}") -> tuple[Tick, ...]:
     """Ticks at round numbers of ``scale``."""
     found = steps(scale.low, scale.high, about)
@@ -217,7 +217,7 @@ def uncrowded(dots: Iterable[Dot]) -> tuple[Dot, ...]:
         free = all(begin > end or begin + width < other or abs(dot.y - y) > LINE for other, end, y in taken)
         if dot.label and free:
             taken.append((begin, begin + width, dot.y))
-        found.append(dot if free else replace(dot, label=""))
+        found.append(dot if free else dot._replace(label=""))
     return tuple(found)
 
 

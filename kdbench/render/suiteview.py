@@ -6,6 +6,7 @@ import dataclasses
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from kdbench.plan.expand import Selection, inapplicable
 from kdbench.render import measured
@@ -81,12 +82,12 @@ class SuiteView:
         """By the version at hand, whichever this one is: a suite that trains little does so in all of them."""
         return self.known is not None and self.known.short
 
-    @property
+    @cached_property
     def known(self) -> Suite | None:
         """The suite in whatever version is at hand; without one nothing says whether it trains in full."""
         return self.installed or installed_suite(self.name.partition("@")[0])
 
-    @property
+    @cached_property
     def newer(self) -> Suite | None:
         """The later version of it that is at hand."""
         name, _, version = self.name.partition("@")
@@ -107,7 +108,7 @@ class SuiteView:
     def trials(self) -> int:
         return sum(self.statuses.values())
 
-    @property
+    @cached_property
     def best(self) -> list[Row]:
         """The three rows of the largest mean gain among those that cover every pair and whose gain is no chance.
 

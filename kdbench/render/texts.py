@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 from markupsafe import Markup, escape
 
@@ -10,8 +11,12 @@ from kdbench.stats.aggregate import NO_TEACHER, Spread
 from kdbench.stats.intervals import Interval
 
 
+@lru_cache(maxsize=8192, typed=True)
 def bdi(text: object) -> Markup:
-    """What others wrote: escaped, in a direction of its own, and kept in its box by static/style.css."""
+    """What others wrote: escaped, in a direction of its own, and kept in its box by static/style.css.
+
+    Remembered, as names and numbers come up again and again: by type, as what is markup is not escaped.
+    """
     return Markup(f"<bdi>{escape(text)}</bdi>")
 
 

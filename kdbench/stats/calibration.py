@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from kdbench.stats.scores import ECE_BINS, bin_of
 
 
-@dataclass(frozen=True)
-class Bin:
+class Bin(NamedTuple):
     """Images whose confidence lies in (``low``, ``high``]: their ``share`` of all; mean confidence and accuracy.
 
     All are percent, of all images that were counted.
@@ -35,16 +34,10 @@ def binned(top_p: NDArray[np.floating], correct: NDArray[np.bool_], bins: int = 
 
 def reliability(tables: Sequence[NDArray[np.floating]]) -> list[Bin]:
     """The bins of several networks' images together, without empty ones; ``tables`` are as ``binned`` makes them."""
-    images, right, confidence = np.sum(tables, axis=0, dtype=float)
-    total, width = images.sum(), 100 / len(images)
+    found = np.sum(tables, axis=0, dtype=float)
+    total, width = float(found[0].sum()), 100 / found.shape[1]
     return [
-        Bin(
-            low=at * width,
-            high=(at + 1) * width,
-            images=int(images[at]),
-            share=float(100 * images[at] / total),
-            confidence=float(100 * confidence[at] / images[at]),
-            accuracy=float(100 * right[at] / images[at]),
-        )
-        for at in np.flatnonzero(images)
+        Bin(at * width, (at + 1) * width, int(images), 100 * images / total, 100 * sure / images, 100 * right / images)
+        for at, (images, right, sure) in enumerate(found.T.tolist())
+        if images
     ]

@@ -38,10 +38,10 @@ def bin_of(confidence: NDArray[np.float64], bins: int = ECE_BINS) -> NDArray[np.
 
 def score_predictions(arrays: Mapping[str, NDArray[Any]], selection: str) -> dict[str, float]:
     """top1, top5 (percent), nll and ece of one selection of a prediction file (see docs/records.md for its arrays)."""
-    labels, top = arrays["labels"], arrays[f"{selection}_top5"]
+    hits = arrays[f"{selection}_top5"][:, :5] == arrays["labels"][:, None]
     return {
-        "top1": top_k_accuracy(top, labels, 1),
-        "top5": top_k_accuracy(top, labels, 5),
+        "top1": float(hits[:, 0].mean() * 100),
+        "top5": float(hits.any(axis=1).mean() * 100),
         "nll": nll(arrays[f"{selection}_log_p_true"]),
-        "ece": ece(arrays[f"{selection}_top_p"], top[:, 0] == labels),
+        "ece": ece(arrays[f"{selection}_top_p"], hits[:, 0]),
     }

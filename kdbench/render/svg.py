@@ -1,0 +1,134 @@
+"""A plot as HTML: its SVG, its legend and the table of its numbers.
+
+Python and no template, which looks up and escapes each of a plot's hundreds of coordinates and so takes twice as long:
+a large site has many thousands. Every text of a ``Figure`` is escaped here; its numbers are not, being ours.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import lru_cache
+
+from markupsafe import Markup, escape
+
+from kdbench.render.plot import LETTERS, Axis, Bar, Dot, Figure, Rule, Series, Table
+from kdbench.render.texts import bdi
+
+#: What needs no escaping, has one direction and breaks no box.
+_PLAIN = re.compile(r"[\w .,:%/()+\u2212\u00b1\u2013-]{0,24}", re.ASCII)
+
+#: Pixels that the radius of a dot has.
+SMALL, USUAL = 2.5, 4
+
+
+def figure(plot: Figure, id: str, open: bool = False) -> Markup:
+    """``plot`` under the ``id``, which must be ours and unique on the page; its numbers are folded unless ``open``."""
+    description, numbers = bdi(plot.described), _numbers(plot.table, id)
+    if not open:
+        numbers = (
+            f'<p class="quiet">{description}</p>\n<details><summary>Numbers of this plot</summary>\n{numbers}</details>'
+        )
+    return Markup(
+        f'<figure class="lines">\n<figcaption><h3 id="{id}">{bdi(plot.title)}</h3>'
+        f'<span class="quiet">{escape(plot.up.title)}</span></figcaption>\n'
+        f"{_svg(plot, id)}\n{_legend(plot)}{numbers}\n</figure>\n"
+    )
+
+
+def _svg(plot: Figure, id: str) -> str:
+    across, up = plot.across.scale, plot.up.scale
+    middle = (across.start + across.end) / 2
+    parts = [
+        f'<svg role="img" aria-labelledby="{id}-title {id}-desc" viewBox="0 0 {plot.width} {plot.height}">'
+        f'<title id="{id}-title">{escape(plot.title)}</title><desc id="{id}-desc">{escape(plot.described)}</desc>',
+        "".join(map(_bar, plot.bars)),
+        "".join(_up(plot.up, across.start, across.end)),
+        "".join(_across(plot.across, up.start)),
+        f'<text class="across" x="{middle}" y="{plot.height - 8}">{escape(plot.across.title)}</text>',
+        "".join(map(_rule, plot.rules)),
+        *map(_series, plot.series),
+        "</svg>",
+    ]
+    return "\n".join(part for part in parts if part)
+
+
+def _bar(bar: Bar) -> str:
+    return f'<rect class="bar" x="{bar.x}" y="{bar.y}" width="{bar.width}" height="{bar.height}"/>'
+
+
+def _rule(rule: Rule) -> str:
+    (x, y), (end_x, end_y) = rule.begin, rule.end
+    return f'<line class="{rule.kind}" x1="{x}" x2="{end_x}" y1="{y}" y2="{end_y}"/>'
+
+
+def _up(axis: Axis, start: float, end: float) -> Iterator[str]:
+    for tick in axis.ticks:
+        yield f'<line class="grid" x1="{start}" x2="{end}" y1="{tick.place}" y2="{tick.place}"/>'
+        if tick.label:
+            yield f'<text class="up" x="{start - 10}" y="{tick.place + 4}">{escape(tick.label)}</text>'
+
+
+def _across(axis: Axis, bottom: float) -> Iterator[str]:
+    for tick in axis.ticks:
+        yield f'<line class="tick" x1="{tick.place}" x2="{tick.place}" y1="{bottom}" y2="{bottom + 4}"/>'
+        if tick.label:
+            yield f'<text class="across" x="{tick.place}" y="{bottom + 18}">{escape(tick.label)}</text>'
+
+
+def _series(series: Series) -> str:
+    line = f'<polyline points="{series.path}"/>' if series.path else ""
+    return f'<g class="{series.kind}">{line}{"".join(map(_dot, series.dots))}</g>'
+
+
+def _dot(dot: Dot) -> str:
+    reach = label = ""
+    if dot.across:
+        reach += f'<line class="reach" x1="{dot.across[0]}" x2="{dot.across[1]}" y1="{dot.y}" y2="{dot.y}"/>'
+    if dot.up:
+        reach += f'<line class="reach" x1="{dot.x}" x2="{dot.x}" y1="{dot.up[0]}" y2="{dot.up[1]}"/>'
+    if dot.label:
+        side, x = ("before", dot.x - 7) if dot.before else ("after", dot.x + 7)
+        shown = dot.label if len(dot.label) <= LETTERS else f"{dot.label[: LETTERS - 1]}…"
+        label = f'<text class="{side}" x="{x}" y="{dot.y - 6}">{escape(shown)}</text>'
+    radius = SMALL if dot.kind == "seed" else USUAL
+    drawn = f'{reach}<circle class="{dot.kind}" cx="{dot.x}" cy="{dot.y}" r="{radius}"/>{label}'
+    return f"<g><title>{escape(dot.said)}</title>{drawn}</g>" if dot.said else drawn
+
+
+def _legend(plot: Figure) -> str:
+    if not plot.legend:
+        return ""
+    return '<ul class="legend">\n' + "".join(map(_key, plot.legend)) + "</ul>\n"
+
+
+def _key(series: Series) -> str:
+    line = '<polyline points="0,5 28,5"/>' if series.path else ""
+    dot = f'<circle class="mean" cx="14" cy="5" r="{USUAL}"/>' if series.dots else ""
+    picture = (
+        f'<svg class="{series.kind}" width="28" height="10" viewBox="0 0 28 10" aria-hidden="true" focusable="false">'
+        f"{line}{dot}</svg>"
+    )
+    return f"<li>{picture} {bdi(series.title)}</li>\n"
+
+
+def _numbers(table: Table, id: str) -> str:
+    first, *others = table.head
+    head = f'<th scope="col">{bdi(first)}</th>' + "".join(
+        f'<th scope="col" class="num">{bdi(name)}</th>' for name in others
+    )
+    return (
+        f'<div class="scroll across" role="region" tabindex="0" aria-labelledby="{id}"><table>\n'
+        f"<thead><tr>{head}</tr></thead>\n<tbody>\n{''.join(map(_row, table.rows))}</tbody></table></div>\n"
+    )
+
+
+def _row(row: tuple[str, ...]) -> str:
+    cells = "".join([f'<td class="num">{_cell(text)}</td>' for text in row[1:]])
+    return f'<tr><th scope="row">{_cell(row[0])}</th>{cells}</tr>\n'
+
+
+@lru_cache(maxsize=8192)
+def _cell(text: str) -> str:
+    """``text`` as it is where it is a number or another short plain one: large tables have many thousands of them."""
+    return text if _PLAIN.fullmatch(text) else bdi(text)
