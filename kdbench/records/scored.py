@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 from kdbench.records.memory import Memory
@@ -27,5 +26,5 @@ class Scorer:
             with contextlib.suppress(ValueError, TypeError):
                 return Scored(**json.loads(known))
         found = score(self._store.unpacked(packed, record))
-        self._memory.keep(name, json.dumps(asdict(found)))
+        self._memory.keep(name, json.dumps(vars(found)))
         return found
