@@ -91,16 +91,20 @@ def gather(store: Store) -> Catalogue:
 def _write(folder: Path, catalogue: Catalogue, shared: Mapping[str, Any]) -> int:
     shutil.copytree(_HERE / "static", folder / "static")
     shared = {**shared, "catalogue": catalogue, "version": __version__, "csp": CSP}
+    names = [MARKER, *(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())]
+    folders: set[Path] = set()
     count = 0
     for page in pages.all_pages(catalogue, shared["site"]):
         path = folder / page.path
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.parent not in folders:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            folders.add(path.parent)
         # "x": two pages in one file would be a mistake in the addresses. Lone surrogates of hostile text become "?".
         with path.open("x", encoding="utf-8", errors="replace", newline="\n") as stream:
             stream.write(page.text if isinstance(page, File) else _rendered(page, shared))
+        names.append(page.path)
         count += isinstance(page, pages.Page)
-    files = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    (folder / MARKER).write_text("".join(f"{name}\n" for name in sorted([MARKER, *files])), encoding="utf-8")
+    (folder / MARKER).write_text("".join(f"{name}\n" for name in sorted(names)), encoding="utf-8")
     return count
 
 
