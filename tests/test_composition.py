@@ -46,6 +46,16 @@ def test_an_ensembles_probabilities_are_the_means_of_its_members() -> None:
         assert (alone - p[0]).abs().max() < 1e-12, "one member is its own mean"
 
 
+@pytest.mark.parametrize("mean", ["arithmetic", "geometric"])
+@pytest.mark.parametrize("members", [3, 5, 10])
+def test_what_an_ensemble_says_of_an_image_does_not_hang_on_where_it_stands(mean: str, members: int) -> None:
+    """Its outputs are kept by place, and recalled for batches in another order: 1,000 numbers fill no whole vectors."""
+    said = [each.float() for each in 3 * random(members, 100, 10)]
+    order = torch.randperm(100, generator=torch.Generator().manual_seed(1))
+    ensemble, unknown = Ensemble(mean=mean), told([0] * 100)
+    assert torch.equal(ensemble.speak(said, unknown)[order], ensemble.speak([each[order] for each in said], unknown))
+
+
 def degrees(logits: Tensor, labels: list[int], k: int) -> tuple[float, float, float]:
     """Top-1 accuracy, unreliability and ambiguity by the k likeliest."""
     order = logits.argsort(dim=1, descending=True, stable=True).numpy()

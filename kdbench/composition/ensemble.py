@@ -36,7 +36,11 @@ class Ensemble(Composition):
     def speak(self, said: Sequence[Tensor], told: Told) -> Tensor:
         import torch
 
-        each = torch.stack(list(said))
+        # One by one: torch sums over the first dimension in another order where a vector is not full, and what is said
+        # of an image would hang on where it stands in its batch.
         if self.mean == "geometric":
-            return each.mean(0)
-        return torch.logsumexp(torch.log_softmax(each, 2), 0) - math.log(len(said))
+            return sum(said[1:], said[0]) / len(said)
+        each = [torch.log_softmax(logits, 1) for logits in said]
+        most = torch.stack(each).amax(0)
+        shares = [torch.exp(logs - most) for logs in each]
+        return most + torch.log(sum(shares[1:], shares[0])) - math.log(len(said))
