@@ -63,14 +63,14 @@ SELECTION_NAMES = {
 }
 
 
-def value(interval: Interval | None, digits: int = 2, plus: bool = False) -> Markup:
+def value(interval: Interval | None, digits: int = 2, plus: bool = False, bold: bool = True) -> Markup:
     """A mean and half its interval; a function and no macro, as large pages have thousands of them."""
     if interval is None:
         return Markup("\u2013")
     mean = (signed if plus else number)(interval.mean, digits)
     half = interval.half
     around = "" if half is None else f' <span class="half">\u00b1 {number(half, digits)}</span>'
-    return Markup(f"<b>{mean}</b>{around}")
+    return Markup(f"<b>{mean}</b>{around}" if bold else mean + around)
 
 
 FILTERS = {
