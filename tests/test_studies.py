@@ -22,6 +22,7 @@ from kdbench.methods.zoo.kd import kd_loss
 from kdbench.methods.zoo.kd_renyi import KDRenyi, renyi_entropy
 from kdbench.methods.zoo.ttm import ttm_loss
 from kdbench.records import Store
+from kdbench.records.results import fold, placed
 from kdbench.stats import claims
 from kdbench.stats.claims import Bounds, Finding, Verdict, difference, family_level
 from kdbench.studies import STUDIES, get_study, judge, parse_study
@@ -227,8 +228,11 @@ def test_a_claim_about_a_row_that_is_not_there_is_refused(make_suite: MakeSuite)
 @pytest.fixture
 def study(make_suite: MakeSuite) -> Any:
     make_suite(suite_text(["ce", "kd", "dkd"], seeds=[0, 1], epochs=1))
-    STUDIES.add("small", (STUDY, "small.toml"), "a test")
+    twin = suite_text(["ce"], seeds=[0, 1], epochs=1).replace('name = "tiny"', 'name = "twin"')
+    SUITES.add("twin", (twin, "twin.toml"), "a test")
+    STUDIES.add("small", (STUDY.replace('["tiny"]', '["tiny", "twin"]'), "small.toml"), "a test")
     yield
+    del SUITES._items["twin"], SUITES._origins["twin"]
     del STUDIES._items["small"], STUDIES._origins["small"]
 
 
@@ -246,8 +250,11 @@ def test_a_study_trains_what_it_needs_and_gives_its_verdicts(cli: Cli, bench: Be
     assert "2 claims: " in done.out
     assert "incomplete" not in done.out
     assert "measured: " in done.out
+    store = Store(bench.folder / "results")
+    shared = [r["seed"] for r in placed(fold(store.read()[0])[0], store.listings()[0]) if r["suite"] == "twin@1"]
+    assert sorted(shared) == [0, 1], "what two suites of one run share is shown in both"
     told = json.loads(cli("study", "small", "--format", "json", *at).out)
-    records = {(r["label"], r["seed"]): r for r in Store(bench.folder / "results").read()[0]}
+    records = {(r["label"], r["seed"]): r for r in store.read()[0]}
     for claim, name in zip(told["claims"], ("top1", "entropy"), strict=True):
         a, b = ("kd", "ce") if name == "top1" else ("kd", "dkd")
         scores = {key: record["scores"]["last"][name] for key, record in records.items() if key[0] != "teacher"}

@@ -167,7 +167,6 @@ def carry_out(request: Request, options: argparse.Namespace, retries: str = "") 
         return EXIT_OK
     if code == EXIT_INTERRUPTED:
         return code
-    list_trials(plan.trials, store)  # what another run has recorded meanwhile, for a suite of its own
     _say_standings(plan, store, options.summary)
     diverged = diverged_trials(plan.trials, store)
     if diverged:
@@ -250,6 +249,8 @@ def train(plan: Plan, store: Store, backend: Backend, asked: Mapping[str, Any], 
     try:
         with progress, beating(live.write, lambda: manifest.tell(progress), progress.beat):
             report = backend.executor(plan.fleet, manifest.logs).run(plan.tasks, progress.watch)
+        # What several suites of the plan share, and what another run has recorded meanwhile, for a suite of its own.
+        list_trials(plan.trials, store)
         if not report.interrupted:
             _record_failures(plan, store, progress)
         manifest.end(progress, "interrupted" if report.interrupted else "done")
