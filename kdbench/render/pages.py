@@ -73,7 +73,7 @@ def all_pages(catalogue: Catalogue, content: Content) -> Iterator[Page | File]:
             study_page(study.study.name),
             "study.html",
             f"Study: {study.study.title}",
-            {"view": study, "width": studyview.WIDTH, "height": studyview.HEIGHT},
+            {"view": study, "width": studyview.WIDTH, "height": studyview.HEIGHT, "bar": studyview.BAR},
         )
     if catalogue.literature.rows:
         printed = literature.literature_view(catalogue.literature, catalogue.measured)

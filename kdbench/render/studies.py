@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -10,15 +11,17 @@ from kdbench.errors import UserError
 from kdbench.render.catalogue import Catalogue
 from kdbench.render.lines import plot_of
 from kdbench.render.plane import Plane, plane_of
-from kdbench.render.plot import Figure
+from kdbench.render.plot import Figure, Tick
 from kdbench.stats.claims import Verdict
 from kdbench.studies import STUDIES, Judged, Study, get_study, judge, plotted
 from kdbench.studies.check import suites_of
 from kdbench.studies.words import claimed, measured, missing_text
 from kdbench.suites import Suite
 
-#: Pixels of a claim's plot.
-WIDTH, HEIGHT, MARGIN = 240, 24, 8
+#: Pixels of a claim's plot, and of its bar alone, under which the bounds are written.
+WIDTH, HEIGHT, BAR, MARGIN = 240, 38, 24, 8
+#: What stands before a negative number, and no hyphen of a name.
+_MINUS = re.compile(r"(?<![\w-])-(?=\d)")
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,7 @@ class Plot:
     x: float
     region_left: float
     region_right: float
+    bounds: tuple[Tick, ...]
     title: str
 
 
@@ -79,11 +83,18 @@ def _view(
     study: Study, suites: tuple[Suite, ...], found: list[Judged], plane: Plane | None, plots: tuple[Figure, ...]
 ) -> StudyView:
     claims = tuple(
-        ClaimView(each, claimed(each), measured(each), tuple(map(missing_text, each.missing)), _plot(each))
+        ClaimView(
+            each, _written(claimed(each)), _written(measured(each)), tuple(map(missing_text, each.missing)), _plot(each)
+        )
         for each in found
     )
     counts = ((verdict.value, sum(each.verdict is verdict for each in found)) for verdict in Verdict)
     return StudyView(study, suites, claims, tuple((name, count) for name, count in counts if count), plane, plots)
+
+
+def _written(text: str) -> str:
+    """``text`` with true minus signs."""
+    return _MINUS.sub("\u2212", text)
 
 
 def _plot(judged: Judged) -> Plot | None:
@@ -106,5 +117,6 @@ def _plot(judged: Judged) -> Plot | None:
         x=place(finding.estimate),
         region_left=place(bounds.low),
         region_right=place(bounds.high),
-        title=f"{measured(judged)}; claimed: {claimed(judged)}",
+        bounds=tuple(Tick(place(at), _written(f"{at:g}")) for at in filter(math.isfinite, (bounds.low, bounds.high))),
+        title=_written(f"{measured(judged)}; claimed: {claimed(judged)}"),
     )
