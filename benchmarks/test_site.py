@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
@@ -12,11 +14,13 @@ from kdbench.records.store import Store
 from kdbench.render import build, charts, places
 from kdbench.render.catalogue import Catalogue
 from kdbench.render.rows import row_pages
-from kdbench.render.site import _templates, gather
+from kdbench.render.site import gather
 from kdbench.render.suiteview import SuiteView, suite_view
+from kdbench.render.svg import figure
 from kdbench.shipped import shipped
 from tests import render_records
 
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 #: A page of a suite that is larger takes a browser more than a moment.
 LARGEST_PAGE = 1_500_000
 
@@ -52,6 +56,26 @@ def test_site_of_many(benchmark: BenchmarkFixture, wide: Path, cache: str, monke
     assert page.stat().st_size < LARGEST_PAGE
 
 
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
+def test_page_in_a_browser(benchmark: BenchmarkFixture, wide: Path) -> None:
+    """From the wish for the suite's page to its first two frames, after which it answers."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    page = wide / "site" / "suites" / "wide@1.html"
+    if not page.exists():
+        build(wide / "results", wide / "site")
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        benchmark.pedantic(lambda: _show(browser, page.as_uri()), rounds=5, warmup_rounds=1)
+        browser.close()
+
+
+def _show(browser: Any, url: str) -> None:
+    tab = browser.new_page(viewport={"width": 1440, "height": 900})
+    tab.goto(url)
+    tab.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    tab.close()
+
+
 def test_plots(benchmark: BenchmarkFixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What share of a site's time its plots take where each of 1,000 trainings has 240 epochs; the site is warm."""
     monkeypatch.setenv("KDBENCH_CACHE", str(tmp_path / "cache"))
@@ -78,7 +102,6 @@ def _draw(catalogue: Catalogue, view: SuiteView) -> tuple[int, float]:
     plots = [charts.forest(view), charts.costs(view), *places.both(view)]
     for page in row_pages(catalogue, view.name, view.tables):
         plots += [plot for section in page.sections for plot in section.plots]
-    template = _templates().from_string('{% import "plot.html" as p %}{{ p.figure(plot, "plot") }}')
     for plot in plots:
-        template.render(plot=plot)
+        figure(plot, "plot")
     return len(plots), time.process_time() - begun
