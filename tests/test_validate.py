@@ -54,6 +54,11 @@ def test_every_field_is_required(name: str) -> None:
         ("scores/last/entropy", None),
         ("scores/oracle", None),
         ("numerics/device", None),
+        ("scores/last/val_top1", True),
+        (
+            "curve",
+            [{"epoch": 1, "lr": 0.1, "losses": {}, "seconds": 1, "test_top1": True, "train_top1": 1, "val_top1": 1}],
+        ),
         ("provenance/attempts", 0),
         ("provenance/git_dirty", "yes"),
         ("warnings", "loud"),

@@ -249,10 +249,10 @@ def train(plan: Plan, store: Store, backend: Backend, asked: Mapping[str, Any], 
     try:
         with progress, beating(live.write, lambda: manifest.tell(progress), progress.beat):
             report = backend.executor(plan.fleet, manifest.logs).run(plan.tasks, progress.watch)
-        # What several suites of the plan share, and what another run has recorded meanwhile, for a suite of its own.
-        list_trials(plan.trials, store)
         if not report.interrupted:
             _record_failures(plan, store, progress)
+        # What several suites of the plan share, and what another run has recorded meanwhile, for a suite of its own.
+        list_trials(plan.trials, store)
         manifest.end(progress, "interrupted" if report.interrupted else "done")
     except BaseException as error:
         interrupted = isinstance(error, KeyboardInterrupt)

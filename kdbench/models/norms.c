@@ -19,7 +19,7 @@
 
 #define INLINE static inline __attribute__((always_inline))
 /* Channels in a vector, and vectors of the fewest channels that most networks have: no sum depends on either. Vectors
- * wider than the processor's are taken apart by the compiler, which makes half the speed of it. */
+ * wider than the processor's are taken apart by the compiler, at a loss of speed. */
 #ifdef __AVX512F__
 #define LANES 16
 #define FEW 1

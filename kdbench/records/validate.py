@@ -47,4 +47,4 @@ def _broken(error: Any) -> tuple[list[str], str]:
     path = [str(part) for part in error.path[1:]]
     if error.rule == "required":
         return path, f"lacks {next(name for name in error.rule_definition if name not in error.value)}"
-    return path, error.message.removeprefix(".".join(str(part) for part in error.path)).strip()
+    return path, error.message.removeprefix(error.name).strip()

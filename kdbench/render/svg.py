@@ -1,7 +1,7 @@
 """A plot as HTML: its SVG, its legend and the table of its numbers.
 
-Python and no template, which looks up and escapes each of a plot's hundreds of coordinates and so takes twice as long:
-a large site has many thousands. Every text of a ``Figure`` is escaped here; its numbers are not, being ours.
+Python and no template, which would look up and escape each of a plot's hundreds of coordinates: a large site has many
+thousands of plots. Every text of a ``Figure`` is escaped here; its numbers are not, being ours.
 """
 
 from __future__ import annotations

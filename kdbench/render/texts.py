@@ -11,13 +11,17 @@ from kdbench.stats.aggregate import NO_TEACHER, Spread
 from kdbench.stats.intervals import Interval
 
 
-@lru_cache(maxsize=8192, typed=True)
 def bdi(text: object) -> Markup:
-    """What others wrote: escaped, in a direction of its own, and kept in its box by static/style.css.
+    """What others wrote: escaped, in a direction of its own, and kept in its box by static/style.css."""
+    return _remembered(text) if type(text) is str else _isolated(text)
 
-    Remembered, as names and numbers come up again and again: by type, as what is markup is not escaped.
-    """
+
+def _isolated(text: object) -> Markup:
     return Markup(f"<bdi>{escape(text)}</bdi>")
+
+
+#: Of names and numbers, which come up again and again. What is no plain text may not be hashable, or be markup.
+_remembered = lru_cache(maxsize=8192)(_isolated)
 
 
 def pair_names(teacher: str, student: str) -> Markup:
