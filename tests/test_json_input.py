@@ -47,6 +47,7 @@ BYTES: dict[str, tuple[bytes, str]] = {
     "deep lists": (deep(100_000), f"it is nested more than {DEEPEST} levels deep"),
     "deep objects": (deep(100_000, b'{"a":', b"}"), f"it is nested more than {DEEPEST} levels deep"),
     "deep and without an end": (b"[" * 100_000, f"it is nested more than {DEEPEST} levels deep"),
+    "deep, and few brackets": (deep(400), f"it is nested more than {DEEPEST} levels deep"),
     "a level too many": (deep(DEEPEST), f"it is nested more than {DEEPEST} levels deep"),
     "a NUL byte": (SOUND % b'"\x00"', "Invalid control character"),
     "NUL bytes": (bytes(100), "Expecting value"),

@@ -29,11 +29,11 @@ from kdbench.render.suiteview import suite_view
 from kdbench.render.svg import figure
 from kdbench.render.years import by_year
 from kdbench.stats.aggregate import Cell, Spread, cells
-from kdbench.stats.calibration import binned, reliability
+from kdbench.stats.calibration import reliability
 from kdbench.stats.intervals import Interval
 from kdbench.stats.placing import Placing, placing
 from kdbench.stats.ranks import stretches
-from kdbench.stats.scores import ece
+from kdbench.stats.scores import binned, ece
 from kdbench.stats.standings import Standings, standings, whole_rows
 
 HOSTILE = '"><img src=x onerror=alert(1)>'

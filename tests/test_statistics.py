@@ -24,7 +24,7 @@ from kdbench.stats.intervals import t_interval, t_quantiles, t_tails
 from kdbench.stats.moderation import Prior, _trigamma_inverse, common, moderated
 from kdbench.stats.multiplicity import bounds, holm, looks_up_to, rejected
 from kdbench.stats.profiles import front, profile
-from kdbench.stats.ranks import borda, cliques, critical_difference, places, rank_intervals, wins
+from kdbench.stats.ranks import borda, cliques, critical_difference, places, range_quantile, rank_intervals, wins
 
 probabilities = st.lists(st.floats(1e-6, 1), min_size=1, max_size=12)
 
@@ -222,6 +222,18 @@ def test_places_wins_and_borda():
     assert places(scores)[:, 0].tolist() == list(stats.rankdata(-scores[:, 0]))
     assert wins(scores).tolist() == [[0, 1.5, 3], [1.5, 0, 3], [0, 0, 0]]
     assert borda(scores) == pytest.approx([1.5, 1.5, 3])
+
+
+def test_places_are_the_ranks_of_scipy():
+    scores = np.random.default_rng(0).integers(0, 9, (4, 30, 5)) / 10
+    assert (places(scores) == stats.rankdata(-scores, axis=-2)).all()
+
+
+@pytest.mark.parametrize("count", [2, 3, 10, 61, 500])
+def test_the_quantile_of_the_range_is_that_of_scipy(count):
+    for level in (0.05, 0.001):
+        expected = stats.studentized_range.ppf(1 - level, count, np.inf)
+        assert range_quantile(count, level) == pytest.approx(expected, rel=1e-8)
 
 
 def test_the_critical_difference_is_the_published_one():

@@ -428,6 +428,41 @@ def test_what_claims_too_much_is_refused_before_it_is_unpacked() -> None:
         unpack(many.getvalue(), 10_000)
 
 
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_both_of_numpys_archives_are_unpacked_to_what_numpy_reads(save: Callable[..., None]) -> None:
+    arrays = {"labels": np.arange(10, dtype=np.int16), "last_top_p": np.linspace(0, 1, 10).astype(np.float16)}
+    buffer = io.BytesIO()
+    save(buffer, **arrays)
+    for data in (buffer.getvalue(), b"before it" + buffer.getvalue()):
+        found = unpack(data, 10)
+        assert {name: (a.dtype, a.tolist()) for name, a in found.items()} == {
+            name: (a.dtype, a.tolist()) for name, a in arrays.items()
+        }
+
+
+def test_a_damaged_archive_is_no_array() -> None:
+    """Each byte changed in turn: what is unpacked all the same is what was packed."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, labels=np.arange(10, dtype=np.int16))
+    whole = buffer.getvalue()
+    for place in range(len(whole)):
+        data = whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :]
+        try:
+            found = unpack(data, 10)
+        except (ValueError, zipfile.BadZipFile, NotImplementedError):
+            continue
+        assert [array.tolist() for array in found.values()] in ([list(range(10))], []), place
+
+
+def test_an_archive_packed_otherwise_is_refused() -> None:
+    buffer, array = io.BytesIO(), io.BytesIO()
+    np.save(array, np.zeros(10, np.int16))
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_BZIP2) as archive:
+        archive.writestr("labels.npy", array.getvalue())
+    with pytest.raises(ValueError, match="in a way that numpy does not use"):
+        unpack(buffer.getvalue(), 10)
+
+
 def test_a_record_without_predictions_says_so(box: Store) -> None:
     with pytest.raises(UserError, match="has no prediction file"):
         box.predictions(record("crashed"))

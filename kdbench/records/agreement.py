@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import Any
 
 from kdbench.canonical import canonical, digest
@@ -26,6 +27,8 @@ COPIES = {
 }
 #: What a record has if it finished, and not otherwise.
 RESULTS = ("scores/last", "scores/best_test", "cost", "weights_sha256", "predictions")
+
+_SIMPLE = (str, int, float)
 
 Record = Mapping[str, Any]
 
@@ -133,8 +136,9 @@ def _curve(record: Record) -> Iterator[str]:
     if not ended or (record["status"] == "finished" and len(curve) != epochs):
         yield _text("the length of curve", len(curve), "identity/protocol/epochs", epochs)
     for number, point in enumerate(curve, 1):
-        yield from _same(f"curve/{number}/epoch", point["epoch"], "its place", number)
-        if (point["val_top1"] is not None) != bool(held_out):
+        if type(point["epoch"]) is not int or point["epoch"] != number:
+            yield from _same(f"curve/{number}/epoch", point["epoch"], "its place", number)
+        if (point["val_top1"] is None) != (not held_out):
             yield _text(f"curve/{number}/val_top1", point["val_top1"], "identity/protocol/holdout", held_out)
 
 
@@ -154,7 +158,7 @@ def _scores(record: Record) -> Iterator[str]:
 
 
 def _same(field: str, value: Any, other: str, expected: Any) -> Iterator[str]:
-    if type(value) is type(expected) and isinstance(value, str | int) and value == expected:
+    if type(value) is type(expected) and (value is None or isinstance(value, _SIMPLE)) and value == expected:
         return  # most are, and to write them down takes long
     if canonical(value) != canonical(expected):
         yield _text(field, value, other, expected)
@@ -171,6 +175,9 @@ def _shown(value: Any) -> str:
 
 def _at(document: Any, path: str) -> Any:
     """The value at ``path``, names between slashes; None where there is none."""
-    for name in path.split("/"):
-        document = document.get(name) if isinstance(document, Mapping) else None
+    for name in _names(path):
+        document = document.get(name) if isinstance(document, dict) else None
     return document
+
+
+_names = cache(lambda path: path.split("/"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import marshal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -93,6 +94,8 @@ class _Reader:
         self.count = 0
         #: By their digest.
         self._parts: dict[str, Any] = {}
+        #: By themselves, as bytes that are quicker to make than what is remembered.
+        self._digests: dict[bytes, str] = {}
 
     def records(self, memory: Memory) -> Iterator[Record]:
         for path in self.store.files():
@@ -122,12 +125,13 @@ class _Reader:
 
     def _kept(self, part: Any, memory: Memory) -> str:
         """Remember ``part`` by its digest, which is returned."""
-        text = json.dumps(part)
-        name = digest_of(text.encode())
-        if name not in self._parts:
+        same = marshal.dumps(part, 2)  # the version that writes equal values alike
+        if same not in self._digests:
+            text = json.dumps(part)
+            name = self._digests[same] = digest_of(text.encode())
             self._parts[name] = part
             memory.keep(f"part {name}", text)
-        return name
+        return self._digests[same]
 
     def _recalled(self, name: str, memory: Memory) -> Any:
         """The part that is remembered by ``name``; TypeError where none is."""

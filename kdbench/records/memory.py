@@ -49,7 +49,7 @@ class Memory:
                 self._file = self._file or _opened(self._path)
                 self._file.rollback()  # what was read is let go, so that two that have read can both write
                 with self._file:
-                    self._file.executemany("INSERT OR REPLACE INTO known VALUES (?, ?)", self._new.items())
+                    self._file.executemany("INSERT OR REPLACE INTO known VALUES (?, ?)", sorted(self._new.items()))
         if self._file is not None:
             self._file.close()
 

@@ -6,6 +6,7 @@ import hashlib
 import io
 import math
 import zipfile
+import zlib
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
@@ -19,6 +20,8 @@ Arrays = Mapping[str, NDArray[Any]]
 _HEADER = 4096
 #: What an array may hold an image: the five best classes of two bytes each, which older files kept in eight.
 _BYTES_AN_IMAGE = 5 * 8
+#: Bytes of what stands before a member of an archive, the lengths of two names at their end.
+_LOCAL = 30
 #: Arrays of a file: the labels, and three for each of three selections, or seven where classes were left out.
 _MOST_ARRAYS = 22
 
@@ -41,21 +44,41 @@ def unpack(data: bytes, images: int) -> dict[str, NDArray[Any]]:
     Anybody may have written it: what it claims to hold is compared with what it may before a byte is unpacked, and
     nothing in it is executed. ValueError where it claims more, or is no archive of plain arrays.
     """
-    found = {}
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         members = archive.infolist()
-        most = _HEADER + images * _BYTES_AN_IMAGE
-        if len(members) > _MOST_ARRAYS:
-            raise ValueError(f"it holds {len(members):,} arrays, a prediction file at most {_MOST_ARRAYS}")
-        for member in members:
-            name = member.filename.removesuffix(".npy")
-            if member.file_size > most:
-                raise ValueError(
-                    f"{name[:40]!r} unpacks to {member.file_size:,} bytes, and {images:,} images have {most:,}"
-                )
-            with archive.open(member) as stream:  # which gives no more than this, whatever else it would inflate to
-                found[name] = _array(stream.read(member.file_size))
+    most = _HEADER + images * _BYTES_AN_IMAGE
+    if len(members) > _MOST_ARRAYS:
+        raise ValueError(f"it holds {len(members):,} arrays, a prediction file at most {_MOST_ARRAYS}")
+    found = {}
+    for member in members:
+        name = member.filename.removesuffix(".npy")
+        if member.file_size > most:
+            raise ValueError(
+                f"{name[:40]!r} unpacks to {member.file_size:,} bytes, and {images:,} images have {most:,}"
+            )
+        found[name] = _array(_inflated(data, member))
     return found
+
+
+def _inflated(data: bytes, member: zipfile.ZipInfo) -> bytes:
+    """The content of a ``member`` of the archive ``data``, in one piece, which zipfile makes of many.
+
+    No more than it says, whatever else it would inflate to; ValueError where it is damaged, encrypted or packed in
+    another way than numpy does.
+    """
+    header = data[member.header_offset : member.header_offset + _LOCAL]
+    begin = member.header_offset + _LOCAL + sum(int.from_bytes(header[at : at + 2], "little") for at in (26, 28))
+    body = data[begin : begin + member.compress_size]
+    if member.compress_type == zipfile.ZIP_DEFLATED:
+        try:
+            body = zlib.decompressobj(-zlib.MAX_WBITS).decompress(body, member.file_size + 1)
+        except zlib.error:
+            raise ValueError("an array of it is damaged") from None
+    elif member.compress_type != zipfile.ZIP_STORED:
+        raise ValueError("it is packed in a way that numpy does not use")
+    if len(body) != member.file_size or zlib.crc32(body) != member.CRC:
+        raise ValueError("an array of it is damaged")
+    return body
 
 
 def _array(data: bytes) -> NDArray[Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,7 @@ from kdbench.data.spec import labels_digest
 from kdbench.errors import UserError
 from kdbench.stats.aggregate import SELECTIONS
 from kdbench.stats.bias import corrected
-from kdbench.stats.calibration import binned
-from kdbench.stats.scores import score_predictions
+from kdbench.stats.scores import judge
 
 Record = Mapping[str, Any]
 Arrays = Mapping[str, NDArray[Any]]
@@ -82,7 +82,7 @@ class Seen:
         return of
 
     def binned(self, record: Record, selection: str) -> NDArray[np.float32] | None:
-        """The reliability [3, bins] of the record's network at ``selection``, as ``stats.calibration`` has it."""
+        """The reliability [3, bins] of the record's network at ``selection``, as ``stats.scores`` has it."""
         known = self._binned.get(((record["predictions"] or {}).get("sha256", ""), selection))
         return None if known is None else np.frombuffer(known, "<f4").reshape(3, -1)
 
@@ -94,12 +94,18 @@ def score(arrays: Arrays) -> Scored:
         _check_shapes(arrays, selection)
     if not selections:
         raise UserError("its prediction file has no scores of any epoch; it is left out.")
-    scores = {name: score_predictions(arrays, name) | corrected(arrays, name) for name in selections}
-    right = {name: arrays[f"{name}_top5"][:, 0] == arrays["labels"] for name in selections}
-    bits = {name: np.packbits(found).tobytes().hex() for name, found in right.items()}
-    sure = {name: binned(arrays[f"{name}_top_p"], found) for name, found in right.items()}
-    hexes = {name: found.astype("<f4").tobytes().hex() for name, found in sure.items()}
-    return Scored(scores, labels_digest(arrays["labels"]), len(arrays["labels"]), bits, hexes)
+    judged = {name: judge(arrays, name) for name in selections}
+    scores = {name: found.scores | corrected(arrays, name) for name, found in judged.items()}
+    bits = {name: np.packbits(found.right).tobytes().hex() for name, found in judged.items()}
+    hexes = {name: found.binned.astype("<f4").tobytes().hex() for name, found in judged.items()}
+    labels = arrays["labels"]
+    return Scored(scores, _labels_digest(labels.tobytes(), labels.dtype.str), len(labels), bits, hexes)
+
+
+@lru_cache(maxsize=32)
+def _labels_digest(labels: bytes, kind: str) -> str:
+    """That of the labels of a test set, which all of its records have."""
+    return labels_digest(np.frombuffer(labels, kind))
 
 
 def verify(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from kdbench.records.verify import Seen
 from kdbench.render.measured import Line
 from kdbench.render.plot import Axis, Bar, Dot, Figure, Rule, Series, Table, left, lower, path, ticks
@@ -12,19 +14,28 @@ from kdbench.stats.calibration import reliability
 FEW = 1.0
 
 
+_ACROSS, _UP = lower(0, 100), left(0, 100)
+
+
+@cache
+def _sides(low: float, high: float) -> tuple[float, float]:
+    """Where the bar of a bin begins, and how wide it is."""
+    return _ACROSS(low), round(_ACROSS(high) - _ACROSS(low) - 1, 1)
+
+
 def calibration(line: Line, selection: str, seen: Seen) -> Figure | None:
     """The reliability diagram of all seeds together; None where no prediction file says anything."""
     tables = [found for r in line.cell.finished if (found := seen.binned(r, selection)) is not None]
     if not tables:
         return None
     bins = reliability(tables)
-    across, up = lower(0, 100), left(0, 100)
+    across, up = _ACROSS, _UP
     texts = [(number(each.confidence, 1), number(each.accuracy, 1)) for each in bins]
     dots = tuple(
         Dot(
             across(each.confidence),
             up(each.accuracy),
-            f"{right} % right where {sure} % sure: {each.images} images",
+            f"{right} % right where {sure} % sure: {each.images} image{'' if each.images == 1 else 's'}",
             "seed" if each.share < FEW else "mean",
         )
         for each, (sure, right) in zip(bins, texts, strict=True)
@@ -41,9 +52,10 @@ def calibration(line: Line, selection: str, seen: Seen) -> Figure | None:
         series=(Series("", "line-0", path((dot.x, dot.y) for dot in dots), dots),),
         rules=(Rule((across(0), up(0)), (across(100), up(100))),),
         bars=tuple(
-            Bar(across(each.low), up(each.share), round(across(each.high) - across(each.low) - 1, 1), height)
+            Bar(begin, top, width, height)
             for each in bins
-            if (height := round(up(0) - up(each.share), 1)) > 0
+            for (begin, width), top in [(_sides(each.low, each.high), up(each.share))]
+            if (height := round(up.start - top, 1)) > 0
         ),
         table=Table(
             ("Confidence, %", "Images", "Mean confidence, %", "Accuracy, %"),

@@ -59,7 +59,10 @@ class Catalogue:
 
     def standings_of(self, table: Table) -> Standings:
         """How the measured rows of one ``table`` stand among themselves."""
-        return self.standings_over((table,))
+        place = table.suite, table.dataset, table.pair
+        if place not in self._alone:
+            self._alone[place] = self.standings_over((table,))
+        return self._alone[place]
 
     def standings_over(self, tables: tuple[Table, ...]) -> Standings:
         """The same over ``tables``, which are of one suite."""
@@ -69,6 +72,10 @@ class Catalogue:
             cells = [line.cell for table in tables for line in table.lines]
             self._standings[place] = standings(cells, selection, self.seen.right(selection))
         return self._standings[place]
+
+    @cached_property
+    def _alone(self) -> dict[tuple[str, str, str], Standings]:
+        return {}
 
     @cached_property
     def _standings(self) -> dict[tuple[str, tuple[tuple[str, str], ...]], Standings]:

@@ -57,6 +57,10 @@ CLAIMS = ("claim", "text", "source", "claimed", "verdict", "estimate", "low", "h
 Row = dict[str, Any]
 
 
+#: What a text begins with that a spreadsheet takes for a formula.
+_FORMULA = frozenset("=+-@\t\r")
+
+
 @dataclass(frozen=True)
 class File:
     """A file of the site that no template makes."""
@@ -244,13 +248,13 @@ def _interval(name: str, found: Interval | None) -> dict[str, float | None]:
 def _csv(rows: Iterable[Row], columns: Sequence[str]) -> str:
     """A line a row. A text that a spreadsheet would take for a formula begins with an apostrophe there."""
     out = io.StringIO()
-    writer = csv.DictWriter(out, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({name: _cell(row[name]) for name in columns} for row in rows)
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([_cell(row[name]) for name in columns] for row in rows)
     return out.getvalue()
 
 
 def _cell(value: object) -> object:
     if isinstance(value, dict):  # seed -> accuracy
         return "; ".join(f"{seed}: {number:.4f}" for seed, number in value.items())
-    return f"'{value}" if isinstance(value, str) and value.startswith(tuple("=+-@\t\r")) else value
+    return f"'{value}" if isinstance(value, str) and value[:1] in _FORMULA else value

@@ -12,14 +12,13 @@ from kdbench.methods import METHODS, leaves
 from kdbench.records.gains import histories
 from kdbench.records.implementations import implementation
 from kdbench.records.reported import METRICS, contradictions
-from kdbench.render import changes, charts, downloads, finding, literature, places, reported, svg, texts
+from kdbench.render import changes, charts, downloads, finding, literature, parts, places, reported, svg, texts
 from kdbench.render import studies as studyview
 from kdbench.render.address import href, method_page, pair_page, row_page, study_page, suite_page, versus_page
 from kdbench.render.against import Met, against, met
 from kdbench.render.answers import GRADE_NAMES, Answer, answers
 from kdbench.render.catalogue import Catalogue, PairName, split
 from kdbench.render.content import Content
-from kdbench.render.dots import HEIGHT, WIDTH
 from kdbench.render.downloads import File
 from kdbench.render.plot import Figure
 from kdbench.render.rows import as_json, row_pages
@@ -263,6 +262,15 @@ GLOBALS = {
     "study_page": study_page,
     "row_page": row_page,
     "versus_page": versus_page,
+    "method_link": parts.method_link,
+    "pair_link": parts.pair_link,
+    "suite_link": parts.suite_link,
+    "top1_link": parts.top1_link,
+    "th": parts.th,
+    "badges": parts.badges,
+    "superseded": parts.superseded,
+    "cost": parts.cost,
+    "dot": parts.dot,
     "figure": svg.figure,
     "pair_names": texts.pair_names,
     "pair_title": texts.pair_title,
@@ -271,6 +279,4 @@ GLOBALS = {
     "metric_names": METRICS,
     "summary": literature.summary,
     "split": split,
-    "plot_width": WIDTH,
-    "plot_height": HEIGHT,
 }

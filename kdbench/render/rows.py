@@ -50,11 +50,11 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Section:
-    """A line of the row: what it has on one pair, in one configuration."""
+    """A line of the row: what it has on one pair, in one configuration; ``plan``: what is not planned for all alike."""
 
     table: Table
     line: Line
-    plan: tuple[tuple[str, str], ...]
+    plan: Mapping[str, str]
     attempts: tuple[Attempt, ...]
     plots: tuple[Figure, ...]
 
@@ -66,6 +66,7 @@ class RowPage:
     method: str
     evidence: str
     standing: Standing | None
+    plan: Mapping[str, str]
     sections: tuple[Section, ...]
     command: str
 
@@ -94,24 +95,33 @@ def row_pages(
             found.setdefault((line.cell.label, line.cell.evidence), []).append((table, line))
     standing = {row.label: row for row in catalogue.standings_over(tuple(tables)).rows}
     for (label, evidence), places in sorted(found.items()):
-        sections = [_section(table, line, catalogue.seen) for table, line in places]  # one row's plots at a time
+        plans = [_plan(line) for _, line in places]
+        shared = {name: value for name, value in plans[0].items() if all(plan.get(name) == value for plan in plans)}
+        sections = [  # one row's plots at a time
+            _section(table, line, {name: value for name, value in plan.items() if name not in shared}, catalogue.seen)
+            for (table, line), plan in zip(places, plans, strict=True)
+        ]
         yield RowPage(
             suite=suite,
             label=label,
             method=sections[0].line.cell.method,
             evidence=evidence,
             standing=standing.get(label) if evidence == "measured" else None,
+            plan=shared,
             sections=tuple(sections),
             command=_command(suite, label, sections),
         )
 
 
-def _section(table: Table, line: Line, seen: Seen) -> Section:
+def _plan(line: Line) -> dict[str, str]:
     identity = line.cell.records[0]["identity"]
-    plan = flatten({part: identity[part] for part in _PARTS if part in identity})
+    return flatten({part: identity[part] for part in _PARTS if part in identity})
+
+
+def _section(table: Table, line: Line, plan: Mapping[str, str], seen: Seen) -> Section:
     plots = curves(line.cell, table.selection), calibration(line, table.selection, seen)
     attempts = tuple(map(Attempt, line.cell.records))
-    return Section(table, line, tuple(plan.items()), attempts, tuple(plot for plot in plots if plot))
+    return Section(table, line, plan, attempts, tuple(plot for plot in plots if plot))
 
 
 def _command(suite: str, label: str, sections: Sequence[Section]) -> str:

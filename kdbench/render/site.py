@@ -25,6 +25,7 @@ from kdbench.render.catalogue import Catalogue
 from kdbench.render.content import load_content
 from kdbench.render.downloads import File
 from kdbench.render.output import MARKER, replacing
+from kdbench.render.templating import Templates
 from kdbench.shipped import shipped
 
 CSP = (
@@ -110,7 +111,7 @@ def _write(folder: Path, catalogue: Catalogue, shared: Mapping[str, Any]) -> int
 
 @cache
 def _templates() -> jinja2.Environment:
-    environment = jinja2.Environment(
+    environment = Templates(
         loader=jinja2.FileSystemLoader(_HERE / "templates"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,

@@ -7,7 +7,6 @@ thousands of plots. Every text of a ``Figure`` is escaped here; its numbers are 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from functools import lru_cache
 
 from markupsafe import Markup, escape
@@ -43,8 +42,8 @@ def _svg(plot: Figure, id: str) -> str:
         f'<svg role="img" aria-labelledby="{id}-title {id}-desc" viewBox="0 0 {plot.width} {plot.height}">'
         f'<title id="{id}-title">{escape(plot.title)}</title><desc id="{id}-desc">{escape(plot.described)}</desc>',
         "".join(map(_bar, plot.bars)),
-        "".join(_up(plot.up, across.start, across.end)),
-        "".join(_across(plot.across, up.start)),
+        _up(plot.up, across.start, across.end),
+        _across(plot.across, up.start),
         f'<text class="across" x="{middle}" y="{plot.height - 8}">{escape(plot.across.title)}</text>',
         "".join(map(_rule, plot.rules)),
         *map(_series, plot.series),
@@ -62,18 +61,25 @@ def _rule(rule: Rule) -> str:
     return f'<line class="{rule.kind}" x1="{x}" x2="{end_x}" y1="{y}" y2="{end_y}"/>'
 
 
-def _up(axis: Axis, start: float, end: float) -> Iterator[str]:
+@lru_cache(maxsize=256)
+def _up(axis: Axis, start: float, end: float) -> str:
+    """Many plots have the same axes: those of calibration all do."""
+    parts = []
     for tick in axis.ticks:
-        yield f'<line class="grid" x1="{start}" x2="{end}" y1="{tick.place}" y2="{tick.place}"/>'
+        parts.append(f'<line class="grid" x1="{start}" x2="{end}" y1="{tick.place}" y2="{tick.place}"/>')
         if tick.label:
-            yield f'<text class="up" x="{start - 10}" y="{tick.place + 4}">{escape(tick.label)}</text>'
+            parts.append(f'<text class="up" x="{start - 10}" y="{tick.place + 4}">{escape(tick.label)}</text>')
+    return "".join(parts)
 
 
-def _across(axis: Axis, bottom: float) -> Iterator[str]:
+@lru_cache(maxsize=256)
+def _across(axis: Axis, bottom: float) -> str:
+    parts = []
     for tick in axis.ticks:
-        yield f'<line class="tick" x1="{tick.place}" x2="{tick.place}" y1="{bottom}" y2="{bottom + 4}"/>'
+        parts.append(f'<line class="tick" x1="{tick.place}" x2="{tick.place}" y1="{bottom}" y2="{bottom + 4}"/>')
         if tick.label:
-            yield f'<text class="across" x="{tick.place}" y="{bottom + 18}">{escape(tick.label)}</text>'
+            parts.append(f'<text class="across" x="{tick.place}" y="{bottom + 18}">{escape(tick.label)}</text>')
+    return "".join(parts)
 
 
 def _series(series: Series) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import chain, combinations
+
+import numpy as np
 
 from kdbench.records.literature import Reported
 from kdbench.render.catalogue import Catalogue, PairName
@@ -87,11 +89,9 @@ def all_versus(catalogue: Catalogue) -> dict[tuple[str, str], Versus]:
     """
     tables = [table for _, table in sorted(catalogue.tables.items(), key=lambda item: (item[0][1:], item[0][0]))]
     rows = [_rows(table) for table in tables]
-    shared = Counter(two for row in rows for two in combinations(sorted(row), 2))
     printed = _printed(catalogue)
-    order = sorted({*shared, *printed}, key=lambda two: (-shared[two], -len(printed.get(two, ())), two))
     found: dict[tuple[str, str], Versus] = {}
-    for two in order:
+    for two in _most_shared(rows, {two: len(together) for two, together in printed.items()}):
         both = [(table, row) for table, row in zip(tables, rows, strict=True) if two[0] in row and two[1] in row]
         places = tuple(_places(catalogue, two, both))
         if places or two in printed:
@@ -99,6 +99,24 @@ def all_versus(catalogue: Catalogue) -> dict[tuple[str, str], Versus]:
         if len(found) == MOST:
             break
     return found
+
+
+def _most_shared(rows: Sequence[Collection[str]], printed: Mapping[tuple[str, str], int]) -> Iterator[tuple[str, str]]:
+    """Every two names that share one of ``rows`` or are ``printed`` together, those first that most do.
+
+    Counted as a product of matrices: of many rows, pairs are too many to count one by one.
+    """
+    names = sorted({*chain(*rows), *chain(*printed)})
+    at = {name: place for place, name in enumerate(names)}
+    present = np.zeros((len(rows), len(names)), np.float32)
+    for number, row in enumerate(rows):
+        present[number, [at[name] for name in row]] = 1
+    shared, said = present.T @ present, np.zeros((len(names), len(names)))
+    for (one, other), times in printed.items():
+        said[at[one], at[other]] = times
+    ones, others = np.nonzero(np.triu((shared > 0) | (said > 0), 1))  # in alphabetical order
+    for place in np.lexsort((-said[ones, others], -shared[ones, others])):
+        yield names[ones[place]], names[others[place]]
 
 
 def _rows(table: Table) -> dict[str, frozenset[str]]:

@@ -7,7 +7,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from statistics import median
 from types import MappingProxyType
 from typing import Any
@@ -55,7 +55,7 @@ class Cell:
     def measured(self) -> bool:
         return self.evidence == "measured"
 
-    @property
+    @cached_property
     def finished(self) -> tuple[Record, ...]:
         return tuple(r for r in self.records if r["status"] == "finished")
 
@@ -68,7 +68,7 @@ class Cell:
     def seeds(self) -> tuple[int, ...]:
         return tuple(sorted({r["seed"] for r in self.records}))
 
-    @property
+    @cached_property
     def replicated(self) -> tuple[int, ...]:
         """Seeds of which more than one finished record is at hand: the same trial, run by several contributors."""
         count = Counter(r["seed"] for r in self.finished)
@@ -87,7 +87,7 @@ def cells(records: Iterable[Record]) -> list[Cell]:
     groups: dict[tuple[Any, ...], list[Record]] = defaultdict(list)
     for record in records:
         groups[_place(record)].append(record)
-    made = [_cell(group) for group in groups.values()]
+    made = [_cell(group, str(place[-1])) for place, group in groups.items()]
     return sorted(_spread(made), key=_order)
 
 
@@ -95,12 +95,12 @@ def _place(record: Record) -> tuple[Any, ...]:
     return (*(record[name] for name in _NAMED), _variant(record))
 
 
-def _cell(group: Iterable[Record]) -> Cell:
+def _cell(group: Iterable[Record], variant: str) -> Cell:
     records = tuple(sorted(group, key=lambda r: (r["seed"], r["key"])))
     first = records[0]
     setting = {name: first["identity"].get(name) for name in ("data", "protocol", "student", "supervision")}
     named = {name: first[name] for name in _NAMED}
-    return Cell(**named, setting=_canonical(setting), variant=_variant(first), records=records)
+    return Cell(**named, setting=_canonical(setting), variant=variant, records=records)
 
 
 def _variant(record: Record) -> str:

@@ -8,8 +8,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from kdbench.stats.scores import ECE_BINS, bin_of
-
 
 class Bin(NamedTuple):
     """Images whose confidence lies in (``low``, ``high``]: their ``share`` of all; mean confidence and accuracy.
@@ -25,15 +23,8 @@ class Bin(NamedTuple):
     accuracy: float
 
 
-def binned(top_p: NDArray[np.floating], correct: NDArray[np.bool_], bins: int = ECE_BINS) -> NDArray[np.float64]:
-    """[3, bins], for each bin of confidence ``top_p`` [N]: images, those that are ``correct``, sum of confidences."""
-    confidence = top_p.astype(np.float64)
-    which = bin_of(confidence, bins)
-    return np.array([np.bincount(which, weights, bins) for weights in (None, correct.astype(float), confidence)])
-
-
 def reliability(tables: Sequence[NDArray[np.floating]]) -> list[Bin]:
-    """The bins of several networks' images together, without empty ones; ``tables`` are as ``binned`` makes them."""
+    """The bins of several networks' images together, without empty ones; ``tables`` as ``scores.binned`` has them."""
     found = np.sum(tables, axis=0, dtype=float)
     total, width = float(found[0].sum()), 100 / found.shape[1]
     return [

@@ -1,0 +1,84 @@
+"""What stands on a page thousands of times, as HTML: links, heads of columns, badges, small plots.
+
+Functions and no macros, which a template takes ten times as long to call. Every text of others is escaped here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import lru_cache
+
+from markupsafe import Markup, escape
+
+from kdbench.render.address import href, method_page, pair_page, row_page, suite_page
+from kdbench.render.dots import HEIGHT, WIDTH, Dot
+from kdbench.render.measured import Line, Table
+from kdbench.render.suiteview import SuiteView
+from kdbench.render.texts import bdi, number, pair_names, value
+from kdbench.stats.aggregate import Spread
+
+
+@lru_cache(maxsize=1024)
+def th(text: str, kind: str = "", number: bool = True, sorted: str = "") -> Markup:
+    """The head of a column that can be sorted: what it is called, and in small letters the unit or the ``kind``."""
+    attributes = f' data-sort="{"number" if number else "text"}"' + (' class="num"' if number else "")
+    attributes += f' aria-sort="{sorted}"' if sorted else ""
+    small = f" <small>{escape(kind)}</small>" if kind else ""
+    return Markup(f'<th scope="col"{attributes}>{escape(text)}{small}</th>')
+
+
+def method_link(page: str, name: str, text: str | None = None) -> Markup:
+    """A link from ``page`` to that of the method ``name``, shown as ``text``."""
+    return Markup(f'<a href="{escape(href(page, method_page(name)))}">{bdi(text or name)}</a>')
+
+
+def pair_link(page: str, dataset: str, teacher: str, student: str, before: str = "") -> Markup:
+    address = escape(href(page, pair_page(dataset, teacher, student)))
+    return Markup(f'<a href="{address}">{escape(before)}{pair_names(teacher, student)}</a>')
+
+
+def suite_link(page: str, name: str) -> Markup:
+    return Markup(f'<a href="{escape(href(page, suite_page(name)))}">{bdi(name)}</a>')
+
+
+def top1_link(page: str, table: Table, line: Line) -> Markup:
+    """The accuracy of ``line``, which leads to the page of its row."""
+    address = escape(href(page, row_page(table.suite, line.cell.label, line.cell.evidence)))
+    return Markup(f'<a class="value" href="{address}">{value(line.top1)}</a>')
+
+
+def badges(flags: Iterable[tuple[str, str]]) -> Markup:
+    """(CSS class, text) of each; the class is ours."""
+    return Markup("".join([f' <span class="badge {kind}">{bdi(text)}</span>' for kind, text in flags]))
+
+
+def superseded(view: SuiteView) -> Markup:
+    return Markup(f' <span class="badge warn">superseded by {bdi(view.newer.id)}</span>' if view.newer else "")
+
+
+def cost(spread: Spread | None) -> Markup:
+    """The middle of what was measured, and from where to where it goes if that is worth saying."""
+    if spread is None:
+        return Markup("\u2013")
+    reach = f' <span class="half">{number(spread.low)}\u2013{number(spread.high)}</span>'
+    return Markup(number(spread.middle) + (reach if spread.high - spread.low >= 0.005 else ""))
+
+
+def dot(shown: Dot | None) -> Markup:
+    """The small plot of a line of a table; hidden from screen readers, as its numbers stand beside it."""
+    if shown is None:
+        return Markup("")
+    middle = HEIGHT / 2
+    parts = [
+        f'<svg class="plot {shown.kind}" width="{WIDTH}" height="{HEIGHT}" viewBox="0 0 {WIDTH} {HEIGHT}"'
+        ' aria-hidden="true" focusable="false">\n'
+    ]
+    if shown.reference is not None:
+        parts.append(f'<line class="reference" x1="{shown.reference}" x2="{shown.reference}" y1="0" y2="{HEIGHT}"/>')
+    if shown.left is not None:
+        parts.append(f'<line class="reach" x1="{shown.left}" x2="{shown.right}" y1="{middle}" y2="{middle}"/>')
+    if shown.beyond:
+        parts.append(f'<path d="M{shown.x - 4 * shown.beyond} 3l{8 * shown.beyond} 5l{-8 * shown.beyond} 5z"/>')
+    else:
+        parts.append(f'<circle cx="{shown.x}" cy="{middle}" r="4"/>')
+    return Markup("".join([*parts, "</svg>\n"]))
