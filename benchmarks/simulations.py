@@ -209,7 +209,9 @@ def over_pairs(pairs: int, runs: int, seeds: int = FIRST, seed: int = 0) -> floa
     held = 0
     for run in range(runs):
         gains = random.normal(0, 1, (pairs, 1)) + random.normal(0, 0.4, (pairs, seeds))
-        low, high = percentiles(np.concatenate([*redrawn(gains[None], seed=run)])[:, 0].mean(axis=1), pairs)
+        low, high = percentiles(
+            np.concatenate([b.over_pairs(b.means) for b in redrawn(gains[None], seed=run)])[:, 0], pairs
+        )
         held += bool(low <= 0 <= high)
     return held / runs
 

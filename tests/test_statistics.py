@@ -252,14 +252,17 @@ def test_cliques_are_the_largest_groups():
 def test_drawn_again_rows_share_their_pairs_and_seeds(random, monkeypatch):
     scores = random.normal(size=(1, 5, 3))
     both = np.concatenate([scores, scores + 2])
-    (drawn,) = redrawn(both, 200)
-    monkeypatch.setattr(bootstrap, "BLOCK", 7 * both.size)
+    (whole,) = redrawn(both, 200)
+    drawn = whole.over_pairs(whole.means)
+    monkeypatch.setattr(bootstrap, "BLOCK", 7 * 2 * 5)
     blocks = list(redrawn(both, 200))
-    assert [len(block) for block in blocks] == [7] * 28 + [4]
-    assert (np.concatenate(blocks) == drawn).all()
-    assert drawn.shape == (200, 2, 5)
+    assert [len(block.which) for block in blocks] == [7] * 28 + [4]
+    assert (np.concatenate([block.over_pairs(block.means) for block in blocks]) == drawn).all()
+    assert drawn.shape == (200, 2)
     assert drawn[:, 1] - drawn[:, 0] == pytest.approx(2)
-    low, high = percentiles(drawn.mean(axis=2), 5)
+    assert whole.means.shape[1] <= 5 * 10  # of three seeds with replacement there are ten choices
+    assert whole.over_pairs(places(whole.means)) == pytest.approx(np.array([[2.0, 1.0]] * 200))
+    low, high = percentiles(drawn, 5)
     assert (low < both.mean(axis=(1, 2))).all()
     assert (both.mean(axis=(1, 2)) < high).all()
 

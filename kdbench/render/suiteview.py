@@ -90,9 +90,8 @@ class SuiteView:
     @cached_property
     def newer(self) -> Suite | None:
         """The later version of it that is at hand."""
-        name, _, version = self.name.partition("@")
-        found = installed_suite(name)
-        return found if found and version.isdigit() and int(version) < found.version else None
+        version = self.name.partition("@")[2]
+        return self.known if self.known and version.isdigit() and int(version) < self.known.version else None
 
     @property
     def planned(self) -> int:
@@ -132,7 +131,8 @@ def _resolved(row: Row) -> bool:
 
 
 def suite_view(catalogue: Catalogue, name: str) -> SuiteView:
-    tables, others = _as_planned(installed_suite(name), catalogue.tables_of(name))
+    installed = installed_suite(name)
+    tables, others = _as_planned(installed, catalogue.tables_of(name))
     every = [line for table in tables for line in table.every]
     lines = [line for line in every if line.cell.measured] or every
     counted = {id(record) for line in every if line.cell.measured for record in line.cell.records}
@@ -151,7 +151,7 @@ def suite_view(catalogue: Catalogue, name: str) -> SuiteView:
     compared = {row.label: whole[row.label] for row in found.rows}
     return SuiteView(
         name=name,
-        installed=installed_suite(name),
+        installed=installed,
         selection=selection,
         tables=tables,
         others=others,
@@ -168,7 +168,7 @@ def suite_view(catalogue: Catalogue, name: str) -> SuiteView:
         seeds=tuple(sorted({r["seed"] for r in records})),
         notes=tuple((text, list(places)) for text, places in notes.items()),
         problems=tuple(p.text for p in catalogue.problems if p.suite == name),
-        inapplicable=tuple(_inapplicable(installed_suite(name), tables, records)),
+        inapplicable=tuple(_inapplicable(installed, tables, records)),
     )
 
 

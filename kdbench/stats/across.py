@@ -12,7 +12,7 @@ from kdbench.stats import aggregate
 from kdbench.stats.bootstrap import percentiles, redrawn
 from kdbench.stats.intervals import Interval
 from kdbench.stats.profiles import profile
-from kdbench.stats.ranks import FEWEST_PAIRS, borda, cliques, critical_difference, wins
+from kdbench.stats.ranks import FEWEST_PAIRS, borda, cliques, critical_difference, places, wins
 from kdbench.stats.standings import Row
 
 #: Points behind the best row of a pair: where performance profiles are read.
@@ -71,11 +71,11 @@ def common_scores(rows: Mapping[str, Row], selection: str) -> NDArray[np.float64
 
 def _across(table: NDArray[np.float64], labels: Sequence[str], baseline: int | None) -> Across:
     means = table.mean(axis=2)
-    drawn = [(borda(block), block.mean(axis=2)) for block in redrawn(table)]
+    drawn = [(block.over_pairs(places(block.means)), block.over_pairs(block.means)) for block in redrawn(table)]
     drawn_places, over_pairs = (np.concatenate(parts) for parts in zip(*drawn, strict=True))
     place = borda(means)
     order = np.argsort(place, kind="stable")
-    places = _intervals(place, drawn_places, table.shape[1])
+    intervals = _intervals(place, drawn_places, table.shape[1])
     gains: list[Interval | None] = [None] * len(labels)
     if baseline is not None:
         mean = means.mean(axis=1)
@@ -85,7 +85,7 @@ def _across(table: NDArray[np.float64], labels: Sequence[str], baseline: int | N
     return Across(
         rows=tuple(labels[row] for row in order),
         pairs=table.shape[1],
-        places=tuple(places[row] for row in order),
+        places=tuple(intervals[row] for row in order),
         gains=tuple(gains[row] for row in order),
         shares=profile(means, BEHIND)[order],
         wins=wins(means)[np.ix_(order, order)],

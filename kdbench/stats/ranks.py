@@ -40,18 +40,17 @@ def wins(scores: ArrayLike) -> Floats:
 
 def places(scores: ArrayLike) -> Floats:
     """Each row's place on each pair, 1 for the best, the mean of their places for equal ones; of [..., rows, pairs]."""
-    values = -np.asarray(scores, float)
-    order = values.argsort(axis=-2, kind="stable")
-    ranked = np.take_along_axis(values, order, axis=-2)
-    number = np.arange(1.0, values.shape[-2] + 1)[:, None]
-    ahead = np.ones((*values.shape[:-2], 1, values.shape[-1]), bool)
-    differs = ranked[..., 1:, :] != ranked[..., :-1, :]
-    first = np.maximum.accumulate(np.where(np.concatenate([ahead, differs], axis=-2), number, 0), axis=-2)
-    behind = np.where(np.concatenate([differs, ahead], axis=-2), number, np.inf)
-    last = np.minimum.accumulate(behind[..., ::-1, :], axis=-2)[..., ::-1, :]
+    values = np.ascontiguousarray(np.swapaxes(-np.asarray(scores, float), -1, -2))
+    order = values.argsort(axis=-1)
+    ranked = np.take_along_axis(values, order, axis=-1)
+    differs, edge = ranked[..., 1:] != ranked[..., :-1], np.ones((*values.shape[:-1], 1), bool)
+    number = np.arange(1.0, values.shape[-1] + 1)
+    first = np.maximum.accumulate(np.where(np.concatenate([edge, differs], axis=-1), number, 0), axis=-1)
+    ends = np.where(np.concatenate([differs, edge], axis=-1), number, np.inf)
+    last = np.minimum.accumulate(ends[..., ::-1], axis=-1)[..., ::-1]
     found = np.empty_like(values)
-    np.put_along_axis(found, order, (first + last) / 2, axis=-2)
-    return found
+    np.put_along_axis(found, order, (first + last) / 2, axis=-1)
+    return np.swapaxes(found, -1, -2)
 
 
 def borda(scores: ArrayLike) -> Floats:

@@ -165,6 +165,8 @@ def _images(row: Row, right: Right) -> dict[int, Floats]:
 def _mean_of(arrays: Sequence[Floats | None]) -> Floats | None:
     """The mean of ``arrays``; None where one is missing or has another length."""
     known = [array for array in arrays if array is not None]
+    if len(known) == len(arrays) == 1:
+        return known[0]
     return np.mean(known, axis=0) if len(known) == len(arrays) and len({*map(len, known)}) == 1 else None
 
 
