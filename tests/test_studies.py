@@ -312,6 +312,20 @@ def test_a_row_without_a_teacher_is_compared_once_however_many_pairs_show_it() -
     assert abs(once.high - often.high) > 0.1, "or this could not be told"
 
 
+def test_a_row_without_a_teacher_is_of_every_pair_of_its_student_whatever_it_was_shown() -> None:
+    """Of students alone that have labels of their own, no pair's student has as much in common as its data."""
+    study = parse_study(BIASED.replace("ce on skilful", "ce-few on skilful"), "biased.toml")
+    suite = get_suite("study-biased-teachers")
+    rows = []
+    for number, seed in enumerate(suite.seeds):
+        few = _record("ce-few", "none:resnet8", seed, 60 + number, suite=suite.id)
+        few["identity"] = {**few["identity"], "supervision": "few"}
+        rows += [few, _record("kd-alone", "skilful:resnet8", seed, 70 + 2 * number, suite=suite.id)]
+    (judged,) = judge(study, {suite.name: suite}, rows)
+    assert judged.finding is not None, judged.missing
+    assert judged.finding.estimate == pytest.approx(11)
+
+
 BIASED = (
     STUDY.replace('suites = ["tiny"]', 'suites = ["study-biased-teachers"]').split("[[claims]]")[0]
     + """

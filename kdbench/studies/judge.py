@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdbench.stats import claims
-from kdbench.stats.aggregate import Cell, cells
+from kdbench.stats.aggregate import NO_TEACHER, Cell, cells
 from kdbench.stats.claims import Finding, Verdict, family_level
 from kdbench.studies.measures import MEASURES, of_teacher
 from kdbench.studies.plots import Line, Plot
@@ -125,6 +125,10 @@ class _Table:
         of = right(self.selection) if right else lambda row: None
         found = cells({**row, "right": of(row)} for row in rows if row["suite"] == suite.id)
         self._cells: dict[tuple[str, str], Cell] = {(cell.pair, cell.label): cell for cell in found}
+        for cell in found:
+            for pair in suite.pairs if cell.teacher == NO_TEACHER else ():
+                if pair.name.partition(":")[2] == cell.student:  # whatever it was shown, it is of that pair, too
+                    self._cells.setdefault((pair.name, cell.label), cell)
 
     def places(self, name: str, common: str) -> list[tuple[str, str]]:
         """The pairs and the label that ``name`` stands for, where it names no pair on the ``common`` one, if any."""
