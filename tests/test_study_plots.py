@@ -12,15 +12,19 @@ from typing import Any
 import numpy as np
 import pytest
 import render_records as rr
+from scipy import stats
 from test_render import Html
 
 from kdbench.errors import UserError
 from kdbench.records import Store
+from kdbench.records.inventory import take_inventory
 from kdbench.render import build
+from kdbench.render.clouds import cloud_of
 from kdbench.render.lines import plot_of
 from kdbench.render.plot import LABEL, Figure, Series
+from kdbench.shipped import shipped
 from kdbench.stats.intervals import t_interval
-from kdbench.studies import STUDIES, Drawn, parse_study, plotted
+from kdbench.studies import STUDIES, Drawn, Related, get_study, judge, parse_study, plotted, related
 from kdbench.studies.check import suites_of
 from kdbench.studies.plots import Line, Plot
 
@@ -137,6 +141,35 @@ def test_a_plot_stands_on_the_page_with_its_numbers(
 def test_a_study_without_any_value_has_no_plot() -> None:
     study = parse_study(STUDY, "small.toml")
     assert plotted(study, suites_of(study), []) == []
+
+
+def test_a_correlation_has_a_dot_for_each_training_that_has_both_numbers() -> None:
+    study = get_study("ijckd")
+    claim = next(each for each in study.claims if each.name == "teachers-error")
+    values = {"srrl": [[0.1, 2000.0], [0.2, 2500.0]], "simkd": [[0.3, 4000.0]]}
+    made = cloud_of(Related(claim, tuple((name, np.array(each)) for name, each in values.items())))
+    (series,) = made.series
+    assert [dot.said for dot in series.dots] == ["srrl: 0.1000, 2000", "srrl: 0.2000, 2500", "simkd: 0.3000, 4000"]
+    assert all(one.x < other.x and one.y > other.y for one, other in itertools.pairwise(series.dots))
+    assert made.table.rows == (("srrl", "0.1500", "2250"), ("simkd", "0.3000", "4000"))
+    assert "3 trainings of 2 rows" in made.described
+
+
+def test_the_numbers_behind_a_correlation_are_those_of_the_records() -> None:
+    study = get_study("ijckd")
+    suites = suites_of(study)
+    rows = take_inventory(Store(shipped("results"))).rows
+    found = related(study, suites, rows)
+    assert [each.claim.name for each in found] == [
+        claim.name for claim in study.claims if claim.statistic == "rank-correlation"
+    ]
+    for each in found:
+        every = np.concatenate([values for _, values in each.rows])
+        (judged,) = [one for one in judge(study, suites, rows) if one.claim is each.claim]
+        assert judged.finding is not None
+        assert judged.finding.n == len(every)
+        assert judged.finding.estimate == pytest.approx(stats.spearmanr(*every.T).statistic)
+    assert related(study, suites, []) == []
 
 
 # Geometry.

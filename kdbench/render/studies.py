@@ -9,11 +9,12 @@ from dataclasses import dataclass
 
 from kdbench.errors import UserError
 from kdbench.render.catalogue import Catalogue
+from kdbench.render.clouds import cloud_of
 from kdbench.render.lines import plot_of
 from kdbench.render.plane import Plane, plane_of
 from kdbench.render.plot import Figure, Tick
 from kdbench.stats.claims import Verdict
-from kdbench.studies import STUDIES, Judged, Study, get_study, judge, plotted
+from kdbench.studies import STUDIES, Judged, Study, get_study, judge, plotted, related
 from kdbench.studies.check import suites_of
 from kdbench.studies.words import claimed, measured, missing_text
 from kdbench.suites import Suite
@@ -74,7 +75,10 @@ def study_views(catalogue: Catalogue) -> Iterator[StudyView]:
             continue
         found = judge(study, suites, catalogue.records, catalogue.seen.right)
         if any(each.verdict is not Verdict.INCOMPLETE for each in found):
-            plots = tuple(map(plot_of, plotted(study, suites, catalogue.records)))
+            plots = (
+                *map(plot_of, plotted(study, suites, catalogue.records)),
+                *map(cloud_of, related(study, suites, catalogue.records)),
+            )
             plane = plane_of(study, suites, catalogue.records)
             yield _view(study, tuple(suites.values()), found, plane, plots)
 

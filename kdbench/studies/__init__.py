@@ -4,10 +4,23 @@ from __future__ import annotations
 
 from importlib import resources
 
-from kdbench.studies.judge import Drawn, Judged, Missing, judge, plotted
+from kdbench.studies.judge import Drawn, Judged, Missing, Related, judge, plotted, related
 from kdbench.studies.study import STUDIES, Claim, Study, get_study, parse_study
 
-__all__ = ["STUDIES", "Claim", "Drawn", "Judged", "Missing", "Study", "get_study", "judge", "parse_study", "plotted"]
+__all__ = [
+    "STUDIES",
+    "Claim",
+    "Drawn",
+    "Judged",
+    "Missing",
+    "Related",
+    "Study",
+    "get_study",
+    "judge",
+    "parse_study",
+    "plotted",
+    "related",
+]
 
 
 def _load_builtin() -> None:

@@ -59,6 +59,14 @@ class Drawn:
     lines: tuple[tuple[Line, tuple[Floats, ...]], ...]
 
 
+@dataclass(frozen=True)
+class Related:
+    """What a claim of a correlation is judged by: for each of its rows its name and two numbers [n, 2] a training."""
+
+    claim: Claim
+    rows: tuple[tuple[str, Floats], ...]
+
+
 def judge(
     study: Study, suites: Mapping[str, Suite], rows: Iterable[Record], right: Right | None = None
 ) -> list[Judged]:
@@ -81,6 +89,22 @@ def plotted(study: Study, suites: Mapping[str, Suite], rows: Iterable[Record]) -
         lines = tuple((line, tuple(read(row, line.pair, plot.measure) for row in line.rows)) for line in plot.lines)
         if any(len(values) for _, line in lines for values in line):
             found.append(Drawn(plot, lines))
+    return found
+
+
+def related(study: Study, suites: Mapping[str, Suite], rows: Iterable[Record]) -> list[Related]:
+    """The numbers behind each correlation of ``study`` that is judged by the results in ``rows``."""
+    tables = _tables(suites, rows)
+    found = []
+    for claim in study.claims:
+        table = tables[claim.suite]
+        if claim.statistic == "rank-correlation" and not table.missing(claim):
+            both = {
+                name: np.stack([table.values(claim, name, measure) for measure in (claim.other, claim.measure)], axis=1)
+                for name in claim.rows
+            }
+            known = tuple((name, values[np.isfinite(values).all(axis=1)]) for name, values in both.items())
+            found.append(Related(claim, tuple((name, values) for name, values in known if len(values))))
     return found
 
 
