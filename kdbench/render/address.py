@@ -58,11 +58,12 @@ def root_of(page: str) -> str:
 
 def href(page: str, target: str) -> str:
     """A relative, percent-encoded link from one page of the site to another."""
-    return root_of(page) + _quoted(target)
+    return root_of(page) + quoted(target)
 
 
 @lru_cache(maxsize=8192)
-def _quoted(target: str) -> str:
+def quoted(target: str) -> str:
+    """``target`` percent-encoded."""
     return quote(target, safe="/@()")
 
 

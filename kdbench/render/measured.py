@@ -15,6 +15,8 @@ from kdbench.stats import aggregate
 from kdbench.stats.aggregate import SELECTIONS, Cell, Spread, leading, protocol
 from kdbench.stats.intervals import Interval
 
+#: Parts of an identity that are the same in all records of a line, the seed aside.
+PLANNED = ("method", "student", "teacher", "protocol", "supervision", "data", "engine", "stream")
 METRICS = ("top5", "nll", "ece", "agreement")
 
 
@@ -33,6 +35,12 @@ class Line:
     notes: tuple[str, ...]
     variant: str = ""
     dot: Dot | None = None
+
+    @property
+    def plan(self) -> Mapping[str, str]:
+        """All that was planned but the seed, flat."""
+        identity = self.cell.records[0]["identity"]
+        return flatten({part: identity[part] for part in PLANNED if part in identity})
 
 
 @dataclass(frozen=True)
@@ -61,7 +69,7 @@ class Table:
         """How many seeds most of its lines have."""
         return next((n for n, _ in Counter(line.top1.n for line in self.every if line.top1).most_common(1)), 0)
 
-    @property
+    @cached_property
     def others(self) -> list[str]:
         """The further selections that at least one line has."""
         return [s for s in SELECTIONS if s != self.selection and any(line.others[s] for line in self.every)]

@@ -10,7 +10,7 @@ from functools import lru_cache
 
 from markupsafe import Markup, escape
 
-from kdbench.render.address import href, method_page, pair_page, row_page, suite_page
+from kdbench.render.address import href, method_page, pair_page, quoted, root_of, row_page, suite_page
 from kdbench.render.dots import HEIGHT, WIDTH, Dot
 from kdbench.render.measured import Line, Table
 from kdbench.render.suiteview import SuiteView
@@ -29,16 +29,34 @@ def th(text: str, kind: str = "", number: bool = True, sorted: str = "") -> Mark
 
 def method_link(page: str, name: str, text: str | None = None) -> Markup:
     """A link from ``page`` to that of the method ``name``, shown as ``text``."""
-    return Markup(f'<a href="{escape(href(page, method_page(name)))}">{bdi(text or name)}</a>')
+    return _method_link(root_of(page), name, text or name)
 
 
 def pair_link(page: str, dataset: str, teacher: str, student: str, before: str = "") -> Markup:
-    address = escape(href(page, pair_page(dataset, teacher, student)))
-    return Markup(f'<a href="{address}">{escape(before)}{pair_names(teacher, student)}</a>')
+    return _pair_link(root_of(page), dataset, teacher, student, before)
 
 
 def suite_link(page: str, name: str) -> Markup:
-    return Markup(f'<a href="{escape(href(page, suite_page(name)))}">{bdi(name)}</a>')
+    return _suite_link(root_of(page), name)
+
+
+# The same from all pages of a folder.
+
+
+@lru_cache(maxsize=8192)
+def _method_link(root: str, name: str, text: str) -> Markup:
+    return Markup(f'<a href="{root}{escape(quoted(method_page(name)))}">{bdi(text)}</a>')
+
+
+@lru_cache(maxsize=8192)
+def _pair_link(root: str, dataset: str, teacher: str, student: str, before: str) -> Markup:
+    address = root + escape(quoted(pair_page(dataset, teacher, student)))
+    return Markup(f'<a href="{address}">{escape(before)}{pair_names(teacher, student)}</a>')
+
+
+@lru_cache(maxsize=8192)
+def _suite_link(root: str, name: str) -> Markup:
+    return Markup(f'<a href="{root}{escape(quoted(suite_page(name)))}">{bdi(name)}</a>')
 
 
 def top1_link(page: str, table: Table, line: Line) -> Markup:

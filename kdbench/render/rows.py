@@ -12,13 +12,10 @@ from kdbench.records.verify import Seen
 from kdbench.render.calibration import calibration
 from kdbench.render.catalogue import Catalogue, split
 from kdbench.render.curves import curves
-from kdbench.render.measured import Line, Table, flatten
+from kdbench.render.measured import Line, Table
 from kdbench.render.plot import Figure
 from kdbench.stats.aggregate import SELECTIONS, Record
 from kdbench.stats.standings import Standing
-
-#: Parts of an identity that are the same in all records of a line, the seed aside.
-_PARTS = ("method", "student", "teacher", "protocol", "supervision", "data", "engine", "stream")
 
 
 @dataclass(frozen=True)
@@ -95,7 +92,7 @@ def row_pages(
             found.setdefault((line.cell.label, line.cell.evidence), []).append((table, line))
     standing = {row.label: row for row in catalogue.standings_over(tuple(tables)).rows}
     for (label, evidence), places in sorted(found.items()):
-        plans = [_plan(line) for _, line in places]
+        plans = [line.plan for _, line in places]
         shared = {name: value for name, value in plans[0].items() if all(plan.get(name) == value for plan in plans)}
         sections = [  # one row's plots at a time
             _section(table, line, {name: value for name, value in plan.items() if name not in shared}, catalogue.seen)
@@ -111,11 +108,6 @@ def row_pages(
             sections=tuple(sections),
             command=_command(suite, label, sections),
         )
-
-
-def _plan(line: Line) -> dict[str, str]:
-    identity = line.cell.records[0]["identity"]
-    return flatten({part: identity[part] for part in _PARTS if part in identity})
 
 
 def _section(table: Table, line: Line, plan: Mapping[str, str], seen: Seen) -> Section:

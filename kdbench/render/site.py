@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -32,6 +34,8 @@ CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'"
 )
 
+#: Objects that are made before Python looks for garbage: some hundred pages' worth.
+_ALLOCATIONS = 200_000
 _HERE = Path(__file__).parent
 
 
@@ -71,7 +75,8 @@ def build(
         if address is not None:
             publishing.write(folder, content.title, address, CSP)
         shared = {"site": content, "results_name": results.resolve().name, "built": built}
-        count = _write(folder, catalogue, shared)
+        with _collecting_rarely():
+            count = _write(folder, catalogue, shared)
     problems = [problem.text for problem in catalogue.problems]
     return BuildReport(catalogue.count, count, problems, resolved(out) / "index.html")
 
@@ -87,6 +92,17 @@ def gather(store: Store) -> Catalogue:
         problems.append(Problem(f"The literature is left out: {error}"))
     students = [record for record in found.rows if record["label"] != TEACHER]
     return Catalogue(records=students, problems=problems, literature=literature, count=found.count, seen=found.seen)
+
+
+@contextmanager
+def _collecting_rarely() -> Iterator[None]:
+    """A page leaves little garbage in circles, and to look for it among all that stays takes a tenth of the time."""
+    before = gc.get_threshold()
+    gc.set_threshold(_ALLOCATIONS, *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
 
 
 def _write(folder: Path, catalogue: Catalogue, shared: Mapping[str, Any]) -> int:
