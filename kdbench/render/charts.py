@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from kdbench.render.plot import (
     ABOVE,
     LEFT,
+    LISTED,
     NAMES,
     RIGHT,
     WIDTH,
@@ -50,7 +51,7 @@ def forest(view: SuiteView) -> Figure | None:
     across = Scale(*_limits([row for row, _ in shown], noise), NAMES, WIDTH - RIGHT)
     bottom = up.scale.start
     chance = "" if noise is None else " The band is what two rows differ by through chance alone."
-    more = "" if len(rows) == len(shown) else f" {len(rows) - len(shown)} more rows are in the table."
+    more = "" if len(rows) == len(shown) else f" {len(rows) - len(shown)} more rows are in the {_table(rows)}."
     return Figure(
         title=f"Mean gains over the student alone in {view.name}",
         described="In points, best first. The bar is the 95 % interval, small dots are single seeds; a dashed dot lies "
@@ -73,7 +74,7 @@ def forest(view: SuiteView) -> Figure | None:
         bars=() if noise is None else (Bar(across(-noise), ABOVE, _wide(across, noise), bottom - ABOVE),),
         table=Table(
             ("Row", "Mean gain, points", "Seeds"),
-            tuple((row.label, _interval(gain), ", ".join(map(signed, row.seeds))) for row, gain in rows),
+            tuple((row.label, _interval(gain), ", ".join(map(signed, row.seeds))) for row, gain in rows[:LISTED]),
         ),
     )
 
@@ -89,11 +90,12 @@ def costs(view: SuiteView) -> Figure | None:
     up = left(*_limits([row for row, _, _ in both], None))
     dots = {row.label: _dot(row, gain, cost, across, up) for row, gain, cost in both}
     front = sorted((dots[row.label].x, dots[row.label].y) for row, _, _ in both if _efficient(row))
+    more = f" The first {LISTED} rows are listed, all of them in the {_table(both)}." if len(both) > LISTED else ""
     named = uncrowded(sorted(dots.values(), key=lambda dot: not dot.label))
     return Figure(
         title=f"Mean gain beside training cost in {view.name}",
         described="Cost as a multiple of the student alone, on a log scale. The line is the Pareto front: no row "
-        "costs as little and gains as much as one on it.",
+        f"costs as little and gains as much as one on it.{more}",
         across=Axis(
             "cost, times the student alone", across, labelled((across(v), f"{v:g}") for v in _multiples(across))
         ),
@@ -107,10 +109,14 @@ def costs(view: SuiteView) -> Figure | None:
             ("Row", "Cost, times the student alone", "Mean gain, points", "On the front"),
             tuple(
                 (row.label, number(cost.middle), _interval(gain), "yes" if _efficient(row) else "no")
-                for row, gain, cost in both
+                for row, gain, cost in both[:LISTED]
             ),
         ),
     )
+
+
+def _table(rows: Sequence[object]) -> str:
+    return "table of results" if len(rows) > LISTED else "table"
 
 
 def _costed(rows: Iterable[Row]) -> Iterator[tuple[Row, Interval, Spread]]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
 
 from kdbench.render.plot import (
+    LISTED,
     MOST_LINES,
     NAMES,
     RIGHT,
@@ -55,7 +56,7 @@ def critical(placing: Placing, standings: Standings) -> Figure:
         Dot(across(place), at[label], f"{label}: mean place {number(place, 1)}, rank {_rank(known[label])}")
         for label, place in zip(shown, placing.places, strict=False)
     )
-    more = f" {beyond} more stand in the table." if (beyond := len(placing.rows) - len(shown)) else ""
+    more = f" The first {len(shown)} are drawn, and up to {LISTED} listed." if len(placing.rows) > len(shown) else ""
     short = f" Left out, with fewer trainings than usual: {', '.join(placing.short)}." if placing.short else ""
     return Figure(
         title="Critical differences",
@@ -74,7 +75,7 @@ def critical(placing: Placing, standings: Standings) -> Figure:
             ("Row", "Mean place", "Rank", "Not told apart, down to"),
             tuple(
                 (label, number(place, 2), _rank(known[label]), _last(label, placing))
-                for label, place in zip(placing.rows, placing.places, strict=True)
+                for label, place in zip(placing.rows[:LISTED], placing.places, strict=False)
             ),
         ),
     )
@@ -85,13 +86,14 @@ def profiles(placing: Placing, standings: Standings) -> Figure:
     repeats = {row.label for row in standings.rows if row.kind == "aa"}
     drawn = [(label, row) for label, row in zip(placing.rows, placing.behind, strict=True) if label not in repeats]
     drawn = drawn[:MOST_LINES]
+    listing = f", and {LISTED} listed" if len(placing.rows) > LISTED else ""
     furthest = max(typical([float(gap) for _, row in drawn for gap in row]))
     across, up = lower(0, max(furthest, 0.5)), left(0, 100)
     return Figure(
         title="Performance profiles",
         described=f"Within how many points of the best row of the same pair and seed each row is, on what share of "
         f"{_trainings(placing)}: higher is better, and at 0 it is how often a row is the best. The "
-        f"{len(drawn)} rows of the best mean places are drawn.",
+        f"{len(drawn)} rows of the best mean places are drawn{listing}.",
         across=Axis("points behind the best row", across, ticks(across)),
         up=Axis("share of trainings, %", up, ticks(up)),
         series=tuple(
@@ -101,7 +103,7 @@ def profiles(placing: Placing, standings: Standings) -> Figure:
             ("Row", *("Best, %" if not gap else f"Within {gap:g}, %" for gap in placing.gaps)),
             tuple(
                 (label, *(number(100 * share, 0) for share in row))
-                for label, row in zip(placing.rows, placing.shares.tolist(), strict=True)
+                for label, row in zip(placing.rows[:LISTED], placing.shares.tolist(), strict=False)
             ),
         ),
     )

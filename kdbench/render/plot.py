@@ -21,6 +21,8 @@ ROW, NAMES = 18, 140
 LABEL = 30
 #: Pixels from a dot to its label, of a letter of it and of its line; how many letters are shown.
 GAP, LETTER, LINE, LETTERS = 7, 6.5, 14, 19
+#: Rows of a suite that a plot's numbers are listed of, at most: larger pages take a browser long.
+LISTED = 100
 #: Lines that can be told apart, by the CSS classes ``line-0`` and so on.
 MOST_LINES = 6
 
