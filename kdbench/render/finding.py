@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from kdbench.render import literature
 from kdbench.render.address import method_page, pair_page, study_page, suite_page
 from kdbench.render.catalogue import Catalogue
 from kdbench.render.studies import StudyView
@@ -27,12 +28,13 @@ FILE = "static/index.js"
 
 @dataclass(frozen=True)
 class Found:
-    """A page of the site: what it is called, what kind of thing it shows, and other words for it."""
+    """A page of the site, or a place on one: what it is called, what kind of thing it is, and other words for it."""
 
     title: str
     kind: str
     page: str
     words: str = ""
+    anchor: str = ""
 
 
 def found(catalogue: Catalogue, suites: Iterable[SuiteView], studies: Iterable[StudyView]) -> list[Found]:
@@ -55,6 +57,10 @@ def found(catalogue: Catalogue, suites: Iterable[SuiteView], studies: Iterable[S
         Found(view.study.title, "study", study_page(view.study.name), f"{view.study.name} {view.study.paper.title}")
         for view in studies
     ]
+    printing = sorted({row.source for row in catalogue.literature.rows})
+    for source in map(catalogue.literature.sources.__getitem__, printing):
+        words = f"{source.citation} {source.identifier}"
+        made.append(Found(source.source, "source", literature.PAGE, words, f"source-{source.source}"))
     return made
 
 
@@ -69,6 +75,7 @@ def aliases(name: str) -> list[str]:
 
 def script(entries: Sequence[Found]) -> str:
     """The index as a script, which a page may load where it may not fetch: no text can end the script or the string."""
-    rows = [[entry.title, entry.kind, entry.page, entry.words] for entry in entries]
+    places = [f"{entry.page}#{entry.anchor}" if entry.anchor else entry.page for entry in entries]
+    rows = [[entry.title, entry.kind, place, entry.words] for entry, place in zip(entries, places, strict=True)]
     text = json.dumps(rows, ensure_ascii=True, separators=(",", ":")).replace("<", "\\u003c")
     return f'"use strict";\nconst pages = {text};\n'

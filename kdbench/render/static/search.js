@@ -50,7 +50,7 @@
       const item = document.createElement("li"), anchor = document.createElement("a"), what = document.createElement("small");
       item.id = `found-${number}`;
       item.setAttribute("role", "option");
-      anchor.href = root + page.split("/").map(encodeURIComponent).join("/");
+      anchor.href = root + page.split("/").map((part) => part.split("#").map(encodeURIComponent).join("#")).join("/");
       anchor.tabIndex = -1;
       what.textContent = ` ${kind}`;
       anchor.append(title, what);
