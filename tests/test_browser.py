@@ -310,10 +310,10 @@ def test_the_search_finds_by_alias_and_by_paper(opened, site, query, found):
 def test_the_search_leads_to_a_source_of_printed_numbers(opened, site):
     page = opened(site / PAIR)
     page.keyboard.press("/")
-    page.keyboard.type("mdistiller source")
-    page.locator("#found [role=option] a", has_text="mdistiller source").first.click()
-    page.wait_for_url("**/literature.html#source-mdistiller")
-    assert page.locator("#source-mdistiller").is_visible()
+    page.keyboard.type("repdistiller source")
+    page.locator("#found [role=option] a", has_text="crd_repdistiller").first.click()
+    page.wait_for_url("**/literature.html#source-crd_repdistiller")
+    assert page.locator("#source-crd_repdistiller").is_visible()
 
 
 def test_a_search_for_nothing_says_so(opened, site):

@@ -23,7 +23,7 @@ from kdbench.errors import UserError
 from kdbench.records import Store, literature
 from kdbench.records.build import build_record
 from kdbench.records.predictions import pack
-from kdbench.records.reading import DEEPEST, LARGEST, LARGEST_JSON, read_json
+from kdbench.records.reading import DEEPEST, LARGEST, LARGEST_JSON, parse_json, read_json
 from kdbench.render import build
 
 #: A sound document, and the place in it where something else can be said.
@@ -180,6 +180,14 @@ def test_what_is_deep_only_in_a_string_is_not_deep(tmp_path: Path) -> None:
     assert read_json(path)["seed"] == 0
 
 
+def test_what_is_too_deep_for_where_it_is_read_is_too_deep() -> None:
+    def further(frames: int) -> object:
+        return further(frames - 1) if frames else parse_json(b"[" * 490 + b"]" * 490)
+
+    with pytest.raises(ValueError, match="nested more than"):
+        further(sys.getrecursionlimit() - 450)
+
+
 def test_numbers_that_a_float_can_hold_are_read_as_they_are(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     numbers = [0, -1, 2**63, 10**299, 1.5, -0.0, 1e308, 5e-324, True, None]
@@ -198,7 +206,7 @@ def test_the_largest_file_takes_no_gigabyte_and_a_plugins_recursion_limit_no_pro
     path = tmp_path / "a.json"
     path.write_bytes(data)
     code = (
-        "import pathlib, sys; from kdbench.records.reading import read_json; sys.setrecursionlimit(10**6)\n"
+        "import pathlib, sys; from kdbench.records.reading import parse_json, read_json; sys.setrecursionlimit(10**6)\n"
         "try: read_json(pathlib.Path(sys.argv[1]))\n"
         "except ValueError: pass"
     )

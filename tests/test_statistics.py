@@ -254,7 +254,7 @@ def test_drawn_again_rows_share_their_pairs_and_seeds(random, monkeypatch):
     both = np.concatenate([scores, scores + 2])
     (whole,) = redrawn(both, 200)
     drawn = whole.over_pairs(whole.means)
-    monkeypatch.setattr(bootstrap, "BLOCK", 7 * 2 * 5)
+    monkeypatch.setattr(bootstrap, "BLOCK", 7 * both.size)
     blocks = list(redrawn(both, 200))
     assert [len(block.which) for block in blocks] == [7] * 28 + [4]
     assert (np.concatenate([block.over_pairs(block.means) for block in blocks]) == drawn).all()

@@ -454,6 +454,23 @@ def test_a_damaged_archive_is_no_array() -> None:
         assert [array.tolist() for array in found.values()] in ([list(range(10))], []), place
 
 
+@pytest.mark.parametrize(("at", "bit"), [(6, 0x1), (6, 0x20), (6, 0x40)])
+def test_an_archive_that_zip_readers_refuse_is_refused(at: int, bit: int) -> None:
+    """Who finds a record verified must be able to open what it was verified by."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, labels=np.arange(10, dtype=np.int16))
+    whole = bytearray(buffer.getvalue())
+    central = whole.index(b"PK\1\2")
+    whole[at] |= bit
+    whole[central + 2 + at] |= bit
+    with pytest.raises(ValueError, match="encrypted"):
+        unpack(bytes(whole), 10)
+    for place, said in ((0, b"XX"), (30, b"mabels")):  # its first bytes, its name
+        other = buffer.getvalue()[:place] + said + buffer.getvalue()[place + len(said) :]
+        with pytest.raises(ValueError, match="damaged"):
+            unpack(other, 10)
+
+
 def test_an_archive_packed_otherwise_is_refused() -> None:
     buffer, array = io.BytesIO(), io.BytesIO()
     np.save(array, np.zeros(10, np.int16))

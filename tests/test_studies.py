@@ -324,6 +324,14 @@ def test_a_row_without_a_teacher_is_of_every_pair_of_its_student_whatever_it_was
     (judged,) = judge(study, {suite.name: suite}, rows)
     assert judged.finding is not None, judged.missing
     assert judged.finding.estimate == pytest.approx(11)
+    alone = [row for row in rows if row["label"] == "ce-few"]
+    other, fewer = (
+        [{**row, "identity": {**row["identity"], **changed}} for row in alone]
+        for changed in ({"data": "other"}, {"supervision": "fewer"})
+    )
+    for several in ([*other, *(row for row in rows if row not in alone)], [*rows, *fewer]):
+        (judged,) = judge(study, {suite.name: suite}, several)
+        assert judged.verdict is Verdict.INCOMPLETE, "a student on other data, or one of two, is nobody's"
 
 
 BIASED = (

@@ -155,6 +155,22 @@ def test_a_correlation_has_a_dot_for_each_training_that_has_both_numbers() -> No
     assert "3 trainings of 2 rows" in made.described
 
 
+def test_a_correlation_of_which_no_training_holds_a_number_is_not_drawn_and_breaks_no_site(tmp_path: Path) -> None:
+    store, shown = Store(tmp_path / "results"), Store(shipped("results"))
+    for record in take_inventory(shown).results:
+        if record["suite"] == "study-ijckd@1":
+            whole = shown.load(shown.root / record["file"])
+            store.put_packed({**whole, "diagnostics": {}}, shown.packed(whole))
+    assert len(list(store.files())) > 60
+    study = get_study("ijckd")
+    rows = take_inventory(store).rows
+    assert {each.claim.name for each in related(study, suites_of(study), rows)} == {"teachers-error"}
+    report = build(store.root, tmp_path / "site")
+    assert not report.problems
+    text = (tmp_path / "site" / "studies" / "ijckd.json").read_text()
+    assert "NaN" not in text
+
+
 def test_the_numbers_behind_a_correlation_are_those_of_the_records() -> None:
     study = get_study("ijckd")
     suites = suites_of(study)

@@ -20,8 +20,10 @@ Arrays = Mapping[str, NDArray[Any]]
 _HEADER = 4096
 #: What an array may hold an image: the five best classes of two bytes each, which older files kept in eight.
 _BYTES_AN_IMAGE = 5 * 8
-#: Bytes of what stands before a member of an archive, the lengths of two names at their end.
-_LOCAL = 30
+#: What stands before a member of an archive: its first bytes, and how many it has, the lengths of two names at the end.
+_SIGNATURE, _LOCAL = b"PK\3\4", 30
+#: Bits of a member's flags: encrypted, a patch of another file, strongly encrypted.
+_ENCRYPTED = 0x1 | 0x20 | 0x40
 #: Arrays of a file: the labels, and three for each of three selections, or seven where classes were left out.
 _MOST_ARRAYS = 22
 
@@ -67,7 +69,13 @@ def _inflated(data: bytes, member: zipfile.ZipInfo) -> bytes:
     another way than numpy does.
     """
     header = data[member.header_offset : member.header_offset + _LOCAL]
-    begin = member.header_offset + _LOCAL + sum(int.from_bytes(header[at : at + 2], "little") for at in (26, 28))
+    named, extra = (int.from_bytes(header[at : at + 2], "little") for at in (26, 28))
+    begin = member.header_offset + _LOCAL + named + extra
+    name = data[begin - named - extra : begin - extra].decode("utf-8" if member.flag_bits & 0x800 else "cp437")
+    if header[:4] != _SIGNATURE or name != member.orig_filename:
+        raise ValueError("an array of it is damaged")
+    if member.flag_bits & _ENCRYPTED:
+        raise ValueError("it is encrypted or a patch")
     body = data[begin : begin + member.compress_size]
     if member.compress_type == zipfile.ZIP_DEFLATED:
         try:

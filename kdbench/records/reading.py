@@ -19,6 +19,7 @@ LARGEST = 64 << 20
 #: Lists and objects inside one another; a record has six.
 DEEPEST = 40
 
+_TOO_DEEP = f"it is nested more than {DEEPEST} levels deep"
 #: A string, or what begins as one and does not end.
 _STRING = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
 _BRACKET = re.compile(r"[\[\]{}]")
@@ -63,7 +64,10 @@ def parse_json(data: bytes) -> Any:
         raise ValueError("it is empty")
     if text.count("[") + text.count("{") > _FEW:  # json calls itself for each level, so it must not even see too many
         _check_depth(_depth(text))
-    document = json.loads(text, parse_int=_integer, object_pairs_hook=_object)
+    try:
+        document = json.loads(text, parse_int=_integer, object_pairs_hook=_object)
+    except RecursionError:  # whoever calls this stands deep himself
+        raise ValueError(_TOO_DEEP) from None
     depth, finite = _looked_through(document)
     _check_depth(depth)
     if "\\ud" in text or "\\uD" in text or not finite:
@@ -73,7 +77,7 @@ def parse_json(data: bytes) -> Any:
 
 def _check_depth(depth: int) -> None:
     if depth > DEEPEST:
-        raise ValueError(f"it is nested more than {DEEPEST} levels deep")
+        raise ValueError(_TOO_DEEP)
 
 
 def _depth(text: str) -> int:

@@ -26,6 +26,10 @@ Arrays = Mapping[str, NDArray[Any]]
 TOLERANCE = {"top1": 1e-3, "top5": 1e-3, "nll": 5e-3, "ece": 2e-2}
 
 
+#: Bytes of labels whose digest is remembered by them; anybody may have written larger ones.
+_REMEMBERED = 1 << 20
+
+
 @dataclass(frozen=True)
 class Problem:
     """A record that is not shown, and why; ``file`` is its place in the results folder.
@@ -99,7 +103,9 @@ def score(arrays: Arrays) -> Scored:
     bits = {name: np.packbits(found.right).tobytes().hex() for name, found in judged.items()}
     hexes = {name: found.binned.astype("<f4").tobytes().hex() for name, found in judged.items()}
     labels = arrays["labels"]
-    return Scored(scores, _labels_digest(labels.tobytes(), labels.dtype.str), len(labels), bits, hexes)
+    few = labels.nbytes <= _REMEMBERED
+    digest = _labels_digest(labels.tobytes(), labels.dtype.str) if few else labels_digest(labels)
+    return Scored(scores, digest, len(labels), bits, hexes)
 
 
 @lru_cache(maxsize=32)

@@ -43,6 +43,11 @@ class SuiteVerdict:
     def seeds(self) -> int:
         return max((row.n for row in self.standings.rows), default=0)
 
+    @property
+    def tied(self) -> int:
+        """How many rows nothing is shown to be better than: the student alone and rows of other settings, too."""
+        return sum(row.rank[0] == 1 for row in self.standings.rows)
+
 
 @dataclass(frozen=True)
 class Option:

@@ -80,7 +80,7 @@ def outline(protocol: Mapping[str, object]) -> str:
     parts = [
         form.format(protocol[name])
         for name, form in (
-            ("epochs", "{} epochs"),
+            ("epochs", "{} epoch" if protocol.get("epochs") == 1 else "{} epochs"),
             ("batch", "batch {}"),
             ("optimiser", "{}"),
             ("lr", "rate {}"),

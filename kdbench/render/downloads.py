@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -159,11 +160,16 @@ def judged(view: StudyView) -> Iterator[File]:
             "source": each.judged.claim.source,
             "claimed": each.claimed,
             "verdict": each.judged.verdict.value,
-            **{name: getattr(each.judged.finding, name, None) for name in ("estimate", "low", "high", "n")},
+            **{name: _known(getattr(each.judged.finding, name, None)) for name in ("estimate", "low", "high", "n")},
         }
         for each in view.claims
     ]
     yield from listed(study_page(view.study.name), CLAIMS, rows)
+
+
+def _known(value: float | None) -> float | None:
+    """``value`` if it is a number that JSON can hold."""
+    return value if value is not None and math.isfinite(value) else None
 
 
 def _mean(evidence: Evidence) -> float | None:

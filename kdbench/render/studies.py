@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from kdbench.errors import UserError
+from kdbench.render.address import row_page
 from kdbench.render.catalogue import Catalogue
 from kdbench.render.clouds import cloud_of
 from kdbench.render.lines import plot_of
@@ -16,6 +17,7 @@ from kdbench.render.plot import Figure, Tick
 from kdbench.stats.claims import Verdict
 from kdbench.studies import STUDIES, Judged, Study, get_study, judge, plotted, related
 from kdbench.studies.check import suites_of
+from kdbench.studies.judge import ON
 from kdbench.studies.words import claimed, measured, missing_text
 from kdbench.suites import Suite
 
@@ -47,6 +49,8 @@ class ClaimView:
     measured: str
     missing: tuple[str, ...]
     plot: Plot | None
+    #: The rows that it is judged by, with the page of each.
+    rows: tuple[tuple[str, str], ...] = ()
 
     @property
     def badge(self) -> str:
@@ -80,20 +84,42 @@ def study_views(catalogue: Catalogue) -> Iterator[StudyView]:
                 *map(cloud_of, related(study, suites, catalogue.records)),
             )
             plane = plane_of(study, suites, catalogue.records)
-            yield _view(study, tuple(suites.values()), found, plane, plots)
+            yield _view(study, suites, found, plane, plots, _shown(catalogue))
+
+
+def _shown(catalogue: Catalogue) -> frozenset[tuple[str, str]]:
+    """Each suite and label that has a page."""
+    return frozenset((table.suite, line.cell.label) for table in catalogue.tables.values() for line in table.lines)
 
 
 def _view(
-    study: Study, suites: tuple[Suite, ...], found: list[Judged], plane: Plane | None, plots: tuple[Figure, ...]
+    study: Study,
+    suites: Mapping[str, Suite],
+    found: list[Judged],
+    plane: Plane | None,
+    plots: tuple[Figure, ...],
+    shown: frozenset[tuple[str, str]],
 ) -> StudyView:
     claims = tuple(
         ClaimView(
-            each, _written(claimed(each)), _written(measured(each)), tuple(map(missing_text, each.missing)), _plot(each)
+            judged=each,
+            claimed=_written(claimed(each)),
+            measured=_written(measured(each)),
+            missing=tuple(map(missing_text, each.missing)),
+            plot=_plot(each),
+            rows=tuple(
+                (label, row_page(suite, label))
+                for suite in (suites[each.claim.suite].id,)
+                for label in dict.fromkeys(name.partition(ON)[0] for name in each.claim.named)
+                if (suite, label) in shown
+            ),
         )
         for each in found
     )
     counts = ((verdict.value, sum(each.verdict is verdict for each in found)) for verdict in Verdict)
-    return StudyView(study, suites, claims, tuple((name, count) for name, count in counts if count), plane, plots)
+    return StudyView(
+        study, tuple(suites.values()), claims, tuple((name, count) for name, count in counts if count), plane, plots
+    )
 
 
 def _written(text: str) -> str:

@@ -175,15 +175,17 @@ def suite_view(catalogue: Catalogue, name: str) -> SuiteView:
 def _as_planned(suite: Suite | None, tables: Sequence[Table]) -> tuple[tuple[Table, ...], tuple[Table, ...]]:
     """The ``tables`` of pairs that ``suite`` plans, and the others, which must not count against rows without them.
 
-    Students alone, before any other row was measured, are of no pair yet.
+    Students alone, before any other row was measured, are of no pair yet; nor are those later that were shown other
+    labels than all rows with a teacher.
     """
     if suite is None:
         return tuple(tables), ()
-    planned = {
-        (pair.dataset, name) for pair in suite.pairs for name in (pair.name, f"{NO_TEACHER}:{split(pair.name)[1]}")
-    }
-    ours = tuple(table for table in tables if (table.dataset, table.pair) in planned)
-    return (ours, tuple(table for table in tables if table not in ours)) if ours else (tuple(tables), ())
+    pairs = {(pair.dataset, pair.name) for pair in suite.pairs}
+    alone = {(pair.dataset, f"{NO_TEACHER}:{split(pair.name)[1]}") for pair in suite.pairs}
+    for planned in (pairs, alone):
+        if ours := tuple(table for table in tables if (table.dataset, table.pair) in planned):
+            return ours, tuple(table for table in tables if table not in ours)
+    return tuple(tables), ()
 
 
 def _inapplicable(
@@ -200,7 +202,8 @@ def suite_outline(lines: Sequence[Line]) -> str:
     """The commonest protocol of ``lines`` in one line."""
     texts = Counter(outline(protocol(line.cell)) for line in lines)
     first, *others = (text for text, _ in texts.most_common())
-    return f"{first}; {len(others)} more for some pairs" if others else first
+    several = "other protocol" if len(others) == 1 else "other protocols"
+    return f"{first}; {len(others)} {several} for some rows" if others else first
 
 
 def standing_rows(catalogue: Catalogue, tables: Sequence[Table], selection: str) -> tuple[Standings, list[Row]]:
@@ -246,10 +249,10 @@ def _rows(tables: Sequence[Table], selection: str, standing: Mapping[str, Standi
     return sorted(rows, key=_best_first)
 
 
-def _best_first(row: Row) -> tuple[int, float, str]:
-    """Complete rows first; the student alone stands where its gain of zero belongs."""
+def _best_first(row: Row) -> tuple[int, bool, float, str]:
+    """Complete rows first, of them those that share a student alone, which stands where its gain of zero belongs."""
     gain = 0.0 if row.kind == "baseline" else row.gain.mean if row.gain else float("-inf")
-    return (-row.covered, -gain, row.label)
+    return (-row.covered, row.standing is None, -gain, row.label)
 
 
 def _protocol(lines: Sequence[Line]) -> list[tuple[str, list[tuple[str, list[str]]]]]:

@@ -25,7 +25,8 @@ class _Generator(CodeGenerator):
     def visit_Call(self, node: nodes.Call, frame: Any, forward_caller: bool = False) -> None:
         """A function of ours is called as it is: it has no need of the context that Jinja would look for."""
         called, unpacked = node.node, node.dyn_args or node.dyn_kwargs
-        if not isinstance(called, nodes.Name) or called.name not in self.environment.globals or unpacked:
+        ours = isinstance(called, nodes.Name) and called.name in self.environment.globals
+        if not ours or unpacked or forward_caller:
             super().visit_Call(node, frame, forward_caller=forward_caller)
             return
         self.visit(called, frame)

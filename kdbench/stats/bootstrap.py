@@ -14,7 +14,7 @@ from kdbench.stats.intervals import t_quantile
 Floats = NDArray[np.float64]
 
 DRAWS = 4000
-#: Numbers of a block of draws, after seeds were averaged.
+#: Numbers of a block of draws, before seeds are averaged.
 BLOCK = 1 << 20
 
 
@@ -41,12 +41,12 @@ def redrawn(scores: ArrayLike, draws: int = DRAWS, seed: int = 0) -> Iterator[Dr
     Hinkley, "Bootstrap Methods and their Application", 1997, section 3.8.
     """
     table = np.asarray(scores, float)
-    rows, pairs, seeds = table.shape
+    _, pairs, seeds = table.shape
     random = np.random.default_rng(seed)
     pair = random.integers(pairs, size=(draws, pairs, 1))
     chosen = np.sort(random.integers(seeds, size=(draws, pairs, seeds)), axis=2)  # a mean asks for no order
     choices = np.concatenate([pair, chosen], axis=2)
-    step = max(1, BLOCK // (rows * pairs))
+    step = max(1, BLOCK // table.size)
     for start in range(0, draws, step):
         block = choices[start : start + step]
         different, which = np.unique(block.reshape(-1, 1 + seeds), axis=0, return_inverse=True)

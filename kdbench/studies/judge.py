@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kdbench.canonical import canonical
 from kdbench.stats import claims
 from kdbench.stats.aggregate import NO_TEACHER, Cell, cells
 from kdbench.stats.claims import Finding, Verdict, family_level
@@ -61,7 +63,7 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Related:
-    """What a claim of a correlation is judged by: for each of its rows its name and two numbers [n, 2] a training."""
+    """What a claim of a correlation is judged by: ``label on pair`` and two numbers [n, 2] a training, for each row."""
 
     claim: Claim
     rows: tuple[tuple[str, Floats], ...]
@@ -100,11 +102,15 @@ def related(study: Study, suites: Mapping[str, Suite], rows: Iterable[Record]) -
         table = tables[claim.suite]
         if claim.statistic == "rank-correlation" and not table.missing(claim):
             both = {
-                name: np.stack([table.values(claim, name, measure) for measure in (claim.other, claim.measure)], axis=1)
+                ON.join((label, pair)): np.stack(
+                    [table.named_on((pair, label), measure) for measure in (claim.other, claim.measure)], axis=1
+                )
                 for name in claim.rows
+                for pair, label in table.places(name, claim.pair)
             }
             known = tuple((name, values[np.isfinite(values).all(axis=1)]) for name, values in both.items())
-            found.append(Related(claim, tuple((name, values) for name, values in known if len(values))))
+            if drawn := tuple((name, values) for name, values in known if len(values)):
+                found.append(Related(claim, drawn))
     return found
 
 
@@ -140,6 +146,27 @@ def _finding(claim: Claim, table: _Table, level: float) -> Finding:
     return claims.rank_correlation(other.ravel(), scores.ravel(), level)
 
 
+def _shown_otherwise(found: Sequence[Cell]) -> dict[tuple[str, str], Cell]:
+    """Students alone on each pair of their data and student, where there is one of a label: a suite that has rows of
+    labels of their own plans for how long each is trained."""
+    pairs: dict[str, set[tuple[str, str]]] = defaultdict(set)
+    for cell in found:
+        if cell.teacher != NO_TEACHER:
+            pairs[_kind(cell)].add((cell.dataset, cell.pair))
+    shown: dict[tuple[str, str], list[Cell]] = defaultdict(list)
+    for cell in found:
+        for dataset, pair in pairs[_kind(cell)] if cell.teacher == NO_TEACHER else ():
+            if dataset == cell.dataset:
+                shown[pair, cell.label].append(cell)
+    return {place: several[0] for place, several in shown.items() if len(several) == 1}
+
+
+def _kind(cell: Cell) -> str:
+    """The data and the student of a cell, written down."""
+    identity = cell.records[0]["identity"]
+    return canonical([identity.get(part) for part in ("data", "student")]).decode()
+
+
 class _Table:
     """The results of one suite: by pair, label and seed."""
 
@@ -149,10 +176,7 @@ class _Table:
         of = right(self.selection) if right else lambda row: None
         found = cells({**row, "right": of(row)} for row in rows if row["suite"] == suite.id)
         self._cells: dict[tuple[str, str], Cell] = {(cell.pair, cell.label): cell for cell in found}
-        for cell in found:
-            for pair in suite.pairs if cell.teacher == NO_TEACHER else ():
-                if pair.name.partition(":")[2] == cell.student:  # whatever it was shown, it is of that pair, too
-                    self._cells.setdefault((pair.name, cell.label), cell)
+        self._cells = {**_shown_otherwise(found), **self._cells}
 
     def places(self, name: str, common: str) -> list[tuple[str, str]]:
         """The pairs and the label that ``name`` stands for, where it names no pair on the ``common`` one, if any."""
@@ -163,6 +187,10 @@ class _Table:
     def values(self, claim: Claim, name: str, measure: str) -> Floats:
         """A number for each pair and seed of the suite, nan where there is none."""
         return self._values(self.places(name, claim.pair), measure)
+
+    def named_on(self, place: tuple[str, str], measure: str) -> Floats:
+        """A number for each seed of the row at ``place``, nan where there is none."""
+        return self._values([place], measure)
 
     def named(self, name: str, pair: str, measure: str) -> Floats:
         """The known numbers of the row ``name`` on ``pair``, or on all."""

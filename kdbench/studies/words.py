@@ -18,7 +18,8 @@ def claimed(judged: Judged) -> str:
 def criterion(claim: Claim) -> str:
     """Where the value of ``claim`` lies if it holds, and what the paper prints."""
     printed = f"; printed: {claim.printed}" if claim.printed else ""
-    return f"{subject(claim)} {_region(claim.bounds)}{printed}"
+    where = f" on {claim.pair}" if claim.pair else ""
+    return f"{subject(claim)}{where} {_region(claim.bounds)}{printed}"
 
 
 def subject(claim: Claim) -> str:
