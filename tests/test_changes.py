@@ -121,7 +121,7 @@ def test_the_first_page_counts_what_it_says(store, tmp_path, monkeypatch):
     index = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
     said = dict(re.findall(r"<dt>([^<]+)</dt><dd>(\d+)</dd>", index))
     methods = len(list(METHODS))
-    assert said["trials measured here"] == "5", "a trial that diverged was not measured"
+    assert said["trials finished here"] == "5", "a trial that diverged was not measured"
     assert said[f"methods implemented, of {methods + 1} known"] == str(methods)
     assert said["pairs measured, of 2 known"] == "1"
 
