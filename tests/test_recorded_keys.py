@@ -37,7 +37,7 @@ def planned(suite: Suite, *added: str) -> Iterator[Trial]:
     for trial in expand(suite, selection, digests):
         yield trial
         for teacher in trial.teacher.lineage if trial.teacher else ():
-            if teacher.protocol is not None:
+            if teacher.trained:
                 yield teacher_trial(teacher, trial.dataset, trial.data_digest, trial.suite)
 
 
