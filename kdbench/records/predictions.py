@@ -46,8 +46,11 @@ def unpack(data: bytes, images: int) -> dict[str, NDArray[Any]]:
     Anybody may have written it: what it claims to hold is compared with what it may before a byte is unpacked, and
     nothing in it is executed. ValueError where it claims more, or is no archive of plain arrays.
     """
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        members = archive.infolist()
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            members = archive.infolist()
+    except (zipfile.BadZipFile, NotImplementedError) as error:  # the latter: it claims a version that nobody writes
+        raise ValueError(f"it is no archive of arrays: {error}") from None
     most = _HEADER + images * _BYTES_AN_IMAGE
     if len(members) > _MOST_ARRAYS:
         raise ValueError(f"it holds {len(members):,} arrays, a prediction file at most {_MOST_ARRAYS}")

@@ -51,7 +51,8 @@ def forest(view: SuiteView) -> Figure | None:
     across = Scale(*_limits([row for row, _ in shown], noise), NAMES, WIDTH - RIGHT)
     bottom = up.scale.start
     chance = "" if noise is None else " The band is what two rows differ by through chance alone."
-    more = "" if len(rows) == len(shown) else f" {len(rows) - len(shown)} more rows are in the {_table(rows)}."
+    table = "table of results" if len(rows) > LISTED else "table"
+    more = "" if len(rows) == len(shown) else f" {len(rows) - len(shown)} more rows are in the {table}."
     return Figure(
         title=f"Mean gains over the student alone in {view.name}",
         described="In points, best first. The bar is the 95 % interval, small dots are single seeds; a dashed dot lies "
@@ -90,7 +91,7 @@ def costs(view: SuiteView) -> Figure | None:
     up = left(*_limits([row for row, _, _ in both], None))
     dots = {row.label: _dot(row, gain, cost, across, up) for row, gain, cost in both}
     front = sorted((dots[row.label].x, dots[row.label].y) for row, _, _ in both if _efficient(row))
-    more = f" The first {LISTED} rows are listed, all of them in the {_table(both)}." if len(both) > LISTED else ""
+    more = f" The first {LISTED} rows are listed, all of them in the table of results." if len(both) > LISTED else ""
     named = uncrowded(sorted(dots.values(), key=lambda dot: not dot.label))
     return Figure(
         title=f"Mean gain beside training cost in {view.name}",
@@ -113,10 +114,6 @@ def costs(view: SuiteView) -> Figure | None:
             ),
         ),
     )
-
-
-def _table(rows: Sequence[object]) -> str:
-    return "table of results" if len(rows) > LISTED else "table"
 
 
 def _costed(rows: Iterable[Row]) -> Iterator[tuple[Row, Interval, Spread]]:

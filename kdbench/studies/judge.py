@@ -103,7 +103,7 @@ def related(study: Study, suites: Mapping[str, Suite], rows: Iterable[Record]) -
         if claim.statistic == "rank-correlation" and not table.missing(claim):
             both = {
                 ON.join((label, pair)): np.stack(
-                    [table.named_on((pair, label), measure) for measure in (claim.other, claim.measure)], axis=1
+                    [table.at([(pair, label)], measure) for measure in (claim.other, claim.measure)], axis=1
                 )
                 for name in claim.rows
                 for pair, label in table.places(name, claim.pair)
@@ -149,15 +149,14 @@ def _finding(claim: Claim, table: _Table, level: float) -> Finding:
 def _shown_otherwise(found: Sequence[Cell]) -> dict[tuple[str, str], Cell]:
     """Students alone on each pair of their data and student, where there is one of a label: a suite that has rows of
     labels of their own plans for how long each is trained."""
-    pairs: dict[str, set[tuple[str, str]]] = defaultdict(set)
+    pairs: dict[str, set[str]] = defaultdict(set)
     for cell in found:
         if cell.teacher != NO_TEACHER:
-            pairs[_kind(cell)].add((cell.dataset, cell.pair))
+            pairs[_kind(cell)].add(cell.pair)
     shown: dict[tuple[str, str], list[Cell]] = defaultdict(list)
     for cell in found:
-        for dataset, pair in pairs[_kind(cell)] if cell.teacher == NO_TEACHER else ():
-            if dataset == cell.dataset:
-                shown[pair, cell.label].append(cell)
+        for pair in pairs[_kind(cell)] if cell.teacher == NO_TEACHER else ():
+            shown[pair, cell.label].append(cell)
     return {place: several[0] for place, several in shown.items() if len(several) == 1}
 
 
@@ -175,8 +174,7 @@ class _Table:
         self.selection = suite.protocol.selection
         of = right(self.selection) if right else lambda row: None
         found = cells({**row, "right": of(row)} for row in rows if row["suite"] == suite.id)
-        self._cells: dict[tuple[str, str], Cell] = {(cell.pair, cell.label): cell for cell in found}
-        self._cells = {**_shown_otherwise(found), **self._cells}
+        self._cells = {**_shown_otherwise(found), **{(cell.pair, cell.label): cell for cell in found}}
 
     def places(self, name: str, common: str) -> list[tuple[str, str]]:
         """The pairs and the label that ``name`` stands for, where it names no pair on the ``common`` one, if any."""
@@ -186,15 +184,11 @@ class _Table:
 
     def values(self, claim: Claim, name: str, measure: str) -> Floats:
         """A number for each pair and seed of the suite, nan where there is none."""
-        return self._values(self.places(name, claim.pair), measure)
-
-    def named_on(self, place: tuple[str, str], measure: str) -> Floats:
-        """A number for each seed of the row at ``place``, nan where there is none."""
-        return self._values([place], measure)
+        return self.at(self.places(name, claim.pair), measure)
 
     def named(self, name: str, pair: str, measure: str) -> Floats:
         """The known numbers of the row ``name`` on ``pair``, or on all."""
-        values = self._values(self.places(name, pair), measure)
+        values = self.at(self.places(name, pair), measure)
         return values[np.isfinite(values)]
 
     def beside(self, claim: Claim) -> tuple[Floats, int, int]:
@@ -209,7 +203,7 @@ class _Table:
             labels = dict.fromkeys((*(label for _, label in self._cells), of[0][1], versus[0][1]))
             rows = [[(pair, label) for pair, _ in of] for label in labels]
         complete = self._apart([of, versus, *rows])
-        scores = np.stack([self._values(row, claim.measure) for row in complete])
+        scores = np.stack([self.at(row, claim.measure) for row in complete])
         return scores, complete.index(of), complete.index(versus)
 
     def _apart(self, rows: Sequence[list[tuple[str, str]]]) -> list[list[tuple[str, str]]]:
@@ -228,7 +222,8 @@ class _Table:
         (cell, *_) = self._of(place)
         return place if place[1] == TEACHER else frozenset(record["key"] for record in cell.records)
 
-    def _values(self, places: Sequence[tuple[str, str]], measure: str) -> Floats:
+    def at(self, places: Sequence[tuple[str, str]], measure: str) -> Floats:
+        """A number for each of ``places``, pairs and labels, and seed of the suite, nan where there is none."""
         return np.array([self._value(place, seed, measure) for place in places for seed in self.suite.seeds])
 
     def _value(self, place: tuple[str, str], seed: int, measure: str) -> float:
