@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kdbench.errors import reason
+
 Arrays = Mapping[str, NDArray[Any]]
 
 #: Bytes of an array's header: more than any array of plain numbers has.
@@ -50,7 +52,7 @@ def unpack(data: bytes, images: int) -> dict[str, NDArray[Any]]:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             members = archive.infolist()
     except (zipfile.BadZipFile, NotImplementedError) as error:  # the latter: it claims a version that nobody writes
-        raise ValueError(f"it is no archive of arrays: {error}") from None
+        raise ValueError(f"it is no archive of arrays: {reason(error)}") from None
     most = _HEADER + images * _BYTES_AN_IMAGE
     if len(members) > _MOST_ARRAYS:
         raise ValueError(f"it holds {len(members):,} arrays, a prediction file at most {_MOST_ARRAYS}")
