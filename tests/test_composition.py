@@ -223,6 +223,14 @@ def test_clusters_are_the_classes_that_are_confused() -> None:
     assert len(clusters(blocks, 1, 0)) == 1
 
 
+def test_a_class_that_varies_much_is_no_set_of_its_own() -> None:
+    """What tells sets apart is which classes vary together, and not how much one varies by itself."""
+    blocks = np.kron(np.eye(3), np.full((4, 4), 0.01)) + np.diag(np.linspace(0.1, 3, 12))
+    for seed in range(5):
+        found = {tuple(np.flatnonzero(own)) for own in clusters(blocks, 3, seed)}
+        assert found == {(0, 1, 2, 3), (4, 5, 6, 7), (8, 9, 10, 11)}
+
+
 def test_a_specialist_sees_half_of_each_batch_of_its_classes() -> None:
     special = np.arange(1000) % 10 < 2
     places = half_special(philox("x"), special, 64)
