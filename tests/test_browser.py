@@ -23,6 +23,7 @@ from kdbench.records.literature import Literature, load
 from kdbench.records.store import Store
 from kdbench.render import build
 from kdbench.render.address import method_page, pair_page
+from kdbench.render.teachers import teacher_page
 from kdbench.studies import STUDIES
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ SUITE, PAIR, ROW = (
     "pairs/cifar100/resnet56--resnet20.html",
     "rows/cifar100-short@1/kd.html",
 )
+TAUGHT = rr.record()
+TEACHER = teacher_page("cifar100", TAUGHT["teacher"], TAUGHT["identity"]["teacher"])
 #: A page of each kind.
 PAGES = {
     "index": "index.html",
@@ -58,6 +61,9 @@ PAGES = {
     "study": "studies/small.html",
     "changes": "changes.html",
     "page": "about.html",
+    "methods": "methods.html",
+    "pairs": "pairs.html",
+    "teacher": TEACHER,
 }
 #: Every rule of axe but those that it calls experimental; it would fetch style sheets, which the policy forbids.
 JUDGE = "axe.run({preload: false, resultTypes: ['violations']})"
@@ -272,11 +278,11 @@ def test_filters_join_hide_the_heads_of_empty_groups_and_survive_a_reload(opened
         assert all(text.startswith("crd_repdistiller") for text in sources)
         assert page.locator("#said").inner_text().startswith(f"{len(sources)} of ")
         page.reload()
-    page.select_option("#top1-source", "ttm")
-    page.select_option("#top1-provenance", "log")
+    assert page.locator("#top1-source option[value=ttm]").is_disabled(), "it says no epoch"
+    page.goto("about:blank")
+    page.goto((site / "literature.html").as_uri() + "#~f-top1-source=ttm&f-top1-selection=last")
     assert page.locator(".nothing").inner_text() == "No row fits; ask for less."
     assert cells(page, "#rows-top1", 0) == []
-    page.select_option("#top1-provenance", "")
     page.select_option("#top1-selection", "")
     assert page.locator(".nothing").count() == 0
 
@@ -324,6 +330,7 @@ def test_a_search_for_nothing_says_so(opened, site):
     assert none.inner_text() == "Nothing is called that."
     page.keyboard.press("Escape")
     assert none.is_hidden()
+    page.goto((site / "methods.html").as_uri())
     page.locator("#search").fill("no such method")
     assert page.locator(".nothing").inner_text() == "No row fits; ask for less."
 
@@ -337,6 +344,51 @@ def test_the_search_goes_where_the_keyboard_says(opened, site):
     assert page.locator(".finder input").get_attribute("aria-activedescendant") == chosen.get_attribute("id")
     page.keyboard.press("Enter")
     page.wait_for_url("**/methods/wttm.html")
+
+
+def test_a_list_offers_what_the_other_controls_leave(opened, site):
+    page = opened(site / PAGES["choose"])
+    offered = "#choose-teacher option:not([disabled])"
+    before = page.locator(offered).count()
+    page.select_option("#choose-student", "resnet18")
+    assert 1 < page.locator(offered).count() < before
+    assert page.locator(offered, has_text="resnet56").count() == 0
+    page.select_option("#choose-student", "")
+    assert page.locator(offered).count() == before
+
+
+def test_a_whole_name_is_searched_for_as_such(opened, site):
+    page = opened(site / PAGES["compare"])
+    page.locator("#search").fill("kd")
+    found = [text.split("\n")[0] for text in cells(page, ".searchable", 0)]
+    assert found
+    assert all("kd" in text.replace(" pairs disagree", "").split(" \u2013 ") for text in found), "and not dkd alone"
+    page.locator("#search").fill("dk")
+    assert cells(page, ".searchable", 0), "a part of a name finds, too"
+
+
+def test_a_phone_shows_the_first_rows_of_a_long_table_and_all_when_asked(opened, site):
+    page = opened(site / PAGES["literature"], viewport={"width": 375, "height": 800})
+    long = page.locator("#rows-top1")
+    rows, shown = long.locator("tbody tr").count(), long.locator("tbody tr:visible").count()
+    assert 20 == shown < rows
+    more = long.locator("xpath=following-sibling::p[@class='more']/button")
+    assert more.inner_text() == f"Show all {rows} rows"
+    page.set_viewport_size({"width": 1440, "height": 900})
+    assert long.locator("tbody tr:visible").count() == rows, "a screen has them all"
+    page.set_viewport_size({"width": 375, "height": 800})
+    for _ in range(2):
+        if more.is_visible():
+            more.click()
+        assert long.locator("tbody tr:visible").count() == rows
+        page.reload()
+
+
+def test_a_teachers_accuracy_leads_to_what_stands_behind_it(opened, site):
+    page = opened(site / PAIR)
+    page.locator("[aria-labelledby=teachers] td a.value").first.click()
+    assert page.url.endswith(TEACHER)
+    assert "72.63" in page.inner_text("main")
 
 
 def test_a_seed_leads_to_its_record_and_unfolds_it(opened, site):

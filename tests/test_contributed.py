@@ -147,7 +147,7 @@ def test_every_page_sets_it_apart_and_says_what_was_recomputed(tmp_path: Path) -
     best = index.partition('class="best"')[2].partition("</ol>")[0]
     assert "kd" in best
     assert "wttm" not in best
-    assert "<dt>trials finished here</dt><dd>6</dd>" in index
+    assert "<dt>students trained here</dt><dd>6</dd>" in index
     assert "No card of ours" not in page("methods/wttm.html")
 
 

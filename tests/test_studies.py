@@ -101,6 +101,27 @@ def test_a_rank_correlation_is_spearmans_and_its_interval_holds() -> None:
     assert held / 1000 == pytest.approx(0.95, abs=0.025)
 
 
+def test_a_proportion_has_wilsons_interval() -> None:
+    found = claims.proportion(0.1755, 10000, 0.95)
+    wanted = stats.binomtest(1755, 10000).proportion_ci(0.95, "wilson")
+    assert (found.low, found.high) == pytest.approx((wanted.low, wanted.high), abs=1e-12)
+    assert (found.n, found.images) == (1, 10000)
+    percent = found.scaled(0, 100)
+    assert (percent.estimate, percent.low) == pytest.approx((17.55, 100 * wanted.low))
+    none = claims.proportion(0.0, 100, 0.95)
+    assert none.low == pytest.approx(0, abs=1e-12)
+    assert none.high > 0.03
+
+
+def test_an_interval_ends_where_nothing_can_lie() -> None:
+    found = claims.mean([0.98, 1.0, 1.0], 0.95)
+    assert found.high > 1
+    assert found.within(0, 1).high == 1
+    assert found.within(0, 1).low == found.low
+    alone = claims.mean([0.5], 0.95).within(0, 1)
+    assert math.isinf(alone.low), "what is not known stays so"
+
+
 def test_what_too_few_values_say_has_no_interval() -> None:
     one = claims.mean([3.0], 0.95)
     assert (one.estimate, one.low, one.high) == (3.0, -math.inf, math.inf)

@@ -1,4 +1,4 @@
-"""What the pages of suites and pairs say of the records that come with kdbench."""
+"""What the pages of suites, pairs, rows and teachers say of the records that come with kdbench."""
 
 from __future__ import annotations
 
@@ -6,15 +6,22 @@ import pytest
 
 from kdbench.records import Store
 from kdbench.render.answers import answers
-from kdbench.render.catalogue import Catalogue
+from kdbench.render.catalogue import Catalogue, own_names
+from kdbench.render.rows import row_pages
 from kdbench.render.site import gather
 from kdbench.render.suiteview import suite_view
+from kdbench.render.teachers import Teachers, teachers
 from kdbench.shipped import shipped
 
 
 @pytest.fixture(scope="module")
 def catalogue() -> Catalogue:
     return gather(Store(shipped("results")))
+
+
+@pytest.fixture(scope="module")
+def taught(catalogue: Catalogue) -> Teachers:
+    return teachers(catalogue)
 
 
 def test_students_of_labels_of_their_own_make_no_row_incomplete(catalogue: Catalogue) -> None:
@@ -40,3 +47,97 @@ def test_as_many_rows_may_be_the_best_on_the_page_of_a_pair_as_of_its_suite(cata
         first = {row.label for row in verdict.standings.rows if row.rank[0] == 1}
         assert verdict.tied == len(first)
         assert {measured.standing.label for _, measured in verdict.best} <= first
+
+
+@pytest.mark.parametrize(
+    ("pair", "models", "named"),
+    [
+        ("resnet56:resnet20", ("resnet56", "resnet20"), ("resnet56", "resnet20")),
+        ("none:resnet20", ("resnet20",), ("none", "resnet20")),
+        ("good:resnet8", ("resnet14", "resnet8"), ("good@mine", "resnet8")),
+        ("resnet18:tiny", ("timm/resnet18", "tiny_vit"), ("resnet18", "tiny@mine")),
+        ("resnet56:resnet18", ("resnet56", "resnet18_cifar"), ("resnet56", "resnet18")),
+        ("human:resnet8", ("labels", "resnet8"), ("human", "resnet8")),
+    ],
+)
+def test_a_name_that_is_no_models_is_its_suites_own(pair: str, models: tuple[str, ...], named: tuple[str, str]) -> None:
+    assert own_names("mine@3", pair, models, printed=("human",)) == named
+
+
+def test_two_teachers_of_one_name_share_no_page(catalogue: Catalogue) -> None:
+    good = [pair for pair in catalogue.pairs if pair[1].startswith("good@")]
+    assert good == [
+        ("fashion_mnist", "good@study-biased-teachers", "resnet8"),
+        ("fashion_mnist", "good@study-ijckd", "resnet8"),
+    ]
+    for pair in good:
+        assert {table.suite.partition("@")[0] for table in catalogue.measured_by_pair[pair]} == {
+            pair[1].partition("@")[2]
+        }
+
+
+def test_settings_are_evidence_where_a_method_ran_in_nothing_else_and_old_versions_are_none(
+    catalogue: Catalogue,
+) -> None:
+    pair = ("mnist", "mlp_1200_1200_dropout", "mlp_300_300")
+    assert [table.suite for table in catalogue.measured_by_pair[pair]] == ["study-hinton@2", "study-hinton@1"]
+    answer = answers(catalogue, {name: suite_view(catalogue, name) for name in catalogue.suites})[pair]
+    assert [verdict.table.suite for verdict in answer.suites] == ["study-hinton@2"]
+    labels = [option.evidence.label for option in answer.options]
+    assert {"kd-t1", "kd-t20"} <= set(labels)
+    assert {option.evidence.method for option in answer.options} == {"kd"}
+    assert {m.suite for option in answer.options for m in option.evidence.measured} == {"study-hinton@2"}
+    assert all(option.cost is not None and not option.elsewhere for option in answer.options)
+
+
+def test_every_teacher_leads_to_what_trained_it(catalogue: Catalogue, taught: Teachers) -> None:
+    kinds = {}
+    for teacher in taught.every:
+        kinds.setdefault(teacher.facts["kind"], []).append(teacher)
+    assert {"trained", "self", "ensemble", "biased"} <= set(kinds)
+    for teacher in (*kinds["trained"], *kinds["self"]):
+        (own, *_) = teacher.trainings
+        assert own.key == teacher.identity["recipe"]
+        assert any(attempt.record["scores"]["last"]["top1"] == teacher.facts["top1"] for attempt in own.attempts), (
+            teacher.page
+        )
+    for teacher in kinds["ensemble"]:
+        assert {training.key for training in teacher.trainings} >= {
+            part["recipe"] for part in teacher.identity["parts"]
+        }
+    (few,) = (teacher for teacher in taught.every if teacher.facts["name"] == "few-2")
+    assert [training.name for training in few.trainings] == ["few-2", "few-1"], "its own teacher, too"
+    assert len({teacher.page for teacher in taught.every}) == len(taught.every)
+
+
+def test_a_record_is_of_the_teacher_that_it_names(catalogue: Catalogue, taught: Teachers) -> None:
+    for record in catalogue.records:
+        teacher = taught.of(record)
+        assert (teacher is None) == (record["teacher"] is None)
+        if teacher is not None:
+            assert teacher.facts.items() >= {k: v for k, v in record["teacher"].items() if k != "degrees"}.items()
+            assert teacher.identity == record["identity"]["teacher"]
+    assert sum(count for teacher in taught.every for _, count in teacher.tables) == sum(
+        record["teacher"] is not None for record in catalogue.records
+    )
+
+
+def test_a_trial_of_a_study_says_what_the_study_reads_of_it(catalogue: Catalogue) -> None:
+    view = suite_view(catalogue, "study-ijckd@1")
+    (page,) = (p for p in row_pages(catalogue, view.name, view.tables, view.others, True) if p.label == "ijckd")
+    attempt = page.sections[0].attempts[0]
+    said = dict(attempt.measures)
+    features = attempt.record["diagnostics"]["features"]
+    assert said["divergence of the features (0 to 2)"] == f"{features['h_divergence']:.3f}"
+    assert said["entropy of the output (nats)"] == f"{attempt.record['scores']['last']['entropy']:.4f}"
+    assert said["the teacher's accuracy (points)"] == f"{attempt.record['teacher']['top1']:.2f}"
+    (plain, *_) = row_pages(catalogue, view.name, view.tables)
+    assert plain.sections[0].attempts[0].measures == ()
+
+
+def test_a_setting_that_differs_within_a_pair_names_the_row(catalogue: Catalogue) -> None:
+    view = suite_view(catalogue, "study-hinton@2")
+    settings = dict(view.protocol)
+    (mixed,) = (values for name, values in settings.items() if name == "supervision.share")
+    said = {value: where for value, where in mixed}
+    assert all("kd-t4-3-percent on " in where or "ce-3-percent on " in where for where in said["0.03"])

@@ -75,7 +75,7 @@ def test_evidence_is_ranked_by_grade_and_then_by_gain():
         "f": [Printed("s3", 8.0, "quoted")],
         "a": [Printed("s1", 20.0, "authors")],
     }
-    found = ranked({"a": [full], "b": [better], "c": [short]}, printed)
+    found = ranked({("a", ""): [full], ("b", ""): [better], ("c", ""): [short]}, printed)
     assert [e.method for e in found] == ["b", "a", "d", "c", "e", "f"]
     assert [e.grade for e in found] == ["measured", "measured", "re-run", "measured short", "authors", "quoted"]
     of = {e.method: e for e in found}
@@ -87,7 +87,20 @@ def test_evidence_is_ranked_by_grade_and_then_by_gain():
     assert [e.method for e, _ in best_supported(found, "full@1")] == ["b"]
 
 
+def test_each_setting_of_a_method_is_evidence_of_its_own_and_has_nothing_printed():
+    one = Measured("full@1", False, 2, standing("kd-t4", 71.0, (1, 1), Interval(3, 2.0, 1.2, 2.8)))
+    other = Measured("full@1", False, 2, standing("kd-t1", 70.0, (2, 2), Interval(3, 1.0, 0.2, 1.8)))
+    measured = {("kd", "kd-t1"): [other], ("kd", "kd-t4"): [one]}
+    found = ranked(measured, {"kd": [Printed("s1", 3.0, "authors")]})
+    assert [(e.method, e.label, e.grade) for e in found] == [
+        ("kd", "kd-t4", "measured"),
+        ("kd", "kd-t1", "measured"),
+        ("kd", "kd", "authors"),
+    ]
+    assert [e.sources for e in found] == [(), (), ("s1",)]
+
+
 def test_a_row_without_a_gain_is_no_evidence():
     alone = Measured("full@1", False, 3, standing("x", 70.0, (1, 3), None))
-    assert ranked({"x": [alone]}, {}) == []
+    assert ranked({("x", ""): [alone]}, {}) == []
     assert Evidence("x", (alone,), (Printed("s", 1.0, "quoted"),)).grade == "quoted"

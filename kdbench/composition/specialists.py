@@ -54,7 +54,9 @@ def clusters(covariance: NDArray[np.float64], count: int, seed: int) -> NDArray[
 
     The paper groups "the columns of the covariance matrix" and does not say how they are scaled. As they are, each is
     far from all others by its own variance, and sets of one class are cut off a set of all the rest (95 of 100 classes
-    of CIFAR-100); so the variance is left out, and each column is of length 1. MacQueen's k-means: it takes the columns one by one, in an order that ``seed`` draws anew for each pass, and moves
+    of CIFAR-100); so the variance is left out, and each column is of length 1.
+
+    MacQueen's k-means: it takes the columns one by one, in an order that ``seed`` draws anew for each pass, and moves
     the nearest centre towards each. The first centre is a column that is drawn, and each further one that which is
     farthest from those before. Each class is in one set; a centre that ends with none is left out.
     """

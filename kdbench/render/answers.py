@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -12,7 +12,7 @@ from kdbench.records.gains import ALONE, weak_sources
 from kdbench.records.implementations import implementation
 from kdbench.records.literature import Reported
 from kdbench.records.reported import contradictions, gain
-from kdbench.render.catalogue import Catalogue, PairName, components
+from kdbench.render.catalogue import Catalogue, PairName, components, outdated, own_names
 from kdbench.render.measured import Line, Table
 from kdbench.render.suiteview import SuiteView
 from kdbench.stats.aggregate import NO_TEACHER, Spread
@@ -114,17 +114,19 @@ def _answer(
 ) -> Answer:
     tables = catalogue.measured_by_pair.get(pair, [])
     rows = catalogue.reported_by_pair.get(pair, [])
-    measured: dict[str, list[Measured]] = defaultdict(list)
-    here: dict[str, Spread] = {}
-    for table in tables:
+    measured: dict[tuple[str, str], list[Measured]] = defaultdict(list)
+    here: dict[tuple[str, str], Spread] = {}
+    old = outdated(tables)
+    tables = [table for table in tables if table.suite not in old]
+    for table, lines in _with_their_lines(tables):
         found = catalogue.standings_of(table)
-        for method, line in sorted(_own_lines(table).items()):
+        for name, line in sorted(lines.items()):
             place = found.places.get(line.cell.label)
             if place is not None and (standing := found.rows[place]).kind == "measured":
                 short = views[table.suite].short or views[table.suite].known is None
-                measured[method].append(Measured(table.suite, short, len(found.rows), standing))
+                measured[name].append(Measured(table.suite, short, len(found.rows), standing))
                 if line.cost is not None:
-                    here.setdefault(method, line.cost)
+                    here.setdefault(name, line.cost)
     weak = weak_sources(rows)
     evidence = ranked(measured, _printed(catalogue, rows, weak))
     suites = tuple(
@@ -141,18 +143,32 @@ def _answer(
         sources=tuple(sorted({source for each in evidence for source in each.sources})),
         weak=weak,
         runs=tuple(_runs(pair, suites, evidence)),
-        command="" if (suite := _suite_of(pair)) is None else f"{_command(suite, pair, ('ce',))} --method NAME",
+        command="" if (planned := _planned(pair)) is None else f"{_command(*planned, ('ce',))} --method NAME",
     )
 
 
-def _own_lines(table: Table) -> dict[str, Line]:
-    """The line of each method that was measured with its own settings: the row of its name, or else the only one."""
-    by_method: dict[str, list[Line]] = defaultdict(list)
-    for line in table.lines:
-        if line.kind == "measured":
-            by_method[line.cell.method].append(line)
-    own = {name: [line for line in lines if line.cell.label == name] or lines for name, lines in by_method.items()}
-    return {name: lines[0] for name, lines in own.items() if len(lines) == 1}
+def _with_their_lines(tables: Sequence[Table]) -> list[tuple[Table, dict[tuple[str, str], Line]]]:
+    """Each table with the line of each method that was measured with its own settings, by (method, "").
+
+    That is the row of its name, or else the only one. Of a method that none of ``tables`` has so, every setting is its
+    own choice: its lines are there by (method, row).
+    """
+    found: list[tuple[Table, dict[tuple[str, str], Line]]] = []
+    settings: list[dict[tuple[str, str], Line]] = []
+    for table in tables:
+        by_method: dict[str, list[Line]] = defaultdict(list)
+        for line in table.lines:
+            if line.kind == "measured":
+                by_method[line.cell.method].append(line)
+        own = {name: [line for line in lines if line.cell.label == name] or lines for name, lines in by_method.items()}
+        found.append((table, {(name, ""): lines[0] for name, lines in own.items() if len(lines) == 1}))
+        several = [(name, line) for name, lines in own.items() if len(lines) > 1 for line in lines]
+        labels = Counter(line.cell.label for _, line in several)
+        settings.append({(name, line.cell.label): line for name, line in several if labels[line.cell.label] == 1})
+    as_it_comes = {name for _, lines in found for name, _ in lines}
+    for (_, lines), more in zip(found, settings, strict=True):
+        lines.update({key: line for key, line in more.items() if key[0] not in as_it_comes})
+    return found
 
 
 def _printed(catalogue: Catalogue, rows: Iterable[Reported], weak: Collection[str]) -> dict[str, list[Printed]]:
@@ -196,15 +212,16 @@ def _costs(catalogue: Catalogue) -> dict[str, Spread]:
 
 
 def _option(
-    catalogue: Catalogue, evidence: Evidence, here: Mapping[str, Spread], costs: Mapping[str, Spread]
+    catalogue: Catalogue, evidence: Evidence, here: Mapping[tuple[str, str], Spread], costs: Mapping[str, Spread]
 ) -> Option:
     name = evidence.method
+    own = here.get((name, evidence.row))
     card = catalogue.cards.get(name)
     return Option(
         evidence=evidence,
         needs=() if card is None else tuple(need for need in card.needs if need != "teacher"),
-        cost=here.get(name) or costs.get(name),
-        elsewhere=name not in here,
+        cost=own or costs.get(name),
+        elsewhere=own is None,
         implemented=card is not None or implementation(name) is not None,
         passes=None if card is None else card.passes,
     )
@@ -215,33 +232,33 @@ def _runs(pair: PairName, suites: Sequence[SuiteVerdict], evidence: Sequence[Evi
     for verdict in suites:
         if verdict.view.installed is not None and len(verdict.best) > 1 and not verdict.view.short:
             names = tuple(measured.standing.label for _, measured in verdict.best)
-            command = f"{_command(verdict.view.installed, pair, ('ce', *names))} --until-decided 10"
+            command = f"{_command(verdict.view.installed, verdict.table.pair, ('ce', *names))} --until-decided 10"
             yield Run(f"adds seeds in {verdict.table.suite} until the tie is told apart, or ten are used up", command)
-    suite = _suite_of(pair)
+    suite, name = _planned(pair) or (None, "")
     if suite is not None and all(verdict.view.name != suite.id for verdict in suites):
         labels = [row.label for row in suite.rows if row.stream == 0]
-        wanted = [e.method for e in evidence if e.method in labels][:6] or labels[:4]
+        wanted = [e.label for e in evidence if e.label in labels][:6] or labels[:4]
         purpose = f"measures the pair in {suite.id}, {suite.title}"
-        yield Run(purpose, _command(suite, pair, tuple(dict.fromkeys(("ce", *wanted)))))
+        yield Run(purpose, _command(suite, name, tuple(dict.fromkeys(("ce", *wanted)))))
 
 
-def _command(suite: Suite, pair: PairName, methods: Sequence[str]) -> str:
-    parts = ["kdbench", "run", "--suite", suite.name, "--pair", f"{pair[1]}:{pair[2]}"]
+def _command(suite: Suite, pair: str, methods: Sequence[str]) -> str:
+    parts = ["kdbench", "run", "--suite", suite.name, "--pair", pair]
     for method in methods:
         parts += ["--method", method]
     return shlex.join(parts)
 
 
-def _suite_of(pair: PairName) -> Suite | None:
-    """The suite that has ``pair``, one at full length where there is any."""
+def _planned(pair: PairName) -> tuple[Suite, str] | None:
+    """The suite that has ``pair``, one at full length where there is any, and its name for it."""
     return _suites_by_pair().get(pair)
 
 
 @cache
-def _suites_by_pair() -> dict[PairName, Suite]:
-    found: dict[PairName, Suite] = {}
+def _suites_by_pair() -> dict[PairName, tuple[Suite, str]]:
+    found: dict[PairName, tuple[Suite, str]] = {}
     for suite in sorted(parsed_suites(), key=lambda suite: (suite.short, suite.name)):
         for pair in suite.pairs:
-            teacher, _, student = pair.name.partition(":")
-            found.setdefault((pair.dataset, teacher, student), suite)
+            names = own_names(suite.name, pair.name, (suite.teacher_of(pair).model, pair.student))
+            found.setdefault((pair.dataset, *names), (suite, pair.name))
     return found

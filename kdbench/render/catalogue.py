@@ -5,27 +5,28 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 
 from kdbench.methods import METHODS
+from kdbench.models import MODELS
 from kdbench.records.implementations import implementation
 from kdbench.records.literature import Literature, Reported
 from kdbench.records.verify import Problem, Record, Seen
 from kdbench.render import measured
 from kdbench.render.cards import Card, card, newest
 from kdbench.render.measured import Line, Table
-from kdbench.stats.aggregate import Cell, cells, ranking_selection
+from kdbench.stats.aggregate import NO_TEACHER, Cell, cells, ranking_selection
 from kdbench.stats.standings import Standings, standings
 
-#: data set, teacher, student
+#: data set, teacher, student; a name that is no model's says after an @ which suite means what by it
 PairName = tuple[str, str, str]
 
 
 @dataclass(frozen=True)
 class Catalogue:
-    """``records`` are the students' verified ones; ``count`` is how many were read, teachers' own included.
+    """``records`` are the students' verified ones, ``trainings`` the teachers' own; ``count`` is how many were read.
 
     ``measured`` are those that were made here; contributed ones count nowhere but in rows of their own.
     """
@@ -35,6 +36,7 @@ class Catalogue:
     literature: Literature
     count: int
     seen: Seen = field(default_factory=Seen)
+    trainings: Sequence[Record] = ()
 
     @cached_property
     def measured(self) -> list[Record]:
@@ -54,7 +56,8 @@ class Catalogue:
             for cell in members:
                 groups[cell.dataset, cell.pair].append(cell)
             for (dataset, pair), group in groups.items():
-                tables[suite, dataset, pair] = measured.table(group, selection, reconstructions)
+                names = dataset, *own_names(suite, pair, _models(group, pair), self.printed_names[dataset])
+                tables[suite, dataset, pair] = measured.table(group, names, selection, reconstructions)
         return tables
 
     def standings_of(self, table: Table) -> Standings:
@@ -112,6 +115,14 @@ class Catalogue:
         return [n for n in self.methods if components(n) == (n,) and implementation(n) in (None, n)]
 
     @cached_property
+    def printed_names(self) -> Mapping[str, Collection[str]]:
+        """What the literature calls its teachers and students on each data set."""
+        found: dict[str, set[str]] = defaultdict(set)
+        for row in self.literature.rows:
+            found[row.dataset] |= {row.teacher, row.student}
+        return found
+
+    @cached_property
     def reported_by_pair(self) -> dict[PairName, list[Reported]]:
         found: dict[PairName, list[Reported]] = defaultdict(list)
         for row in self.literature.rows:
@@ -127,9 +138,13 @@ class Catalogue:
 
     @cached_property
     def measured_by_pair(self) -> dict[PairName, list[Table]]:
+        """Those of versions of a suite of which a later one is there, too, come last."""
         found: dict[PairName, list[Table]] = defaultdict(list)
-        for (_, dataset, pair), table in sorted(self.tables.items()):
-            found[dataset, *split(pair)].append(table)
+        for _, table in sorted(self.tables.items()):
+            found[table.names].append(table)
+        for tables in found.values():
+            old = outdated(tables)
+            tables.sort(key=lambda table: table.suite in old)
         return found
 
     @cached_property
@@ -161,6 +176,45 @@ class Catalogue:
     def combinations(self, method: str) -> list[str]:
         """The reported methods that combine ``method`` with others, as ``a+b``, or are another name for it."""
         return [n for n in self.methods if n != method and (method in components(n) or implementation(n) == method)]
+
+
+def outdated(tables: Iterable[Table]) -> frozenset[str]:
+    """The suites of ``tables`` of which a later version is among them."""
+    newest: dict[str, int] = {}
+    versions = {table.suite: version(table.suite) for table in tables}
+    for name, number in versions.values():
+        newest[name] = max(number, newest.get(name, number))
+    return frozenset(suite for suite, (name, number) in versions.items() if number < newest[name])
+
+
+def version(suite: str) -> tuple[str, int]:
+    """The name of ``suite`` and the number of its version; 0 where its name has none."""
+    name, _, number = suite.partition("@")
+    return name, int(number) if number.isdigit() else 0
+
+
+def own_names(suite: str, pair: str, models: Collection[str], printed: Collection[str] = ()) -> tuple[str, str]:
+    """Teacher and student of ``pair`` as the site calls them.
+
+    What is named after none of the ``models`` behind the pair, and ``printed`` nowhere, is its ``suite``'s alone:
+    another may call another network so.
+    """
+    known = {NO_TEACHER, *printed, *(name for model in models for name in _called(model))}
+    teacher, student = (half if half in known else f"{half}@{version(suite)[0]}" for half in split(pair))
+    return teacher, student
+
+
+def _models(cells: Iterable[Cell], pair: str) -> set[str]:
+    """The architectures behind the names of ``pair``."""
+    records = (record for cell in cells for record in cell.records if record["pair"] == pair or not record["teacher"])
+    return {model for record in records for model in (record["teacher_model"], record["student_model"]) if model}
+
+
+@cache
+def _called(model: str) -> frozenset[str]:
+    """What a pair may call ``model``: its name, of a library's without that, and what tables print."""
+    literature = MODELS.get(model).literature if model in MODELS else model
+    return frozenset((model, model.rpartition("/")[2], literature))
 
 
 def split(pair: str) -> tuple[str, str]:

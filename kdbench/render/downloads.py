@@ -17,7 +17,7 @@ from kdbench.records.reported import gain
 from kdbench.render.address import method_page, pair_page, study_page, suite_page
 from kdbench.render.answers import Answer
 from kdbench.render.bibtex import bibtex
-from kdbench.render.catalogue import Catalogue, PairName, split
+from kdbench.render.catalogue import Catalogue, PairName
 from kdbench.render.measured import Line, Table
 from kdbench.render.rows import as_json
 from kdbench.render.studies import StudyView
@@ -75,11 +75,11 @@ def files(catalogue: Catalogue) -> Iterator[File]:
     by_suite: dict[str, list[Row]] = {name: [] for name in catalogue.suites}
     by_pair: dict[PairName, list[Row]] = defaultdict(list)
     by_method: dict[str, list[Row]] = defaultdict(list)
-    for (suite, dataset, pair), table in sorted(catalogue.tables.items()):
+    for (suite, _, _), table in sorted(catalogue.tables.items()):
         for line in table.every:
             row = _flat(table, line)
             by_suite[suite].append(row)
-            by_pair[dataset, *split(pair)].append(row)
+            by_pair[table.names].append(row)
             by_method[line.cell.method].append(row)
     for suite, rows in by_suite.items():
         yield from _together(suite_page(suite), rows)
@@ -121,6 +121,7 @@ def answered(found: Iterable[Answer]) -> Iterator[File]:
                     **dict(zip(("dataset", "teacher", "student"), answer.pair, strict=True)),
                     "place": place,
                     "method": evidence.method,
+                    "row": evidence.row,
                     "evidence": evidence.grade,
                     "measured_gain": _mean(evidence),
                     "reported_gain": None if reported is None else reported.middle,

@@ -50,6 +50,8 @@ class Table:
     suite: str
     dataset: str
     pair: str
+    #: data set, teacher, student, as the site calls them
+    names: tuple[str, str, str]
     selection: str
     lines: tuple[Line, ...]
     axis: Axis
@@ -75,7 +77,7 @@ class Table:
         return [s for s in SELECTIONS if s != self.selection and any(line.others[s] for line in self.every)]
 
 
-def table(cells: Sequence[Cell], selection: str, reconstructions: frozenset[str]) -> Table:
+def table(cells: Sequence[Cell], names: tuple[str, str, str], selection: str, reconstructions: frozenset[str]) -> Table:
     """The table of ``cells``, which share suite, data set and pair; ``reconstructions`` are methods marked as such."""
     variants = Counter((cell.label, cell.evidence) for cell in cells)
     several = {place: [c for c in cells if (c.label, c.evidence) == place] for place, n in variants.items() if n > 1}
@@ -91,7 +93,7 @@ def table(cells: Sequence[Cell], selection: str, reconstructions: frozenset[str]
     shared = axis([line.top1 for line in ours if line.top1], alone)
     plotted = [dataclasses.replace(line, dot=shared.dot(line.top1, line.kind)) if line.top1 else line for line in ours]
     first, others = cells[0], tuple(line for line in lines if not line.cell.measured)
-    return Table(first.suite, first.dataset, first.pair, selection, tuple(plotted), shared, others)
+    return Table(first.suite, first.dataset, first.pair, names, selection, tuple(plotted), shared, others)
 
 
 class Usual(NamedTuple):

@@ -24,6 +24,7 @@ from kdbench.render.plot import Figure
 from kdbench.render.rows import as_json, row_pages
 from kdbench.render.studies import StudyView, study_views
 from kdbench.render.suiteview import SuiteView, suite_view
+from kdbench.render.teachers import Teachers, teachers
 from kdbench.render.versus import MOST, Versus, all_versus, matrix
 from kdbench.render.years import by_year
 from kdbench.stats.aggregate import NO_TEACHER
@@ -46,10 +47,14 @@ def all_pages(catalogue: Catalogue, content: Content) -> Iterator[Page | File]:
     studies = list(study_views(catalogue))
     answered = answers(catalogue, views)
     found = list(met(answered.values()))
+    taught = teachers(catalogue)
+    studied = {suite.id for study in studies for suite in study.suites}
     compared = all_versus(catalogue)
     entries = finding.found(catalogue, views.values(), studies)
     changed = changes.changes(catalogue, views.values())
     yield _index(catalogue, content, views, studies, changed)
+    yield _methods(catalogue)
+    yield _pairs(catalogue)
     yield Page(changes.PAGE, "changes.html", "What changed", {"changed": changed, "views": views})
     yield _choose(answered)
     yield _compare(compared)
@@ -62,8 +67,12 @@ def all_pages(catalogue: Catalogue, content: Content) -> Iterator[Page | File]:
         if page.name != "index":
             yield Page(f"{page.name}.html", "page.html", page.title, {"html": page.html})
     for view in views.values():
-        yield _suite(catalogue, view, compared)
-        yield from _rows(catalogue, view)
+        yield _suite(catalogue, view, compared, taught)
+        yield from _rows(catalogue, view, taught, view.name in studied)
+    for teacher in taught.every:
+        yield Page(
+            teacher.page, "teacher.html", f"Teacher {teacher.facts['name']} on {teacher.dataset}", {"teacher": teacher}
+        )
     for versus in compared.values():
         yield _versus(catalogue, versus, views)
     for study in studies:
@@ -72,14 +81,20 @@ def all_pages(catalogue: Catalogue, content: Content) -> Iterator[Page | File]:
             study_page(study.study.name),
             "study.html",
             f"Study: {study.study.title}",
-            {"view": study, "width": studyview.WIDTH, "height": studyview.HEIGHT, "bar": studyview.BAR},
+            {
+                "view": study,
+                "studies": {view.study.name for view in studies},
+                "width": studyview.WIDTH,
+                "height": studyview.HEIGHT,
+                "bar": studyview.BAR,
+            },
         )
     if catalogue.literature.rows:
         printed = literature.literature_view(catalogue.literature, catalogue.measured)
         context = {"view": printed, "against": against(found), "histories": _histories(catalogue)}
         yield Page(literature.PAGE, "literature.html", "Literature", context)
     for pair in catalogue.pairs:
-        yield _pair(catalogue, pair, views, answered.get(pair))
+        yield _pair(catalogue, pair, views, answered.get(pair), taught)
     for name in catalogue.methods:
         yield _method(catalogue, name, views, found)
 
@@ -91,15 +106,6 @@ def _index(
     studies: list[StudyView],
     changed: changes.Changes,
 ) -> Page:
-    rows = Counter(line.cell.method for table in catalogue.tables.values() for line in table.lines)
-    methods = [
-        (n, catalogue.cards.get(n), rows[n], len(catalogue.reported_by_method.get(n, ()))) for n in catalogue.methods
-    ]
-    pairs = []
-    for pair in catalogue.pairs:
-        printed = catalogue.reported_by_pair.get(pair, [])
-        lines = sum(len(table.lines) for table in catalogue.measured_by_pair.get(pair, []))
-        pairs.append((pair, lines, len(printed), len(contradictions(printed))))
     taught = [pair for pair in catalogue.pairs if pair[1] != NO_TEACHER]
     return Page(
         "index.html",
@@ -116,10 +122,26 @@ def _index(
             ),
             "studies": studies,
             "changed": changed,
-            "methods": sorted(methods, key=lambda m: (-m[2], -m[3], m[0])),
-            "pairs": sorted(pairs, key=lambda p: (-p[1], -p[2], p[0])),
         },
     )
+
+
+def _methods(catalogue: Catalogue) -> Page:
+    rows = Counter(line.cell.method for table in catalogue.tables.values() for line in table.lines)
+    methods = [
+        (n, catalogue.cards.get(n), rows[n], len(catalogue.reported_by_method.get(n, ()))) for n in catalogue.methods
+    ]
+    context = {"methods": sorted(methods, key=lambda m: (-m[2], -m[3], m[0]))}
+    return Page("methods.html", "methods.html", "Methods", context)
+
+
+def _pairs(catalogue: Catalogue) -> Page:
+    pairs = []
+    for pair in catalogue.pairs:
+        printed = catalogue.reported_by_pair.get(pair, [])
+        lines = sum(len(table.lines) for table in catalogue.measured_by_pair.get(pair, []))
+        pairs.append((pair, lines, len(printed), len(contradictions(printed))))
+    return Page("pairs.html", "pairs.html", "Pairs", {"pairs": sorted(pairs, key=lambda p: (-p[1], -p[2], p[0]))})
 
 
 def _choose(answered: Mapping[PairName, Answer]) -> Page:
@@ -155,7 +177,7 @@ def _by_kind(entries: Iterable[finding.Found]) -> list[tuple[str, list[finding.F
     return [(kind, list(group)) for kind, group in groupby(entries, key=lambda entry: entry.kind)]
 
 
-def _suite(catalogue: Catalogue, view: SuiteView, compared: Mapping[tuple[str, str], Versus]) -> Page:
+def _suite(catalogue: Catalogue, view: SuiteView, compared: Mapping[tuple[str, str], Versus], taught: Teachers) -> Page:
     labels = [row.label for row in view.standings.rows][:LARGEST_MATRIX]
     context = {
         "suite": view,
@@ -165,20 +187,23 @@ def _suite(catalogue: Catalogue, view: SuiteView, compared: Mapping[tuple[str, s
         "forest": charts.forest(view),
         "costs": charts.costs(view),
         "placing": places.both(view),
+        "teachers": taught.by_suite.get(view.name, ()),
     }
     return Page(suite_page(view.name), "suite.html", f"Suite {view.name}", context)
 
 
-def _rows(catalogue: Catalogue, view: SuiteView) -> Iterator[Page | File]:
-    for row in row_pages(catalogue, view.name, view.tables, view.others):
+def _rows(catalogue: Catalogue, view: SuiteView, taught: Teachers, studied: bool) -> Iterator[Page | File]:
+    for row in row_pages(catalogue, view.name, view.tables, view.others, studied):
         path = row_page(row.suite, row.label, row.evidence)
         document = path.removesuffix("html") + "json"
-        context = {"row": row, "view": view, "document": document.rpartition("/")[2]}
+        context = {"row": row, "view": view, "document": document.rpartition("/")[2], "teachers": taught}
         yield Page(path, "row.html", f"{row.label} in {row.suite}", context)
         yield File(document, as_json(row.document()))
 
 
-def _pair(catalogue: Catalogue, pair: PairName, views: dict[str, SuiteView], answer: Answer | None) -> Page:
+def _pair(
+    catalogue: Catalogue, pair: PairName, views: dict[str, SuiteView], answer: Answer | None, taught: Teachers
+) -> Page:
     rows = catalogue.reported_by_pair.get(pair, [])
     tables = catalogue.measured_by_pair.get(pair, [])
     return Page(
@@ -190,7 +215,7 @@ def _pair(catalogue: Catalogue, pair: PairName, views: dict[str, SuiteView], ans
             "answer": answer,
             "grades": GRADE_NAMES,
             "tables": [(table, views[table.suite]) for table in tables],
-            "teachers": _teachers(tables),
+            "teachers": taught.by_pair.get(pair, ()),
             "reported": reported.tables(rows),
             "contradictions": contradictions(rows),
             "teacher_values": reported.printed_values(rows, "teacher_value"),
@@ -232,20 +257,6 @@ def _histories(catalogue: Catalogue) -> list[Figure]:
     return [by_year(history) for history in histories(catalogue.literature.rows, catalogue.literature.sources)]
 
 
-def _teachers(tables: list[Any]) -> list[dict[str, Any]]:
-    """Each different teacher of the measured trials once, with the suites that used it."""
-    found: dict[str, dict[str, Any]] = {}
-    for table in tables:
-        for line in table.lines:
-            for record in line.cell.records:
-                facts = record["teacher"]
-                if facts is not None:
-                    known = found.setdefault(f"{facts['name']} {facts['weights_sha256']}", {**facts, "suites": []})
-                    if table.suite not in known["suites"]:
-                        known["suites"].append(table.suite)
-    return [found[key] for key in sorted(found)]
-
-
 def _sources(catalogue: Catalogue, rows: list[Any]) -> list[tuple[Any, list[tuple[str, str]]]]:
     used = sorted({row.source for row in rows})
     return [(catalogue.literature.sources[name], reported.links(catalogue.literature.sources[name])) for name in used]
@@ -264,11 +275,13 @@ GLOBALS = {
     "versus_page": versus_page,
     "method_link": parts.method_link,
     "pair_link": parts.pair_link,
+    "table_link": parts.table_link,
     "suite_link": parts.suite_link,
     "top1_link": parts.top1_link,
     "th": parts.th,
     "badges": parts.badges,
     "superseded": parts.superseded,
+    "studies_linked": parts.studies_linked,
     "cost": parts.cost,
     "dot": parts.dot,
     "figure": svg.figure,

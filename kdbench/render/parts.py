@@ -5,12 +5,14 @@ Functions and no macros, which a template takes ten times as long to call. Every
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Collection, Iterable
 from functools import lru_cache
 
 from markupsafe import Markup, escape
 
-from kdbench.render.address import href, method_page, pair_page, quoted, root_of, row_page, suite_page
+from kdbench.render.address import href, method_page, pair_page, quoted, root_of, row_page, study_page, suite_page
+from kdbench.render.catalogue import PairName, split
 from kdbench.render.dots import HEIGHT, WIDTH, Dot
 from kdbench.render.measured import Line, Table
 from kdbench.render.suiteview import SuiteView
@@ -32,8 +34,13 @@ def method_link(page: str, name: str, text: str | None = None) -> Markup:
     return _method_link(root_of(page), name, text or name)
 
 
-def pair_link(page: str, dataset: str, teacher: str, student: str, before: str = "") -> Markup:
-    return _pair_link(root_of(page), dataset, teacher, student, before)
+def pair_link(page: str, dataset: str, teacher: str, student: str) -> Markup:
+    return _pair_link(root_of(page), (dataset, teacher, student), (teacher, student), "")
+
+
+def table_link(page: str, table: Table, before: str = "") -> Markup:
+    """A link to the pair of ``table`` by the names that its suite has for it."""
+    return _pair_link(root_of(page), table.names, split(table.pair), before)
 
 
 def suite_link(page: str, name: str) -> Markup:
@@ -49,9 +56,9 @@ def _method_link(root: str, name: str, text: str) -> Markup:
 
 
 @lru_cache(maxsize=8192)
-def _pair_link(root: str, dataset: str, teacher: str, student: str, before: str) -> Markup:
-    address = root + escape(quoted(pair_page(dataset, teacher, student)))
-    return Markup(f'<a href="{address}">{escape(before)}{pair_names(teacher, student)}</a>')
+def _pair_link(root: str, names: PairName, shown: tuple[str, str], before: str) -> Markup:
+    address = root + escape(quoted(pair_page(*names)))
+    return Markup(f'<a href="{address}">{escape(before)}{pair_names(*shown)}</a>')
 
 
 @lru_cache(maxsize=8192)
@@ -63,6 +70,19 @@ def top1_link(page: str, table: Table, line: Line) -> Markup:
     """The accuracy of ``line``, which leads to the page of its row."""
     address = escape(href(page, row_page(table.suite, line.cell.label, line.cell.evidence)))
     return Markup(f'<a class="value" href="{address}">{value(line.top1)}</a>')
+
+
+def studies_linked(page: str, text: str, studies: Collection[str]) -> Markup:
+    """``text`` in which each "study NAME" of ``studies`` leads to its page."""
+    parts = re.split(r"(?<=\bstudy )([a-z0-9][a-z0-9-]*)", text)
+    return Markup("<bdi>{}</bdi>").format(
+        Markup("").join(
+            Markup('<a href="{}">{}</a>').format(href(page, study_page(part)), part)
+            if at % 2 and part in studies
+            else part
+            for at, part in enumerate(parts)
+        )
+    )
 
 
 def badges(flags: Iterable[tuple[str, str]]) -> Markup:

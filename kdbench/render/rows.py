@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,15 +15,21 @@ from kdbench.render.catalogue import Catalogue, split
 from kdbench.render.curves import curves
 from kdbench.render.measured import Line, Table
 from kdbench.render.plot import Figure
+from kdbench.render.texts import number
 from kdbench.stats.aggregate import SELECTIONS, Record
 from kdbench.stats.standings import Standing
+from kdbench.studies.measures import MEASURES
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """One record as a line of a table: its scores by selection and epoch, its provenance, its files."""
+    """One record as a line of a table: its scores by selection and epoch, its provenance, its files.
+
+    ``measures``: what studies read of it, in words, with its unit.
+    """
 
     record: Record
+    measures: tuple[tuple[str, str], ...] = ()
 
     @property
     def scores(self) -> list[tuple[str, Mapping[str, Any]]]:
@@ -80,11 +87,12 @@ class RowPage:
 
 
 def row_pages(
-    catalogue: Catalogue, suite: str, tables: Sequence[Table], others: Sequence[Table] = ()
+    catalogue: Catalogue, suite: str, tables: Sequence[Table], others: Sequence[Table] = (), studied: bool = False
 ) -> Iterator[RowPage]:
     """A page for each row of ``suite``; what is contributed under a label has one of its own.
 
-    ``others`` are of pairs that the suite does not plan: a row has its trials there, too, and no standing.
+    ``others`` are of pairs that the suite does not plan: a row has its trials there, too, and no standing. Where the
+    suite is ``studied``, each trial says what a study reads of it.
     """
     found: dict[tuple[str, str], list[tuple[Table, Line]]] = {}
     for table in (*tables, *others):
@@ -95,7 +103,13 @@ def row_pages(
         plans = [line.plan for _, line in places]
         shared = {name: value for name, value in plans[0].items() if all(plan.get(name) == value for plan in plans)}
         sections = [  # one row's plots at a time
-            _section(table, line, {name: value for name, value in plan.items() if name not in shared}, catalogue.seen)
+            _section(
+                table,
+                line,
+                {name: value for name, value in plan.items() if name not in shared},
+                catalogue.seen,
+                studied,
+            )
             for (table, line), plan in zip(places, plans, strict=True)
         ]
         yield RowPage(
@@ -110,10 +124,23 @@ def row_pages(
         )
 
 
-def _section(table: Table, line: Line, plan: Mapping[str, str], seen: Seen) -> Section:
+def _section(table: Table, line: Line, plan: Mapping[str, str], seen: Seen, studied: bool) -> Section:
     plots = curves(line.cell, table.selection), calibration(line, table.selection, seen)
-    attempts = tuple(map(Attempt, line.cell.records))
+    right = seen.right(table.selection)
+    attempts = tuple(
+        Attempt(record, tuple(_measures({**record, "right": right(record)}, table.selection)) if studied else ())
+        for record in line.cell.records
+    )
     return Section(table, line, plan, attempts, tuple(plot for plot in plots if plot))
+
+
+def _measures(record: Record, selection: str) -> Iterator[tuple[str, str]]:
+    if record["status"] != "finished":
+        return
+    for measure in MEASURES.values():
+        value = measure.read(record, selection)
+        if math.isfinite(value):
+            yield f"{measure.title.rstrip(',')} ({measure.unit})", number(value, measure.digits)
 
 
 def _command(suite: str, label: str, sections: Sequence[Section]) -> str:

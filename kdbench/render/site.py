@@ -82,7 +82,7 @@ def build(
 
 
 def gather(store: Store) -> Catalogue:
-    """All that a site shows of ``store``; the teachers' own trainings count as records but have no rows."""
+    """All that a site shows of ``store``; the teachers' own trainings are behind their teachers and have no rows."""
     found = take_inventory(store)
     problems = list(found.problems)
     literature = Literature((), {})
@@ -91,7 +91,8 @@ def gather(store: Store) -> Catalogue:
     except UserError as error:
         problems.append(Problem(f"The literature is left out: {error}"))
     students = [record for record in found.rows if record["label"] != TEACHER]
-    return Catalogue(records=students, problems=problems, literature=literature, count=found.count, seen=found.seen)
+    trainings = [record for record in found.records if record["label"] == TEACHER]
+    return Catalogue(students, problems, literature, found.count, found.seen, trainings)
 
 
 @contextmanager

@@ -70,7 +70,7 @@ class StudyView:
 
 
 def study_views(catalogue: Catalogue) -> Iterator[StudyView]:
-    """Every study that can be read and has a claim that was judged."""
+    """Every study that can be read and of which there is a record, whether or not any claim can be judged yet."""
     for name in STUDIES:
         try:
             study = get_study(name)
@@ -78,7 +78,7 @@ def study_views(catalogue: Catalogue) -> Iterator[StudyView]:
         except UserError:  # its own command says what is wrong with it
             continue
         found = judge(study, suites, catalogue.records, catalogue.seen.right)
-        if any(each.verdict is not Verdict.INCOMPLETE for each in found):
+        if any(suite.id in catalogue.suites for suite in suites.values()):
             plots = (
                 *map(plot_of, plotted(study, suites, catalogue.records)),
                 *map(cloud_of, related(study, suites, catalogue.records)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -17,7 +17,7 @@ from kdbench.render.measured import Line, Table
 from kdbench.render.speeds import Speed, speeds
 from kdbench.stats import aggregate
 from kdbench.stats.across import Across, across
-from kdbench.stats.aggregate import NO_TEACHER, Record, protocol
+from kdbench.stats.aggregate import NO_TEACHER, Cell, Record, protocol
 from kdbench.stats.intervals import Interval
 from kdbench.stats.placing import Placing, placing
 from kdbench.stats.standings import Standing, Standings, whole_rows
@@ -256,11 +256,25 @@ def _best_first(row: Row) -> tuple[int, bool, float, str]:
 
 
 def _protocol(lines: Sequence[Line]) -> list[tuple[str, list[tuple[str, list[str]]]]]:
-    """Every planned setting that all rows share by its kind: field -> [(value, pairs that have it)]."""
-    fields: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    """Every planned setting that all rows share by its kind: field -> [(value, where it is so)].
+
+    That is a pair, or rows of it where not all are alike.
+    """
+    fields: dict[str, list[tuple[Cell, str]]] = defaultdict(list)
     for line in lines:
         record = line.cell.records[0]
         parts = {part: record["identity"].get(part) for part in ("data", "protocol", "supervision", "engine")}
         for name, value in measured.flatten(parts).items():
-            fields[name.removeprefix("protocol.")].append((line.cell.pair, value))
-    return [(name, spread(values)) for name, values in fields.items()]
+            fields[name.removeprefix("protocol.")].append((line.cell, value))
+    return [(name, spread(_where(values))) for name, values in fields.items()]
+
+
+def _where(values: Sequence[tuple[Cell, str]]) -> Iterator[tuple[str, str]]:
+    """(where, value) for the ``values`` of cells: the pair, with the row where it is not the commonest of its pair."""
+    by_pair: dict[str, Counter[str]] = defaultdict(Counter)
+    for cell, value in values:
+        by_pair[cell.pair][value] += 1
+    for cell, value in values:
+        ((usual, _), *others) = by_pair[cell.pair].most_common()
+        most = f"most rows of {cell.pair}" if others else cell.pair
+        yield (most if value == usual else f"{cell.label} on {cell.pair}"), value

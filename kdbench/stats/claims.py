@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import numpy as np
@@ -28,12 +28,27 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """An estimate of ``n`` values and the interval that it was estimated with; infinite where there is no telling."""
+    """An estimate of ``n`` values and the interval that it was estimated with; infinite where there is no telling.
+
+    ``images``: of how many images it is a share, where chance is in which images these are and in nothing else.
+    """
 
     estimate: float
     low: float
     high: float
     n: int
+    images: int = 0
+
+    def scaled(self, low: float, high: float) -> Finding:
+        """The same of what lies between ``low`` and ``high`` as this one does between 0 and 1."""
+        estimate, least, most = (low + (high - low) * value for value in (self.estimate, self.low, self.high))
+        return Finding(estimate, least, most, self.n, self.images)
+
+    def within(self, low: float, high: float) -> Finding:
+        """The same where nothing can lie below ``low`` or above ``high``."""
+        if math.isinf(self.low):
+            return self
+        return replace(self, low=min(max(self.low, low), high), high=max(min(self.high, high), low))
 
 
 @dataclass(frozen=True)
@@ -60,6 +75,20 @@ def mean(values: ArrayLike, level: float) -> Finding:
     found = t_interval(sample, level)
     low = -math.inf if found.low is None else found.low
     return Finding(found.mean, low, math.inf if found.high is None else found.high, found.n)
+
+
+def proportion(share: float, images: int, level: float) -> Finding:
+    """The ``share`` of so many ``images``, with the interval over others that might have been drawn.
+
+    That of E. B. Wilson, Probable inference, the law of succession, and statistical inference, J. Am. Statist. Assoc.
+    22, 1927.
+    """
+    from scipy.special import ndtri
+
+    z2 = float(ndtri((1 + level) / 2)) ** 2 / images
+    middle = (share + z2 / 2) / (1 + z2)
+    half = math.sqrt(z2 * (share * (1 - share) + z2 / 4)) / (1 + z2)
+    return Finding(share, middle - half, middle + half, 1, images)
 
 
 def difference(scores: ArrayLike, of: int, versus: int, level: float) -> Finding:

@@ -40,11 +40,16 @@ class Printed:
 
 @dataclass(frozen=True)
 class Evidence:
-    """All that is known of ``method`` on one pair."""
+    """All that is known of ``method`` on one pair; with a ``row``, of that setting, where it ran in no other way."""
 
     method: str
     measured: tuple[Measured, ...] = ()
     printed: tuple[Printed, ...] = field(default=())
+    row: str = ""
+
+    @property
+    def label(self) -> str:
+        return self.row or self.method
 
     @property
     def grade(self) -> str:
@@ -77,13 +82,19 @@ class Evidence:
         return self.reported.middle
 
 
-def ranked(measured: Mapping[str, Sequence[Measured]], printed: Mapping[str, Sequence[Printed]]) -> list[Evidence]:
-    """What is known of each method, the best grade first and the largest gain within it; without a gain, none."""
+def ranked(
+    measured: Mapping[tuple[str, str], Sequence[Measured]], printed: Mapping[str, Sequence[Printed]]
+) -> list[Evidence]:
+    """What is known of each method, the best grade first and the largest gain within it; without a gain, none.
+
+    ``measured`` is by method and row, which is empty for the method as it comes; a row has nothing printed of it.
+    """
     found = (
-        Evidence(name, tuple(measured.get(name, ())), tuple(printed.get(name, ()))) for name in {*measured, *printed}
+        Evidence(name, tuple(measured.get((name, row), ())), () if row else tuple(printed.get(name, ())), row)
+        for name, row in {*measured, *((name, "") for name in printed)}
     )
     known = [e for e in found if e.printed or any(m.standing.gain is not None for m in e.measured)]
-    return sorted(known, key=lambda e: (GRADES.index(e.grade), -e.gain, e.method))
+    return sorted(known, key=lambda e: (GRADES.index(e.grade), -e.gain, e.method, e.row))
 
 
 def best_supported(found: Iterable[Evidence], suite: str) -> list[tuple[Evidence, Measured]]:

@@ -129,11 +129,14 @@ def _judged(claim: Claim, table: _Table, level: float) -> Judged:
 
 def _finding(claim: Claim, table: _Table, level: float) -> Finding:
     """The estimate over all pairs it speaks of: their values are those of further seeds."""
+    measure = MEASURES[claim.measure]
     if claim.statistic == "between-seeds":
-        return claims.between(table.between(claim), level)
+        return claims.between(table.between(claim), level).within(*measure.span)
+    if claim.statistic == "mean" and measure.images is not None:
+        return table.of_teachers(claim, level).within(*measure.span)
     values = {name: table.values(claim, name, claim.measure) for name in claim.named}
     if claim.statistic == "mean":
-        return claims.mean(values[claim.of], level)
+        return claims.mean(values[claim.of], level).within(*measure.span)
     if claim.statistic == "difference":
         scores, of, versus = table.beside(claim)
         return claims.difference(scores, of, versus, level)
@@ -230,6 +233,27 @@ class _Table:
         read = MEASURES[of_teacher(measure) if place[1] == TEACHER else measure].read
         found = [read(record, self.selection) for record in self._records(place, seed)]
         return float(np.mean(found)) if found else math.nan
+
+    def of_teachers(self, claim: Claim, level: float) -> Finding:
+        """The mean over the different teachers that ``claim`` speaks of.
+
+        One that taught every seed was measured once: what may differ are the images that it was measured on.
+        """
+        measure = MEASURES[claim.measure]
+        places = self.places(claim.of, claim.pair)
+        found = {}
+        for record in (
+            record for place in places for seed in self.suite.seeds for record in self._records(place, seed)
+        ):
+            value = measure.read(record, self.selection)
+            if math.isfinite(value):
+                found[canonical([record["identity"]["teacher"], record["teacher"]["weights_sha256"]])] = value, record
+        if measure.images is not None and len(found) == 1:
+            ((value, record),) = found.values()
+            low, high = measure.span
+            if images := measure.images(record):
+                return claims.proportion((value - low) / (high - low), images, level).scaled(low, high)
+        return claims.mean([value for value, _ in found.values()], level)
 
     def _records(self, place: tuple[str, str], seed: int) -> list[Record]:
         """The finished records of a row's seed; of TEACHER, those of its students."""

@@ -28,6 +28,10 @@ class Measure:
     read: Callable[[Record, str], float]
     digits: int = 2
     between: Callable[[Record, Record], float] | None = None
+    #: From where to where it may lie.
+    span: tuple[float, float] = (-math.inf, math.inf)
+    #: Of a measure of the teacher: of how many test images it is a share, times the length of its span; or fewer.
+    images: Callable[[Record], int] | None = None
 
 
 def _score(name: str) -> Callable[[Record, str], float]:
@@ -147,46 +151,79 @@ def _complement(record: Record, other: Record) -> float:
     return float(((one.sum(1) == 1) & (two == ~one).all(1)).mean())
 
 
+def _all(record: Record) -> int:
+    """How many test images its data set has; 0 where that is not at hand."""
+    return DATASETS.get(record["dataset"]).test_size if record["dataset"] in DATASETS else 0
+
+
+def _a_class(record: Record) -> int:
+    """About as many as a class has: a degree of ambiguity is a share of the images of the worst one."""
+    return _all(record) // DATASETS.get(record["dataset"]).classes if _all(record) else 0
+
+
 def _nothing(record: Record, selection: str) -> float:
     return math.nan
 
 
+#: Spans of measures.
+PERCENT, SHARE, COUNT = (0.0, 100.0), (0.0, 1.0), (0.0, math.inf)
+
 MEASURES: dict[str, Measure] = {
-    "top1": Measure("accuracy", "points", _score("top1")),
-    "top5": Measure("top-5 accuracy", "points", _score("top5")),
-    "errors": Measure("test errors", "images", _errors, 0),
+    "top1": Measure("accuracy", "points", _score("top1"), span=PERCENT),
+    "top5": Measure("top-5 accuracy", "points", _score("top5"), span=PERCENT),
+    "errors": Measure("test errors", "images", _errors, 0, span=COUNT),
     "errors_corrected": Measure(
-        "test errors, the bias chosen on held-out images,", "images", _corrected("errors_corrected"), 0
+        "test errors, the bias chosen on held-out images,", "images", _corrected("errors_corrected"), 0, span=COUNT
     ),
     "errors_corrected_on_test": Measure(
-        "test errors, the bias chosen on the test images,", "images", _corrected("errors_corrected_on_test"), 0
+        "test errors, the bias chosen on the test images,",
+        "images",
+        _corrected("errors_corrected_on_test"),
+        0,
+        span=COUNT,
     ),
-    "removed": Measure("errors removed by a bias chosen on held-out images", "percent", _removed("errors_corrected")),
+    "removed": Measure(
+        "errors removed by a bias chosen on held-out images",
+        "percent",
+        _removed("errors_corrected"),
+        span=(-math.inf, 100),
+    ),
     "removed_on_test": Measure(
-        "errors removed by a bias chosen on the test images", "percent", _removed("errors_corrected_on_test")
+        "errors removed by a bias chosen on the test images",
+        "percent",
+        _removed("errors_corrected_on_test"),
+        span=(-math.inf, 100),
     ),
     "optimism": Measure("errors hidden by choosing the bias on the test images", "images", _optimism, 1),
-    "nll": Measure("negative log-likelihood", "nats", _score("nll"), 4),
-    "ece": Measure("calibration error", "0 to 1", _score("ece"), 4),
-    "entropy": Measure("entropy of the output", "nats", _score("entropy"), 4),
-    "agreement": Measure("agreement with the teacher", "points", _score("agreement")),
-    "kl_to_teacher": Measure("divergence from the teacher", "nats", _score("kl_to_teacher"), 4),
-    "teacher_top1": Measure("the teacher's accuracy", "points", _teacher("top1")),
-    "unreliability": Measure("unreliability of the teacher", "0 to 1", _teacher("unreliability"), 3),
-    "ambiguity": Measure("ambiguity of the teacher", "0 to 1", _teacher("ambiguity"), 3),
-    "burden": Measure("unreliability and ambiguity of the teacher", "0 to 2", _burden, 3),
-    "one_view": Measure("share of classes of which one view is known", "0 to 1", _views(1)),
-    "both_views": Measure("share of classes of which both views are known", "0 to 1", _views(2)),
+    "nll": Measure("negative log-likelihood", "nats", _score("nll"), 4, span=COUNT),
+    "ece": Measure("calibration error", "0 to 1", _score("ece"), 4, span=SHARE),
+    "entropy": Measure("entropy of the output", "nats", _score("entropy"), 4, span=COUNT),
+    "agreement": Measure("agreement with the teacher", "points", _score("agreement"), span=PERCENT),
+    "kl_to_teacher": Measure("divergence from the teacher", "nats", _score("kl_to_teacher"), 4, span=COUNT),
+    "teacher_top1": Measure("the teacher's accuracy", "points", _teacher("top1"), span=PERCENT, images=_all),
+    "unreliability": Measure(
+        "unreliability of the teacher", "0 to 1", _teacher("unreliability"), 3, span=SHARE, images=_all
+    ),
+    "ambiguity": Measure("ambiguity of the teacher", "0 to 1", _teacher("ambiguity"), 3, span=SHARE, images=_a_class),
+    "burden": Measure("unreliability and ambiguity of the teacher", "0 to 2", _burden, 3, span=(0, 2), images=_a_class),
+    "one_view": Measure("share of classes of which one view is known", "0 to 1", _views(1), span=SHARE),
+    "both_views": Measure("share of classes of which both views are known", "0 to 1", _views(2), span=SHARE),
     "complement": Measure(
-        "share of classes of which two networks know different views", "0 to 1", _nothing, 2, _complement
+        "share of classes of which two networks know different views", "0 to 1", _nothing, 2, _complement, SHARE
     ),
-    "teacher_error": Measure("the teacher's error", "0 to 1", _teacher_error, 4),
-    "h_divergence": Measure("divergence of the features", "0 to 2", _features("h_divergence"), 3),
-    "mmd": Measure("maximum mean discrepancy of the features", "0 to 1.41", _features("mmd"), 3),
-    "joint_error": Measure("error of the joint classifier", "0 to 2", _features("joint_error"), 3),
+    "teacher_error": Measure("the teacher's error", "0 to 1", _teacher_error, 4, span=SHARE, images=_all),
+    "h_divergence": Measure("divergence of the features", "0 to 2", _features("h_divergence"), 3, span=(0, 2)),
+    "mmd": Measure(
+        "maximum mean discrepancy of the features", "0 to 1.41", _features("mmd"), 3, span=(0, math.sqrt(2))
+    ),
+    "joint_error": Measure("error of the joint classifier", "0 to 2", _features("joint_error"), 3, span=(0, 2)),
     "reused_error": Measure(
-        "error of the teacher's classifier on the student's features", "0 to 1", _features("reused_error"), 4
+        "error of the teacher's classifier on the student's features",
+        "0 to 1",
+        _features("reused_error"),
+        4,
+        span=SHARE,
     ),
-    "bound": Measure("sum of the bound's parts", "0 to 4", _bound, 3),
-    "cost": Measure("cost of a step", "times the student alone", _cost),
+    "bound": Measure("sum of the bound's parts", "0 to 4", _bound, 3, span=(0, 4)),
+    "cost": Measure("cost of a step", "times the student alone", _cost, span=COUNT),
 }

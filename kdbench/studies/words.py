@@ -46,7 +46,8 @@ def measured(judged: Judged) -> str:
     unit = unit_of(judged)
     low, high = (_number(judged, value) for value in (finding.low, finding.high))
     around = f"{low} to {high}" if math.isfinite(finding.low) else "no interval, for want of seeds"
-    return f"{_number(judged, finding.estimate)}{unit} ({around}), from {_many(finding.n, 'value')}"
+    of = f"one teacher, over {finding.images:,} images" if finding.images else _many(finding.n, "value")
+    return f"{_number(judged, finding.estimate)}{unit} ({around}), from {of}"
 
 
 def unit_of(judged: Judged) -> str:

@@ -3,7 +3,8 @@
 "use strict";
 const said = document.getElementById("said");
 const tables = [...document.querySelectorAll("table:not(.facts)")];
-// What differs from the page as it came: "s0" the sort of the first table, "h0" its hidden columns, "f-id" a filter.
+// What differs from the page as it came: "s0" the sort of the first table, "h0" its hidden columns, "f-id" a filter,
+// "a0" all its rows on a phone.
 const state = new URLSearchParams(location.hash.startsWith("#~") ? location.hash.slice(2) : "");
 const remember = (name, value) => {
   if (value) state.set(name, value);
@@ -28,8 +29,33 @@ const sort = (head, down) => {
     rows.sort(([p, a], [q, b]) => p - q || (a === null) - (b === null) || sign * (a < b ? -1 : a > b ? 1 : 0));
     body.append(...rows.map(([, , row]) => row));
   }
+  shorten();
+};
+// Of a long table a phone shows the first rows until it is asked for all; a screen has a scroller for that.
+const FIRST = 20, long = new Map();
+const shorten = () => {
+  for (const [table, button] of long) {
+    const shown = [...table.tBodies].flatMap((body) => [...body.rows]).filter((row) => !row.hidden);
+    shown.forEach((row, place) => row.classList.toggle("later", place >= FIRST && !button.hidden));
+    button.textContent = `Show all ${shown.length} rows`;
+    button.parentNode.hidden = button.hidden || shown.length <= FIRST;
+  }
 };
 tables.forEach((table, number) => {
+  if (table.rows.length > 1.5 * FIRST && !table.classList.contains("matrix")) {
+    const more = document.createElement("p"), button = document.createElement("button");
+    more.className = "more";
+    more.append(button);
+    button.type = "button";
+    button.hidden = state.has(`a${number}`);
+    button.addEventListener("click", () => {
+      button.hidden = true;
+      remember(`a${number}`, "1");
+      shorten();
+    });
+    table.after(more);
+    long.set(table, button);
+  }
   const heads = [...(table.tHead?.rows[0]?.cells ?? [])];
   for (const head of heads.filter((each) => each.dataset.sort)) {
     const button = document.createElement("button"), name = head.textContent.trim().replace(/\s+/g, " ");
@@ -76,11 +102,22 @@ function columns(table, heads, number) {
 for (const controls of document.querySelectorAll(".controls")) controls.hidden = false;
 // Each control says which rows it wants; a row is shown where all of them do.
 const wanted = new Map();
+// A list offers what is left by the other controls.
+const lists = new Map();
+const narrow = () => {
+  for (const [list, [rows, field]] of lists) {
+    const others = [...wanted].filter(([element]) => element !== list).map(([, wants]) => wants);
+    const left = new Set([...rows()].filter((row) => others.every((wants) => wants(row))).map((row) => row.dataset[field]));
+    for (const option of list.options) option.hidden = option.disabled = option.value && option.value !== list.value && !left.has(option.value);
+  }
+};
 const filter = (rows) => {
   let count = 0;
   for (const row of rows) count += !(row.hidden = ![...wanted.values()].every((wants) => wants(row)));
   for (const head of document.querySelectorAll("tr.group")) head.hidden = members(head.parentNode.rows).every((row) => row.hidden);
   said.textContent = `${count} of ${rows.length} rows shown.`;
+  narrow();
+  shorten();
   for (const empty of document.querySelectorAll(".nothing")) empty.remove();
   if (count || !rows.length) return;
   const note = document.createElement("p");
@@ -106,14 +143,21 @@ const control = (element, rows, wants) => {
   element.addEventListener(element.type === "search" || element.type === "number" ? "input" : "change", apply);
 };
 const rowsOf = (id) => () => members(document.querySelectorAll(`#${id} > tbody > tr`));
-for (const each of document.querySelectorAll("[data-filter]"))
-  control(each, rowsOf(each.dataset.filter), (row, asked) => row.dataset[each.dataset.field] === asked);
-for (const each of document.querySelectorAll("[data-choose]"))
-  control(each, rowsOf("pairs"), (row, asked) => row.dataset[each.dataset.choose] === asked);
+for (const each of document.querySelectorAll("[data-filter]")) {
+  const { filter: table, field } = each.dataset;
+  lists.set(each, [rowsOf(table), field]);
+  control(each, rowsOf(table), (row, asked) => row.dataset[field] === asked);
+}
 for (const each of document.querySelectorAll("[data-most]"))
   control(each, rowsOf(each.dataset.most), (row, asked) => row.dataset.cost !== "" && Number(row.dataset.cost) <= Number(asked));
 for (const each of document.querySelectorAll("[data-without]"))
   control(each, rowsOf(each.dataset.without), (row, asked) => !row.dataset.needs.split(" ").includes(asked));
-for (const each of document.querySelectorAll("[data-search]"))
-  control(each, () => document.querySelectorAll(".searchable tbody tr"), (row, asked) =>
-    asked.toLowerCase().split(/\s+/).every((word) => row.textContent.toLowerCase().includes(word)));
+// A word that is the whole of a name means that one alone: "kd" is no part of "dkd".
+for (const each of document.querySelectorAll("[data-search]")) {
+  const rows = () => document.querySelectorAll(".searchable tbody tr");
+  const names = (row) => (row.dataset.names ?? "").split(" ");
+  const known = new Set([...rows()].flatMap(names));
+  control(each, rows, (row, asked) => asked.toLowerCase().split(/\s+/).every((word) =>
+    known.has(word) ? names(row).includes(word) : row.textContent.toLowerCase().includes(word)));
+}
+shorten();

@@ -1,0 +1,156 @@
+"""A page for each teacher that taught here: what was measured of it, what trained it, and who learnt from it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+from kdbench.render.address import slug
+from kdbench.render.catalogue import Catalogue, PairName
+from kdbench.render.measured import Table, flatten
+from kdbench.render.rows import Attempt
+from kdbench.stats.aggregate import Record
+
+#: Fields of a teacher's identity that stand on its page in words of their own.
+_SAID = ("kind", "parts", "recipe", "version")
+
+
+@dataclass(frozen=True)
+class Training:
+    """The records of one recipe, of which there are several where several machines followed it."""
+
+    name: str
+    key: str
+    attempts: tuple[Attempt, ...]
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """One network, or several that teach as one. ``facts`` are the same in the record of each student of its.
+
+    ``identity`` is what the trials' keys know of it; ``students`` are the tables whose rows it taught, with how many
+    records of these there are.
+    """
+
+    dataset: str
+    facts: Mapping[str, Any]
+    identity: Mapping[str, Any]
+    #: The file of one of the records that say so.
+    file: str
+    trainings: tuple[Training, ...]
+    students: dict[tuple[str, str, str], tuple[Table, int]] = field(default_factory=dict)
+
+    @cached_property
+    def page(self) -> str:
+        return teacher_page(self.dataset, self.facts, self.identity)
+
+    @property
+    def settings(self) -> Mapping[str, str]:
+        return flatten({name: value for name, value in self.identity.items() if name not in _SAID})
+
+    @property
+    def tables(self) -> list[tuple[Table, int]]:
+        return [self.students[place] for place in sorted(self.students)]
+
+    @property
+    def suites(self) -> list[str]:
+        return sorted({table.suite for table, _ in self.students.values()})
+
+
+def teacher_page(dataset: str, facts: Mapping[str, Any], identity: Mapping[str, Any]) -> str:
+    """Where the page of a teacher lies: several may have one name, and one recipe may have made several."""
+    made = json.dumps(identity, sort_keys=True) + facts["weights_sha256"]
+    return f"teachers/{slug(dataset)}/{slug(facts['name'] + '-' + hashlib.sha256(made.encode()).hexdigest()[:8])}.html"
+
+
+@dataclass(frozen=True)
+class Teachers:
+    """All of them, and which ones taught in a record or on a pair."""
+
+    every: tuple[Teacher, ...]
+    by_pair: Mapping[PairName, Sequence[Teacher]]
+    by_suite: Mapping[str, Sequence[Teacher]]
+    _by_place: Mapping[tuple[str, str, str], Teacher]
+
+    def of(self, record: Record) -> Teacher | None:
+        """The teacher of the student of ``record``; None where nothing was measured of one."""
+        return None if record["teacher"] is None else self._by_place[_place(record)]
+
+    def among(self, records: Iterable[Record]) -> list[Teacher]:
+        """The teachers of ``records``, each once."""
+        return list({found.page: found for record in records if (found := self.of(record))}.values())
+
+
+def teachers(catalogue: Catalogue) -> Teachers:
+    """Every teacher of the records that ``catalogue`` shows."""
+    by_key: dict[str, list[Record]] = defaultdict(list)
+    for record in catalogue.trainings:
+        by_key[record["key"]].append(record)
+    found: dict[tuple[str, str, str], Teacher] = {}
+    for at, table in sorted(catalogue.tables.items()):
+        for line in table.every:
+            for record in line.cell.records:
+                if record["teacher"] is None:
+                    continue
+                place = _place(record)
+                if place not in found:
+                    found[place] = _teacher(record, by_key)
+                elif len(record["teacher"]) > len(found[place].facts):  # older ones have no degrees
+                    found[place] = replace(found[place], facts=record["teacher"], file=record.get("file", ""))
+                _, count = found[place].students.get(at, (table, 0))
+                found[place].students[at] = table, count + 1
+    every = sorted(found.values(), key=lambda teacher: (teacher.dataset, teacher.facts["name"], teacher.page))
+    by_pair: dict[PairName, list[Teacher]] = defaultdict(list)
+    by_suite: dict[str, list[Teacher]] = defaultdict(list)
+    for teacher in every:
+        for names in dict.fromkeys(table.names for table, _ in teacher.tables):
+            by_pair[names].append(teacher)
+        for suite in teacher.suites:
+            by_suite[suite].append(teacher)
+    return Teachers(tuple(every), by_pair, by_suite, found)
+
+
+def _place(record: Record) -> tuple[str, str, str]:
+    """What tells teachers apart: data set, name, and all that its identity and its weights' digest say."""
+    facts = record["teacher"]
+    identity = json.dumps(record["identity"]["teacher"], sort_keys=True)
+    return record["dataset"], facts["name"], identity + facts["weights_sha256"]
+
+
+def _teacher(record: Record, by_key: Mapping[str, Sequence[Record]]) -> Teacher:
+    identity, accuracy = record["identity"]["teacher"], record["teacher"]["top1"]
+    trainings = []
+    for key in _behind(identity, by_key):
+        records = sorted(by_key[key], key=lambda made: (_top1(made) != accuracy, made["provenance"]["created"]))
+        name = records[0]["pair"].partition(":")[2]
+        trainings.append(Training(name, key, tuple(map(Attempt, records))))
+    return Teacher(record["dataset"], record["teacher"], identity, record.get("file", ""), tuple(trainings))
+
+
+def _behind(identity: Mapping[str, Any] | None, by_key: Mapping[str, Sequence[Record]]) -> Iterator[str]:
+    """The keys of the trainings that are recorded of a teacher, those of its parts and of its own teachers included."""
+    found: dict[str, None] = {}
+
+    def walk(identity: Mapping[str, Any] | None) -> None:
+        if identity is None:
+            return
+        for part in identity.get("parts", ()):
+            walk(part)
+        key = identity.get("recipe", "")
+        if key in by_key and key not in found:
+            found[key] = None
+            for record in by_key[key]:
+                walk(record["identity"].get("teacher"))
+
+    walk(identity)
+    yield from found
+
+
+def _top1(record: Record) -> float | None:
+    score = record["scores"]["last"]
+    return None if score is None else score["top1"]
