@@ -46,7 +46,7 @@ COLUMNS = (*_TEXTS, "n", *_NUMBERS, "seeds")
 PRINTED = (*(field.name for field in dataclasses.fields(Reported)), "gain")
 #: Those of the tables of options, of differences between two methods, and of a study's claims.
 OPTIONS = (
-    *("dataset", "teacher", "student", "place", "method", "evidence"),
+    *("dataset", "teacher", "student", "place", "method", "row", "evidence"),
     *("measured_gain", "reported_gain", "sources", "cost", "passes", "needs"),
 )
 DIFFERENCES = (

@@ -75,11 +75,11 @@ class Teachers:
     every: tuple[Teacher, ...]
     by_pair: Mapping[PairName, Sequence[Teacher]]
     by_suite: Mapping[str, Sequence[Teacher]]
-    _by_place: Mapping[tuple[str, str, str], Teacher]
+    _places: _Places
 
     def of(self, record: Record) -> Teacher | None:
         """The teacher of the student of ``record``; None where nothing was measured of one."""
-        return None if record["teacher"] is None else self._by_place[_place(record)]
+        return None if record["teacher"] is None else self._places.found[self._places.of(record)]
 
     def among(self, records: Iterable[Record]) -> list[Teacher]:
         """The teachers of ``records``, each once."""
@@ -91,13 +91,14 @@ def teachers(catalogue: Catalogue) -> Teachers:
     by_key: dict[str, list[Record]] = defaultdict(list)
     for record in catalogue.trainings:
         by_key[record["key"]].append(record)
-    found: dict[tuple[str, str, str], Teacher] = {}
+    places = _Places()
+    found = places.found
     for at, table in sorted(catalogue.tables.items()):
         for line in table.every:
             for record in line.cell.records:
                 if record["teacher"] is None:
                     continue
-                place = _place(record)
+                place = places.of(record)
                 if place not in found:
                     found[place] = _teacher(record, by_key)
                 elif len(record["teacher"]) > len(found[place].facts):  # older ones have no degrees
@@ -112,14 +113,24 @@ def teachers(catalogue: Catalogue) -> Teachers:
             by_pair[names].append(teacher)
         for suite in teacher.suites:
             by_suite[suite].append(teacher)
-    return Teachers(tuple(every), by_pair, by_suite, found)
+    return Teachers(tuple(every), by_pair, by_suite, places)
 
 
-def _place(record: Record) -> tuple[str, str, str]:
+class _Places:
     """What tells teachers apart: data set, name, and all that its identity and its weights' digest say."""
-    facts = record["teacher"]
-    identity = json.dumps(record["identity"]["teacher"], sort_keys=True)
-    return record["dataset"], facts["name"], identity + facts["weights_sha256"]
+
+    def __init__(self) -> None:
+        self.found: dict[tuple[str, str, str], Teacher] = {}
+        # The records that were read share these parts (records.inventory), so that few are ever written down.
+        self._known: dict[tuple[int, int], tuple[Any, Any, tuple[str, str, str]]] = {}
+
+    def of(self, record: Record) -> tuple[str, str, str]:
+        facts, identity = record["teacher"], record["identity"]["teacher"]
+        known = self._known.get((id(facts), id(identity)))
+        if known is None or known[2][0] != record["dataset"]:
+            place = record["dataset"], facts["name"], json.dumps(identity, sort_keys=True) + facts["weights_sha256"]
+            known = self._known[id(facts), id(identity)] = facts, identity, place  # kept, so that no other has their id
+        return known[2]
 
 
 def _teacher(record: Record, by_key: Mapping[str, Sequence[Record]]) -> Teacher:
