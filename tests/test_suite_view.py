@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import render_records as rr
 
 from kdbench.records import Store
 from kdbench.render.answers import answers
@@ -97,17 +98,29 @@ def test_every_teacher_leads_to_what_trained_it(catalogue: Catalogue, taught: Te
     assert {"trained", "self", "ensemble", "biased"} <= set(kinds)
     for teacher in (*kinds["trained"], *kinds["self"]):
         (own, *_) = teacher.trainings
-        assert own.key == teacher.identity["recipe"]
+        assert {attempt.record["key"] for attempt in own.attempts} == {teacher.identity["recipe"]}
         assert any(attempt.record["scores"]["last"]["top1"] == teacher.facts["top1"] for attempt in own.attempts), (
             teacher.page
         )
     for teacher in kinds["ensemble"]:
-        assert {training.key for training in teacher.trainings} >= {
-            part["recipe"] for part in teacher.identity["parts"]
-        }
+        found = {training.attempts[0].record["key"] for training in teacher.trainings}
+        assert found >= {part["recipe"] for part in teacher.identity["parts"]}
     (few,) = (teacher for teacher in taught.every if teacher.facts["name"] == "few-2")
     assert [training.name for training in few.trainings] == ["few-2", "few-1"], "its own teacher, too"
     assert len({teacher.page for teacher in taught.every}) == len(taught.every)
+
+
+def test_a_student_that_teaches_leads_to_its_own_training() -> None:
+    first = rr.record("kd", file="v1/x.json")
+    plain = rr.record("dkd", "mine:resnet8")
+    identity = {**plain["identity"], "teacher": {"kind": "checkpoint", "weights_sha256": first["weights_sha256"]}}
+    facts = {**plain["teacher"], "kind": "student", "name": "mine"}
+    second = rr.record("dkd", "mine:resnet8", identity=identity, teacher=facts)
+    found = teachers(Catalogue([first, second], [], rr.FEW, 2)).of(second)
+    assert found is not None
+    (training,) = found.trainings
+    assert training.name == "kd on resnet56:resnet20 in cifar100-short@1"
+    assert [attempt.record["key"] for attempt in training.attempts] == [first["key"]]
 
 
 def test_a_record_is_of_the_teacher_that_it_names(catalogue: Catalogue, taught: Teachers) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+from kdbench.records.agreement import TEACHER
 from kdbench.render.address import slug
 from kdbench.render.catalogue import Catalogue, PairName
 from kdbench.render.measured import Table, flatten
@@ -25,7 +26,6 @@ class Training:
     """The records of one recipe, of which there are several where several machines followed it."""
 
     name: str
-    key: str
     attempts: tuple[Attempt, ...]
 
 
@@ -88,9 +88,7 @@ class Teachers:
 
 def teachers(catalogue: Catalogue) -> Teachers:
     """Every teacher of the records that ``catalogue`` shows."""
-    by_key: dict[str, list[Record]] = defaultdict(list)
-    for record in catalogue.trainings:
-        by_key[record["key"]].append(record)
+    behind = _behind_them(catalogue)
     places = _Places()
     found = places.found
     for at, table in sorted(catalogue.tables.items()):
@@ -100,7 +98,7 @@ def teachers(catalogue: Catalogue) -> Teachers:
                     continue
                 place = places.of(record)
                 if place not in found:
-                    found[place] = _teacher(record, by_key)
+                    found[place] = _teacher(record, behind)
                 elif len(record["teacher"]) > len(found[place].facts):  # older ones have no degrees
                     found[place] = replace(found[place], facts=record["teacher"], file=record.get("file", ""))
                 _, count = found[place].students.get(at, (table, 0))
@@ -133,33 +131,50 @@ class _Places:
         return known[2]
 
 
-def _teacher(record: Record, by_key: Mapping[str, Sequence[Record]]) -> Teacher:
+def _behind_them(catalogue: Catalogue) -> Mapping[str, Sequence[Record]]:
+    """The trainings of teachers by their keys, and those of students by the digest of their weights.
+
+    Of students those whose weights teach others (teachers of kind ``student``).
+    """
+    found: dict[str, list[Record]] = defaultdict(list)
+    for record in catalogue.trainings:
+        found[record["key"]].append(record)
+    identities = (record["identity"]["teacher"] for record in catalogue.records if record["teacher"] is not None)
+    wanted = {identity["weights_sha256"] for identity in identities if "weights_sha256" in identity}
+    for record in catalogue.records:
+        weights = record["weights_sha256"]
+        if weights in wanted and all(other["key"] != record["key"] for other in found[weights]):
+            found[weights].append(record)
+    return found
+
+
+def _teacher(record: Record, behind: Mapping[str, Sequence[Record]]) -> Teacher:
     identity, accuracy = record["identity"]["teacher"], record["teacher"]["top1"]
     trainings = []
-    for key in _behind(identity, by_key):
-        records = sorted(by_key[key], key=lambda made: (_top1(made) != accuracy, made["provenance"]["created"]))
-        name = records[0]["pair"].partition(":")[2]
-        trainings.append(Training(name, key, tuple(map(Attempt, records))))
+    for records in _recorded(identity, behind):
+        in_order = sorted(records, key=lambda made: (_top1(made) != accuracy, made["provenance"]["created"]))
+        trainings.append(Training(_name(in_order[0]), tuple(map(Attempt, in_order))))
     return Teacher(record["dataset"], record["teacher"], identity, record.get("file", ""), tuple(trainings))
 
 
-def _behind(identity: Mapping[str, Any] | None, by_key: Mapping[str, Sequence[Record]]) -> Iterator[str]:
-    """The keys of the trainings that are recorded of a teacher, those of its parts and of its own teachers included."""
-    found: dict[str, None] = {}
+def _name(record: Record) -> str:
+    """The teacher that ``record`` is the training of; of a student's, which row it is of."""
+    student = record["pair"].partition(":")[2]
+    return student if record["label"] == TEACHER else f"{record['label']} on {record['pair']} in {record['suite']}"
 
-    def walk(identity: Mapping[str, Any] | None) -> None:
-        if identity is None:
-            return
-        for part in identity.get("parts", ()):
-            walk(part)
-        key = identity.get("recipe", "")
-        if key in by_key and key not in found:
-            found[key] = None
-            for record in by_key[key]:
-                walk(record["identity"].get("teacher"))
 
-    walk(identity)
-    yield from found
+def _recorded(identity: Mapping[str, Any], behind: Mapping[str, Sequence[Record]]) -> Iterator[Sequence[Record]]:
+    """The records of each training of a teacher, those of its parts and of its own teachers included."""
+    waiting, seen = [identity], set()
+    while waiting:
+        each = waiting.pop()
+        waiting += reversed(each.get("parts", ()))
+        name = each.get("recipe") or each.get("weights_sha256") or ""
+        if name in behind and name not in seen:
+            seen.add(name)
+            yield behind[name]
+            taught = (record["identity"].get("teacher") for record in behind[name])
+            waiting += [identity for identity in taught if identity is not None]
 
 
 def _top1(record: Record) -> float | None:
