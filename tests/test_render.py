@@ -139,7 +139,7 @@ def test_contradictions_name_their_tier_the_sources_and_what_differs(pages):
 
 def test_a_printed_name_is_shown_with_what_is_trained_for_it(site, pages):
     assert "lskd(kd)" in (site / "methods/kd+lskd.html").read_text(encoding="utf-8")
-    assert pages["index.html"].row("kd+lskd")[3] == "trained as lskd(kd)"
+    assert pages["methods.html"].row("kd+lskd")[3] == "trained as lskd(kd)"
     assert {"../methods/lskd.html", "../methods/kd.html"} <= set(pages["methods/kd+lskd.html"].attributes("href"))
 
 

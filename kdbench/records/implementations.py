@@ -16,8 +16,9 @@ _ALIASES = {
     "kd++": "nd",
     "tf_kd": "tf_kd_self",
     "wkd_l+f": "wkd_l+wkd_f",
-    "wttm_no_ce": "wttm",
 }
+#: Printed names of a method here in other settings.
+_VARIANTS = {"wttm_no_ce": "wttm"}
 #: Printed settings, as in ``kd(T=2,w_kd=9.0)`` and ``ce(reproduced)``.
 _SETTINGS = re.compile(r"\([^()]*=[^()]*\)|\(reproduced\)")
 
@@ -29,8 +30,8 @@ def implementation(name: str) -> str | None:
     A combination may be printed as a sum though one part is a wrapper of the others: ``kd+lskd`` is ``lskd(kd)``.
     """
     plain = _SETTINGS.sub("", name)
-    if plain in _ALIASES:
-        return _ALIASES[plain]
+    if plain in (known := {**_ALIASES, **_VARIANTS}):
+        return known[plain]
     if plain in METHODS:
         return plain
     parts = plain.split("+")
@@ -40,3 +41,9 @@ def implementation(name: str) -> str | None:
     for wrapper in wrappers:
         found = f"{wrapper}({found})"
     return found if wrappers and found in METHODS else None
+
+
+def one_name(name: str) -> str:
+    """The method that the printed ``name`` is another word for; ``name`` itself where it has settings of its own."""
+    plain = name in _VARIANTS or _SETTINGS.search(name)
+    return name if plain else implementation(name) or name

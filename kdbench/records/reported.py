@@ -137,12 +137,24 @@ def folded(rows: Iterable[Reported]) -> list[Number]:
 
 def contexts(numbers: Iterable[Number]) -> list[Context]:
     """``numbers``, which are of one pair and one metric, by what must be equal to compare them; most numbers first."""
+    numbers = list(numbers)
+    teacher = _as_one(number.row.teacher_value for number in numbers)
+    student = _as_one(number.row.student_baseline for number in numbers)
     groups: dict[tuple[str, float | None, float | None, str], list[Number]] = defaultdict(list)
     for number in numbers:
         row = number.row
-        groups[row.recipe, row.teacher_value, row.student_baseline, row.selection].append(number)
+        groups[row.recipe, teacher[row.teacher_value], student[row.student_baseline], row.selection].append(number)
     found = [Context(*group, tuple(sorted(members, key=_best_first))) for group, members in groups.items()]
     return sorted(found, key=lambda c: (-len(c.numbers), c.recipe == "", c.recipe, _best_first(c.numbers[0])))
+
+
+def _as_one(values: Iterable[float | None]) -> dict[float | None, float | None]:
+    """Each of ``values`` with the one that it stands for: one network is printed as 69.75 here and as 69.76 there."""
+    found: dict[float | None, float | None] = {None: None}
+    for value in sorted({value for value in values if value is not None}):
+        last = next(reversed(found.values()))
+        found[value] = last if last is not None and value - last < 2 * ROUNDING else value
+    return found
 
 
 def _best_first(number: Number) -> tuple[float, str, str, str]:

@@ -41,6 +41,13 @@ def row_page(suite: str, label: str, evidence: str = "measured") -> str:
     return f"rows/{slug(suite)}/{name}.html"
 
 
+@lru_cache(maxsize=8192)
+def place_anchor(dataset: str, pair: str) -> str:
+    """What a row's page calls its part of ``pair``."""
+    teacher, _, student = pair.partition(":")
+    return f"on-{slug(dataset)}--{slug(teacher)}--{slug(student)}"
+
+
 def versus_page(one: str, other: str) -> str:
     """The page of two methods, whichever is named first."""
     first, second = sorted((one, other))

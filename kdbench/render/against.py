@@ -23,6 +23,7 @@ class Met:
     reported: Spread
     measured: Interval
     sources: tuple[str, ...]
+    row: str
 
     @property
     def said(self) -> str:
@@ -49,6 +50,7 @@ def met(answers: Iterable[Answer]) -> Iterator[Met]:
                         reported=evidence.reported,
                         measured=each.standing.gain,
                         sources=evidence.sources or tuple(sorted({printed.source for printed in evidence.printed})),
+                        row=each.standing.label,
                     )
 
 

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from functools import cache
 
 from kdbench.records.gains import ALONE, weak_sources
-from kdbench.records.implementations import implementation
+from kdbench.records.implementations import implementation, one_name
 from kdbench.records.literature import Reported
 from kdbench.records.reported import contradictions, gain
-from kdbench.render.catalogue import Catalogue, PairName, components, outdated, own_names
+from kdbench.render.catalogue import Catalogue, PairName, components, outdated, own_names, version
 from kdbench.render.measured import Line, Table
 from kdbench.render.suiteview import SuiteView
-from kdbench.stats.aggregate import NO_TEACHER, Spread
-from kdbench.stats.evidence import Evidence, Measured, Printed, best_supported, ranked
+from kdbench.stats.aggregate import NO_TEACHER, Cell, Spread, cost
+from kdbench.stats.evidence import Evidence, Measured, Printed, best_supported, level, ranked
 from kdbench.stats.standings import Standings
 from kdbench.suites import Suite, parsed_suites
 
@@ -27,6 +27,17 @@ GRADE_NAMES = {
     "measured short": "measured here, short",
     "authors": "authors only",
     "quoted": "quoted only",
+}
+
+
+#: What a method may need beside the logits of the teacher, in words.
+NEEDS = {
+    "stages": "feature maps of stages",
+    "pooled": "pooled features",
+    "pooled_map": "the last feature map",
+    "preacts": "maps before the activation",
+    "stem": "the map after the stem",
+    "teacher_head": "the teacher's classifier",
 }
 
 
@@ -98,14 +109,23 @@ class Answer:
         return any(option.evidence.grade in ("measured", "re-run") for option in self.options)
 
     @property
-    def leading(self) -> Option | None:
-        """The first option where there is enough evidence for one."""
-        return self.options[0] if self.enough else None
+    def leading(self) -> list[Option]:
+        """The options with the best evidence, none of which is told from the first; empty where that does not help."""
+        if not self.enough or not self.options[0].evidence.helps:
+            return []
+        best = {id(evidence) for evidence in level([option.evidence for option in self.options])}
+        return [option for option in self.options if id(option.evidence) in best]
+
+    @property
+    def hint(self) -> Option | None:
+        """What is known to gain though the evidence is not enough."""
+        first = self.options[0] if self.options else None
+        return first if first is not None and not self.enough and first.evidence.helps else None
 
 
 def answers(catalogue: Catalogue, views: Mapping[str, SuiteView]) -> dict[PairName, Answer]:
     """The answer of every pair that has a teacher."""
-    costs = _costs(catalogue)
+    costs = _costs(catalogue.tables.values())
     return {pair: _answer(catalogue, pair, views, costs) for pair in catalogue.pairs if pair[1] != NO_TEACHER}
 
 
@@ -115,18 +135,20 @@ def _answer(
     tables = catalogue.measured_by_pair.get(pair, [])
     rows = catalogue.reported_by_pair.get(pair, [])
     measured: dict[tuple[str, str], list[Measured]] = defaultdict(list)
-    here: dict[tuple[str, str], Spread] = {}
     old = outdated(tables)
-    tables = [table for table in tables if table.suite not in old]
+    here = _costs(tables)
+    newer: set[tuple[str, tuple[str, str]]] = set()
     for table, lines in _with_their_lines(tables):
         found = catalogue.standings_of(table)
+        suite, _ = version(table.suite)
         for name, line in sorted(lines.items()):
             place = found.places.get(line.cell.label)
+            if table.suite in old and (suite, name) in newer:
+                continue
             if place is not None and (standing := found.rows[place]).kind == "measured":
+                newer.add((suite, name))
                 short = views[table.suite].short or views[table.suite].known is None
                 measured[name].append(Measured(table.suite, short, len(found.rows), standing))
-                if line.cost is not None:
-                    here.setdefault(name, line.cost)
     weak = weak_sources(rows)
     evidence = ranked(measured, _printed(catalogue, rows, weak))
     suites = tuple(
@@ -134,12 +156,13 @@ def _answer(
             table, views[table.suite], catalogue.standings_of(table), tuple(best_supported(evidence, table.suite))
         )
         for table in tables
+        if table.suite not in old
     )
     return Answer(
         pair=pair,
         suites=suites,
         options=tuple(_option(catalogue, each, here, costs) for each in evidence),
-        contradictions=len(contradictions(rows)),
+        contradictions=len({found.method for found in contradictions(rows)}),
         sources=tuple(sorted({source for each in evidence for source in each.sources})),
         weak=weak,
         runs=tuple(_runs(pair, suites, evidence)),
@@ -177,8 +200,9 @@ def _printed(catalogue: Catalogue, rows: Iterable[Reported], weak: Collection[st
         if row.source in weak:
             continue
         gained = gain(row)
-        if row.metric == "top1" and gained is not None and not row.apart and row.method not in ALONE:
-            found[row.method].append(Printed(row.source, gained, _by(catalogue, row)))
+        name = one_name(row.method)
+        if row.metric == "top1" and gained is not None and not row.apart and name not in ALONE:
+            found[name].append(Printed(row.source, gained, _by(catalogue, row)))
     return found
 
 
@@ -201,28 +225,29 @@ def _same_work(method: str, source: str) -> bool:
     return method == source or method.startswith(f"{source}_") or source.startswith(f"{method}_")
 
 
-def _costs(catalogue: Catalogue) -> dict[str, Spread]:
-    """The middle of each method's costs wherever it was measured, and their range."""
-    found: dict[str, list[float]] = defaultdict(list)
-    for table in catalogue.tables.values():
+def _costs(tables: Iterable[Table]) -> dict[str, Spread]:
+    """The middle of each method's costs in ``tables``, over all trials whatever their settings, and their range."""
+    found: dict[str, dict[str, Cell]] = defaultdict(dict)
+    for table in tables:
         for line in table.lines:
-            if line.cost is not None and line.kind == "measured":
-                found[line.cell.method].append(line.cost.middle)
-    return {name: Spread(sorted(v)[len(v) // 2], min(v), max(v)) for name, v in found.items()}
+            if line.kind == "measured":
+                found[line.cell.method].update((record["key"], line.cell) for record in line.cell.records[:1])
+    spreads = {name: cost(cells.values(), "ratio_to_ce") for name, cells in found.items()}
+    return {name: spread for name, spread in spreads.items() if spread is not None}
 
 
 def _option(
-    catalogue: Catalogue, evidence: Evidence, here: Mapping[tuple[str, str], Spread], costs: Mapping[str, Spread]
+    catalogue: Catalogue, evidence: Evidence, here: Mapping[str, Spread], costs: Mapping[str, Spread]
 ) -> Option:
-    name = evidence.method
-    own = here.get((name, evidence.row))
-    card = catalogue.cards.get(name)
+    trained = implementation(evidence.method) or evidence.method
+    card = catalogue.card_of(trained)
+    own = here.get(trained)
     return Option(
         evidence=evidence,
         needs=() if card is None else tuple(need for need in card.needs if need != "teacher"),
-        cost=own or costs.get(name),
-        elsewhere=own is None,
-        implemented=card is not None or implementation(name) is not None,
+        cost=own or costs.get(trained),
+        elsewhere=own is None and trained in costs,
+        implemented=card is not None,
         passes=None if card is None else card.passes,
     )
 
@@ -230,7 +255,7 @@ def _option(
 def _runs(pair: PairName, suites: Sequence[SuiteVerdict], evidence: Sequence[Evidence]) -> Iterable[Run]:
     """What would tell more: untold ties in a suite, and measuring what is only printed."""
     for verdict in suites:
-        if verdict.view.installed is not None and len(verdict.best) > 1 and not verdict.view.short:
+        if verdict.view.installed is not None and len(verdict.best) > 1:
             names = tuple(measured.standing.label for _, measured in verdict.best)
             command = f"{_command(verdict.view.installed, verdict.table.pair, ('ce', *names))} --until-decided 10"
             yield Run(f"adds seeds in {verdict.table.suite} until the tie is told apart, or ten are used up", command)
@@ -240,6 +265,12 @@ def _runs(pair: PairName, suites: Sequence[SuiteVerdict], evidence: Sequence[Evi
         wanted = [e.label for e in evidence if e.label in labels][:6] or labels[:4]
         purpose = f"measures the pair in {suite.id}, {suite.title}"
         yield Run(purpose, _command(suite, name, tuple(dict.fromkeys(("ce", *wanted)))))
+    if suite is not None and suite.short:
+        purpose = (
+            "no suite at hand trains this pair in full; this writes one as a file, in which to raise its epochs "
+            "for kdbench run --suite full.toml"
+        )
+        yield Run(purpose, f"kdbench show {shlex.quote(suite.name)} --toml > full.toml")
 
 
 def _command(suite: Suite, pair: str, methods: Sequence[str]) -> str:

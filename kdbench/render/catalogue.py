@@ -11,7 +11,7 @@ from functools import cache, cached_property
 
 from kdbench.methods import METHODS
 from kdbench.models import MODELS
-from kdbench.records.implementations import implementation
+from kdbench.records.implementations import implementation, one_name
 from kdbench.records.literature import Literature, Reported
 from kdbench.records.verify import Problem, Record, Seen
 from kdbench.render import measured
@@ -104,10 +104,24 @@ class Catalogue:
         found.update({name: card(name, METHODS.get(name).describe()) for name in METHODS})
         return dict(sorted(found.items()))
 
+    def card_of(self, method: str) -> Card | None:
+        """The card of ``method``, which may be made of others that have one; None where nothing is known of it."""
+        if method not in self._composed:
+            known = self.cards.get(method)
+            composed = known is None and method in METHODS
+            self._composed[method] = card(method, METHODS.get(method).describe()) if composed else known
+        return self._composed[method]
+
+    @cached_property
+    def _composed(self) -> dict[str, Card | None]:
+        return {}
+
     @cached_property
     def methods(self) -> list[str]:
         """Every method that is registered, was measured, or is known from the literature."""
-        return sorted({*self.cards, *(row.method for row in self.literature.rows)})
+        return sorted(
+            {*self.cards, *(name for row in self.literature.rows for name in (row.method, one_name(row.method)))}
+        )
 
     @cached_property
     def single_methods(self) -> list[str]:
@@ -131,9 +145,11 @@ class Catalogue:
 
     @cached_property
     def reported_by_method(self) -> dict[str, list[Reported]]:
+        """The rows that are printed under the name of a method, or under another word for it."""
         found: dict[str, list[Reported]] = defaultdict(list)
         for row in self.literature.rows:
-            found[row.method].append(row)
+            for name in dict.fromkeys((row.method, one_name(row.method))):
+                found[name].append(row)
         return found
 
     @cached_property
@@ -179,9 +195,9 @@ class Catalogue:
 
 
 def outdated(tables: Iterable[Table]) -> frozenset[str]:
-    """The suites of ``tables`` of which a later version is among them."""
+    """The suites of ``tables`` of which a later version is among them that has finished trials of our own."""
     newest: dict[str, int] = {}
-    versions = {table.suite: version(table.suite) for table in tables}
+    versions = {table.suite: version(table.suite) for table in tables if any(line.top1 for line in table.lines)}
     for name, number in versions.values():
         newest[name] = max(number, newest.get(name, number))
     return frozenset(suite for suite, (name, number) in versions.items() if number < newest[name])
@@ -200,13 +216,17 @@ def own_names(suite: str, pair: str, models: Collection[str], printed: Collectio
     another may call another network so.
     """
     known = {NO_TEACHER, *printed, *(name for model in models for name in _called(model))}
-    teacher, student = (half if half in known else f"{half}@{version(suite)[0]}" for half in split(pair))
+    teacher, student = (
+        half if half in known and "@" not in half else f"{half}@{version(suite)[0]}" for half in split(pair)
+    )
     return teacher, student
 
 
 def _models(cells: Iterable[Cell], pair: str) -> set[str]:
-    """The architectures behind the names of ``pair``."""
-    records = (record for cell in cells for record in cell.records if record["pair"] == pair or not record["teacher"])
+    """The architectures behind the names of ``pair``, by what was measured here, where anything was."""
+    cells = list(cells)
+    ours = [cell for cell in cells if cell.measured] or cells
+    records = (record for cell in ours for record in cell.records if record["pair"] == pair or not record["teacher"])
     return {model for record in records for model in (record["teacher_model"], record["student_model"]) if model}
 
 

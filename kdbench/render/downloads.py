@@ -21,6 +21,7 @@ from kdbench.render.catalogue import Catalogue, PairName
 from kdbench.render.measured import Line, Table
 from kdbench.render.rows import as_json
 from kdbench.render.studies import StudyView
+from kdbench.render.teachers import Teachers
 from kdbench.render.versus import Versus
 from kdbench.stats import aggregate
 from kdbench.stats.evidence import Evidence
@@ -28,6 +29,11 @@ from kdbench.stats.intervals import Interval
 
 #: Of the whole document, and of its form.
 DOCUMENT, SCHEMA = "leaderboard.json", "leaderboard.schema.json"
+#: Every record that is shown: whose it is, and what made it.
+RECORDS = "records.csv"
+_RECORD = ("key", "suite", "dataset", "pair", "label", "method", "seed", "stream", "status", "evidence")
+_MADE = ("created", "kdbench", "git_sha", "torch", "device_name", "isa", "weights_sha256", "predictions", "file")
+TEACHER = ("name", "kind", "model", "top1", "top5", "claimed_top1", "unreliability", "ambiguity", "top_k")
 #: What the file of a pair's or method's printed numbers ends with.
 REPORTED = "--reported.csv"
 #: As LICENSE and NOTICE have it.
@@ -39,7 +45,13 @@ LICENCE = (
 VERSION = 1
 
 _TEXTS = ("suite", "dataset", "pair", "label", "method", "evidence", "variant", "selection")
-_NUMBERS = ("top1", "top1_low", "top1_high", "gain", "gain_low", "gain_high", "top5", "nll", "ece", "agreement", "cost")
+#: ``rank`` to ``rank_last``, and gains whose intervals are moderated, over seeds and over test images, too, are among
+#: the rows of one suite and pair.
+_NUMBERS = (
+    *("top1", "top1_low", "top1_high", "gain", "gain_low", "gain_high", "rank", "rank_last"),
+    *("gain_moderated", "gain_moderated_low", "gain_moderated_high", "gain_images_low", "gain_images_high"),
+    *("top5", "nll", "ece", "agreement", "cost"),
+)
 #: The columns of a table to take away.
 COLUMNS = (*_TEXTS, "n", *_NUMBERS, "seeds")
 #: Those of a table of printed numbers.
@@ -77,7 +89,7 @@ def files(catalogue: Catalogue) -> Iterator[File]:
     by_method: dict[str, list[Row]] = defaultdict(list)
     for (suite, _, _), table in sorted(catalogue.tables.items()):
         for line in table.every:
-            row = _flat(table, line)
+            row = _flat(catalogue, table, line)
             by_suite[suite].append(row)
             by_pair[table.names].append(row)
             by_method[line.cell.method].append(row)
@@ -106,7 +118,34 @@ def files(catalogue: Catalogue) -> Iterator[File]:
         "rows": [row for rows in by_suite.values() for row in rows],
     }
     yield File(DOCUMENT, as_json(document))
+    yield File(RECORDS, _csv(_recorded(catalogue), (*_RECORD, *_MADE)))
     yield File(SCHEMA, as_json(schema()))
+
+
+def taught(found: Teachers) -> Iterator[File]:
+    """Every teacher with what was measured of it."""
+    rows = [
+        {
+            "dataset": teacher.dataset,
+            "suites": " ".join(teacher.suites),
+            **{name: teacher.facts[name] for name in (*TEACHER, "weights_sha256")},
+            "page": teacher.page,
+        }
+        for teacher in found.every
+    ]
+    yield from listed("teachers.html", ("dataset", "suites", *TEACHER, "weights_sha256", "page"), rows)
+
+
+def _recorded(catalogue: Catalogue) -> Iterator[Row]:
+    """Each record that is shown once, teachers' own trainings included."""
+    seen: set[tuple[str, str]] = set()
+    for record in (*catalogue.records, *catalogue.trainings):
+        made = {**record["provenance"], **(record["numerics"] or {}), **record}
+        made["predictions"] = (record["predictions"] or {}).get("sha256")
+        place = record["key"], record.get("file", "")
+        if place not in seen:
+            seen.add(place)
+            yield {name: made.get(name) for name in (*_RECORD, *_MADE)}
 
 
 def answered(found: Iterable[Answer]) -> Iterator[File]:
@@ -227,8 +266,12 @@ def schema() -> dict[str, Any]:
     }
 
 
-def _flat(table: Table, line: Line) -> Row:
+def _flat(catalogue: Catalogue, table: Table, line: Line) -> Row:
     cell = line.cell
+    found = catalogue.standings_of(table)
+    at = found.places.get(cell.label) if cell.measured and table.of_label.get(cell.label) is line else None
+    standing = None if at is None else found.rows[at]
+    images = None if standing is None else standing.gain_on_images
     return {
         "suite": table.suite,
         "dataset": table.dataset,
@@ -241,6 +284,11 @@ def _flat(table: Table, line: Line) -> Row:
         "n": line.top1.n if line.top1 else 0,
         **_interval("top1", line.top1),
         **_interval("gain", line.gain),
+        "rank": None if standing is None else standing.rank[0],
+        "rank_last": None if standing is None else standing.rank[1],
+        **_interval("gain_moderated", None if standing is None else standing.gain),
+        "gain_images_low": None if images is None else images.low,
+        "gain_images_high": None if images is None else images.high,
         **{name: None if found is None else found.mean for name, found in line.metrics.items()},
         "cost": None if line.cost is None else line.cost.middle,
         "seeds": {str(seed): value for seed, value in aggregate.by_seed(cell, "top1", table.selection).items()},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from kdbench.render import changes, charts, downloads, finding, literature, part
 from kdbench.render import studies as studyview
 from kdbench.render.address import href, method_page, pair_page, row_page, study_page, suite_page, versus_page
 from kdbench.render.against import Met, against, met
-from kdbench.render.answers import GRADE_NAMES, Answer, answers
+from kdbench.render.answers import GRADE_NAMES, NEEDS, Answer, answers
 from kdbench.render.catalogue import Catalogue, PairName, split
 from kdbench.render.content import Content
 from kdbench.render.downloads import File
@@ -53,14 +54,15 @@ def all_pages(catalogue: Catalogue, content: Content) -> Iterator[Page | File]:
     entries = finding.found(catalogue, views.values(), studies)
     changed = changes.changes(catalogue, views.values())
     yield _index(catalogue, content, views, studies, changed)
-    yield _methods(catalogue)
-    yield _pairs(catalogue)
+    yield from _methods(catalogue)
+    yield from _pairs(catalogue)
     yield Page(changes.PAGE, "changes.html", "What changed", {"changed": changed, "views": views})
     yield _choose(answered)
     yield _compare(compared)
     yield Page("find.html", "find.html", "Find", {"kinds": _by_kind(entries)})
     yield File(finding.FILE, finding.script(entries))
     yield from downloads.files(catalogue)
+    yield from downloads.taught(taught)
     yield from downloads.answered(answered.values())
     yield from downloads.compared(compared.values())
     for page in content.pages:
@@ -91,7 +93,15 @@ def all_pages(catalogue: Catalogue, content: Content) -> Iterator[Page | File]:
         )
     if catalogue.literature.rows:
         printed = literature.literature_view(catalogue.literature, catalogue.measured)
-        context = {"view": printed, "against": against(found), "histories": _histories(catalogue)}
+        context = {
+            "view": printed,
+            "against": against(found),
+            "histories": _histories(catalogue),
+            "met": found,
+            "teacher_pages": {
+                t.facts["weights_sha256"]: t.page for t in taught.every if t.facts["kind"] == "checkpoint"
+            },
+        }
         yield Page(literature.PAGE, "literature.html", "Literature", context)
     for pair in catalogue.pairs:
         yield _pair(catalogue, pair, views, answered.get(pair), taught)
@@ -126,22 +136,29 @@ def _index(
     )
 
 
-def _methods(catalogue: Catalogue) -> Page:
+def _methods(catalogue: Catalogue) -> Iterator[Page | File]:
     rows = Counter(line.cell.method for table in catalogue.tables.values() for line in table.lines)
     methods = [
         (n, catalogue.cards.get(n), rows[n], len(catalogue.reported_by_method.get(n, ()))) for n in catalogue.methods
     ]
-    context = {"methods": sorted(methods, key=lambda m: (-m[2], -m[3], m[0]))}
-    return Page("methods.html", "methods.html", "Methods", context)
+    methods.sort(key=lambda m: (-m[2], -m[3], m[0]))
+    yield Page("methods.html", "methods.html", "Methods", {"methods": methods})
+    columns = ("method", "title", "family", "measured_rows", "printed_numbers")
+    named = ((name, c.title if c else "", c.family if c else "", *counts) for name, c, *counts in methods)
+    yield from downloads.listed("methods.html", columns, (dict(zip(columns, row, strict=True)) for row in named))
 
 
-def _pairs(catalogue: Catalogue) -> Page:
+def _pairs(catalogue: Catalogue) -> Iterator[Page | File]:
     pairs = []
     for pair in catalogue.pairs:
         printed = catalogue.reported_by_pair.get(pair, [])
         lines = sum(len(table.lines) for table in catalogue.measured_by_pair.get(pair, []))
         pairs.append((pair, lines, len(printed), len(contradictions(printed))))
-    return Page("pairs.html", "pairs.html", "Pairs", {"pairs": sorted(pairs, key=lambda p: (-p[1], -p[2], p[0]))})
+    pairs.sort(key=lambda p: (-p[1], -p[2], p[0]))
+    yield Page("pairs.html", "pairs.html", "Pairs", {"pairs": pairs})
+    columns = ("dataset", "teacher", "student", "measured_rows", "printed_numbers", "contradictions")
+    rows = (dict(zip(columns, (*pair, *counts), strict=True)) for pair, *counts in pairs)
+    yield from downloads.listed("pairs.html", columns, rows)
 
 
 def _choose(answered: Mapping[PairName, Answer]) -> Page:
@@ -151,8 +168,27 @@ def _choose(answered: Mapping[PairName, Answer]) -> Page:
     choices = [
         (name, sorted(set(values))) for name, values in zip(("dataset", "teacher", "student"), parts, strict=True)
     ]
-    return Page(
-        "choose.html", "choose.html", "Choose a method", {"answers": found, "choices": choices, "grades": GRADE_NAMES}
+    options = {answer.pair: _options(answer) for answer in found}
+    context = {"answers": found, "choices": choices, "grades": GRADE_NAMES, "options": options}
+    return Page("choose.html", "choose.html", "Choose a method", context)
+
+
+def _options(answer: Answer) -> str:
+    """What may be chosen on a pair, best first, for the page's script: name, page, gain, grade, least cost, needs."""
+    return json.dumps(
+        [
+            (
+                option.evidence.label,
+                method_page(option.evidence.method),
+                texts.signed(option.evidence.middle),
+                option.evidence.grade,
+                None if option.least is None else round(option.least, 2),
+                option.needs,
+            )
+            for option in answer.options
+            if option.evidence.helps
+        ],
+        separators=(",", ":"),
     )
 
 
@@ -218,6 +254,7 @@ def _pair(
             "teachers": taught.by_pair.get(pair, ()),
             "reported": reported.tables(rows),
             "contradictions": contradictions(rows),
+            "by_source": reported.by_source(rows),
             "teacher_values": reported.printed_values(rows, "teacher_value"),
             "student_values": reported.printed_values(rows, "student_baseline"),
             "sources": _sources(catalogue, rows),
@@ -237,7 +274,8 @@ def _method(catalogue: Catalogue, name: str, views: dict[str, SuiteView], found:
         name,
         {
             "name": name,
-            "card": catalogue.cards.get(name),
+            "card": catalogue.card_of(name),
+            "has_bib": name in catalogue.cards,
             "lines": [found for found in lines if found[1].cell.measured],
             "contributed": [found for found in lines if not found[1].cell.measured],
             "versions": versions,
@@ -266,6 +304,7 @@ GLOBALS = {
     "beside": downloads.beside,
     "licence": downloads.LICENCE,
     "reported_file": downloads.REPORTED,
+    "records_file": downloads.RECORDS,
     "href": href,
     "method_page": method_page,
     "pair_page": pair_page,
@@ -276,6 +315,9 @@ GLOBALS = {
     "method_link": parts.method_link,
     "pair_link": parts.pair_link,
     "table_link": parts.table_link,
+    "gain_link": parts.gain_link,
+    "line_address": parts.line_address,
+    "needs": NEEDS,
     "suite_link": parts.suite_link,
     "top1_link": parts.top1_link,
     "th": parts.th,

@@ -11,13 +11,24 @@ from functools import lru_cache
 
 from markupsafe import Markup, escape
 
-from kdbench.render.address import href, method_page, pair_page, quoted, root_of, row_page, study_page, suite_page
+from kdbench.render.address import (
+    href,
+    method_page,
+    pair_page,
+    place_anchor,
+    quoted,
+    root_of,
+    row_page,
+    study_page,
+    suite_page,
+)
 from kdbench.render.catalogue import PairName, split
 from kdbench.render.dots import HEIGHT, WIDTH, Dot
 from kdbench.render.measured import Line, Table
 from kdbench.render.suiteview import SuiteView
-from kdbench.render.texts import bdi, number, pair_names, value
+from kdbench.render.texts import bdi, number, pair_names, signed, value
 from kdbench.stats.aggregate import Spread
+from kdbench.stats.evidence import Evidence
 
 
 @lru_cache(maxsize=1024)
@@ -67,9 +78,13 @@ def _suite_link(root: str, name: str) -> Markup:
 
 
 def top1_link(page: str, table: Table, line: Line) -> Markup:
-    """The accuracy of ``line``, which leads to the page of its row."""
-    address = escape(href(page, row_page(table.suite, line.cell.label, line.cell.evidence)))
-    return Markup(f'<a class="value" href="{address}">{value(line.top1)}</a>')
+    """The accuracy of ``line``, which leads to its place on the page of its row."""
+    return Markup(f'<a class="value" href="{escape(line_address(page, table, line))}">{value(line.top1)}</a>')
+
+
+def line_address(page: str, table: Table, line: Line) -> str:
+    target = href(page, row_page(table.suite, line.cell.label, line.cell.evidence))
+    return f"{target}#{place_anchor(table.dataset, table.pair)}"
 
 
 def studies_linked(page: str, text: str, studies: Collection[str]) -> Markup:
@@ -83,6 +98,20 @@ def studies_linked(page: str, text: str, studies: Collection[str]) -> Markup:
             for at, part in enumerate(parts)
         )
     )
+
+
+def gain_link(page: str, evidence: Evidence) -> Markup:
+    """The gain that ``evidence`` is ordered by: a measured one leads to the row's page; of printed ones the range."""
+    best = next((each for each in evidence.measured if each.standing.gain), None)
+    if evidence.grade.startswith("measured") and best is not None:
+        address = href(page, row_page(best.suite, best.standing.label))
+        return Markup(f'<a class="value" href="{escape(address)}">{value(best.standing.gain, plus=True)}</a>')
+    printed = evidence.reported
+    if printed is None:
+        return Markup("\u2013")
+    reach = f' <span class="half">({signed(printed.low)} to {signed(printed.high)})</span>'
+    middle = f'<span class="mean">{signed(printed.middle)}</span>'
+    return Markup(middle + (reach if printed.high > printed.low else ""))
 
 
 def badges(flags: Iterable[tuple[str, str]]) -> Markup:

@@ -55,6 +55,20 @@ def printed_values(rows: Iterable[Reported], field: str) -> list[tuple[float, li
     return [(value, sorted(sources)) for value, sources in sorted(found.items(), reverse=True)]
 
 
+def by_source(rows: Iterable[Reported], fewest: int = 3) -> list[tuple[str, list[Reported]]]:
+    """What each source prints of one pair, best first, of sources that found a number and print a few of them."""
+    found: dict[str, list[Reported]] = defaultdict(list)
+    for row in rows:
+        if row.metric == "top1" and not row.apart:
+            found[row.source].append(row)
+    own = {name for name, several in found.items() if any(row.provenance != "quoted" for row in several)}
+    return [
+        (name, sorted(several, key=lambda row: (-row.value, row.method)))
+        for name, several in sorted(found.items())
+        if name in own and len(several) >= fewest
+    ]
+
+
 def links(source: Source) -> list[tuple[str, str]]:
     """(text, https address) for the parts of a source whose form says where they point; anything else stays text."""
     out = []

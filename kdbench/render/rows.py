@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import math
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from kdbench.records.verify import Seen
+from kdbench.render.address import place_anchor
 from kdbench.render.calibration import calibration
 from kdbench.render.catalogue import Catalogue, split
 from kdbench.render.curves import curves
@@ -54,9 +55,14 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Section:
-    """A line of the row: what it has on one pair, in one configuration; ``plan``: what is not planned for all alike."""
+    """A line of the row: what it has on one pair, in one configuration; ``plan``: what is not planned for all alike.
+
+    ``places`` are the table with its address on the page, and those of further pairs that show the very same trials
+    with the same gain: of students alone.
+    """
 
     table: Table
+    places: tuple[tuple[Table, str], ...]
     line: Line
     plan: Mapping[str, str]
     attempts: tuple[Attempt, ...]
@@ -102,15 +108,15 @@ def row_pages(
     for (label, evidence), places in sorted(found.items()):
         plans = [line.plan for _, line in places]
         shared = {name: value for name, value in plans[0].items() if all(plan.get(name) == value for plan in plans)}
+        alike: dict[object, list[tuple[Table, Line, Mapping[str, str]]]] = {}
+        for (table, line), plan in zip(places, plans, strict=True):
+            own = {name: value for name, value in plan.items() if name not in shared}
+            whose = frozenset((record["key"], record.get("file")) for record in line.cell.records), line.gain
+            alike.setdefault(whose, []).append((table, line, own))
+        taken: set[str] = set()
         sections = [  # one row's plots at a time
-            _section(
-                table,
-                line,
-                {name: value for name, value in plan.items() if name not in shared},
-                catalogue.seen,
-                studied,
-            )
-            for (table, line), plan in zip(places, plans, strict=True)
+            _section(group, _anchors((table for table, _, _ in group), taken), catalogue.seen, studied)
+            for group in alike.values()
         ]
         yield RowPage(
             suite=suite,
@@ -124,14 +130,30 @@ def row_pages(
         )
 
 
-def _section(table: Table, line: Line, plan: Mapping[str, str], seen: Seen, studied: bool) -> Section:
+def _anchors(tables: Iterable[Table], taken: set[str]) -> list[str]:
+    """The addresses of ``tables`` on the page; one that is ``taken``, by another configuration, has a number more."""
+    found = []
+    for table in tables:
+        plain = anchor = place_anchor(table.dataset, table.pair)
+        while anchor in taken:
+            anchor = f"{plain}-{len(taken)}"
+        taken.add(anchor)
+        found.append(anchor)
+    return found
+
+
+def _section(
+    group: Sequence[tuple[Table, Line, Mapping[str, str]]], anchors: Sequence[str], seen: Seen, studied: bool
+) -> Section:
+    table, line, plan = group[0]
     plots = curves(line.cell, table.selection), calibration(line, table.selection, seen)
     right = seen.right(table.selection)
     attempts = tuple(
         Attempt(record, tuple(_measures({**record, "right": right(record)}, table.selection)) if studied else ())
         for record in line.cell.records
     )
-    return Section(table, line, plan, attempts, tuple(plot for plot in plots if plot))
+    places = tuple(zip((shown for shown, _, _ in group), anchors, strict=True))
+    return Section(table, places, line, plan, attempts, tuple(plot for plot in plots if plot))
 
 
 def _measures(record: Record, selection: str) -> Iterator[tuple[str, str]]:
@@ -146,7 +168,7 @@ def _measures(record: Record, selection: str) -> Iterator[tuple[str, str]]:
 def _command(suite: str, label: str, sections: Sequence[Section]) -> str:
     """What trains the row anew on the pairs that it is shown on, under every seed it has."""
     parts = ["kdbench", "run", "--suite", suite, "--method", label, "--again", label]
-    pairs = dict.fromkeys(section.table.pair for section in sections)
+    pairs = dict.fromkeys(table.pair for section in sections for table, _ in section.places)
     teacherless = all(split(record["pair"])[0] == "none" for s in sections for record in s.line.cell.records)
     if not teacherless:
         for pair in pairs:
@@ -158,7 +180,7 @@ def _trial(section: Section, record: Record) -> dict[str, Any]:
     names = ("dataset", "pair", "seed", "stream", "status", "detail", "config", "scores", "cost", "numerics")
     more = ("provenance", "warnings", "key", "weights_sha256", "predictions")
     return {
-        "shown_on": section.table.pair,
+        "shown_on": [table.pair for table, _ in section.places],
         "file": record.get("file"),
         **{name: record[name] for name in (*names, *more)},
         "identity": record["identity"],

@@ -48,6 +48,8 @@ class Speed:
     share: float
     to_reference: float
     ceiling: float
+    #: All rows whose records it is over.
+    of: tuple[str, ...] = ()
 
 
 def speeds(records: Iterable[Record]) -> list[Speed]:
@@ -95,4 +97,5 @@ def _speed(place: tuple[Any, ...], records: list[Record], is_student: bool) -> S
         share=middle("inference_fraction"),
         to_reference=median(cost["inference_images_per_s_best"] / cost["reference_images_per_s"] for cost in costs),
         ceiling=middle("ceiling_gflops_per_s"),
+        of=_rows(records),
     )

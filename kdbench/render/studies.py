@@ -67,6 +67,12 @@ class StudyView:
     counts: tuple[tuple[str, int], ...]
     plane: Plane | None
     plots: tuple[Figure, ...]
+    #: The rows that its plots show, with the page of each.
+    drawn: tuple[tuple[str, str], ...] = ()
+
+
+#: What several claims of a verdict do.
+_SEVERAL = {"agrees": "agree", "contradicts": "are contradicted"}
 
 
 def study_views(catalogue: Catalogue) -> Iterator[StudyView]:
@@ -117,9 +123,15 @@ def _view(
         for each in found
     )
     counts = ((verdict.value, sum(each.verdict is verdict for each in found)) for verdict in Verdict)
-    return StudyView(
-        study, tuple(suites.values()), claims, tuple((name, count) for name, count in counts if count), plane, plots
-    )
+    said = tuple((_SEVERAL.get(name, name) if count > 1 else name, count) for name, count in counts if count)
+    rows = {
+        (suites[plot.suite].id, name.partition(ON)[0]): None
+        for plot in study.plots
+        for line in plot.lines
+        for name in line.rows
+    }
+    drawn = tuple((label, row_page(suite, label)) for suite, label in rows if (suite, label) in shown)
+    return StudyView(study, tuple(suites.values()), claims, said, plane, plots, drawn)
 
 
 def _written(text: str) -> str:

@@ -43,6 +43,7 @@ class Teacher:
     #: The file of one of the records that say so.
     file: str
     trainings: tuple[Training, ...]
+    contributed: bool
     students: dict[tuple[str, str, str], tuple[Table, int]] = field(default_factory=dict)
 
     @cached_property
@@ -65,7 +66,7 @@ class Teacher:
 def teacher_page(dataset: str, facts: Mapping[str, Any], identity: Mapping[str, Any]) -> str:
     """Where the page of a teacher lies: several may have one name, and one recipe may have made several."""
     made = json.dumps(identity, sort_keys=True) + facts["weights_sha256"]
-    return f"teachers/{slug(dataset)}/{slug(facts['name'] + '-' + hashlib.sha256(made.encode()).hexdigest()[:8])}.html"
+    return f"teachers/{slug(dataset)}/{slug(facts['name'] + '-' + hashlib.sha256(made.encode()).hexdigest()[:20])}.html"
 
 
 @dataclass(frozen=True)
@@ -91,18 +92,23 @@ def teachers(catalogue: Catalogue) -> Teachers:
     behind = _behind_them(catalogue)
     places = _Places()
     found = places.found
-    for at, table in sorted(catalogue.tables.items()):
-        for line in table.every:
-            for record in line.cell.records:
-                if record["teacher"] is None:
-                    continue
-                place = places.of(record)
-                if place not in found:
-                    found[place] = _teacher(record, behind)
-                elif len(record["teacher"]) > len(found[place].facts):  # older ones have no degrees
-                    found[place] = replace(found[place], facts=record["teacher"], file=record.get("file", ""))
-                _, count = found[place].students.get(at, (table, 0))
-                found[place].students[at] = table, count + 1
+    every_table = sorted(catalogue.tables.items())
+    ours = [(at, table, line) for at, table in every_table for line in table.lines]
+    theirs = [(at, table, line) for at, table in every_table for line in table.contributed]
+    for at, table, line in (*ours, *theirs):
+        for record in line.cell.records:
+            if record["teacher"] is None:
+                continue
+            place = places.of(record)
+            if place not in found:
+                found[place] = _teacher(record, behind)
+            known = found[place]
+            if known.contributed != (record["evidence"] != "measured"):  # what was measured here is not what others say
+                continue
+            if "degrees" in record["teacher"].keys() - known.facts.keys():  # older ones have none
+                known = found[place] = replace(known, facts=record["teacher"], file=record.get("file", ""))
+            _, count = known.students.get(at, (table, 0))
+            known.students[at] = table, count + 1
     every = sorted(found.values(), key=lambda teacher: (teacher.dataset, teacher.facts["name"], teacher.page))
     by_pair: dict[PairName, list[Teacher]] = defaultdict(list)
     by_suite: dict[str, list[Teacher]] = defaultdict(list)
@@ -138,10 +144,11 @@ def _behind_them(catalogue: Catalogue) -> Mapping[str, Sequence[Record]]:
     """
     found: dict[str, list[Record]] = defaultdict(list)
     for record in catalogue.trainings:
-        found[record["key"]].append(record)
-    identities = (record["identity"]["teacher"] for record in catalogue.records if record["teacher"] is not None)
-    wanted = {identity["weights_sha256"] for identity in identities if "weights_sha256" in identity}
-    for record in catalogue.records:
+        if record["evidence"] == "measured":
+            found[record["key"]].append(record)
+    identities = (record["identity"]["teacher"] for record in catalogue.measured if record["teacher"] is not None)
+    wanted = {str(identity.get("weights_sha256")) for identity in identities}
+    for record in catalogue.measured:
         weights = record["weights_sha256"]
         if weights in wanted and all(other["key"] != record["key"] for other in found[weights]):
             found[weights].append(record)
@@ -153,8 +160,11 @@ def _teacher(record: Record, behind: Mapping[str, Sequence[Record]]) -> Teacher:
     trainings = []
     for records in _recorded(identity, behind):
         in_order = sorted(records, key=lambda made: (_top1(made) != accuracy, made["provenance"]["created"]))
-        trainings.append(Training(_name(in_order[0]), tuple(map(Attempt, in_order))))
-    return Teacher(record["dataset"], record["teacher"], identity, record.get("file", ""), tuple(trainings))
+        once = {made["weights_sha256"] or made["provenance"]["created"]: made for made in reversed(in_order)}
+        trainings.append(Training(_name(in_order[0]), tuple(map(Attempt, reversed(once.values())))))
+    contributed = record["evidence"] != "measured"
+    facts, file = record["teacher"], record.get("file", "")
+    return Teacher(record["dataset"], facts, identity, file, tuple(trainings), contributed)
 
 
 def _name(record: Record) -> str:
@@ -165,16 +175,19 @@ def _name(record: Record) -> str:
 
 def _recorded(identity: Mapping[str, Any], behind: Mapping[str, Sequence[Record]]) -> Iterator[Sequence[Record]]:
     """The records of each training of a teacher, those of its parts and of its own teachers included."""
-    waiting, seen = [identity], set()
+    waiting: list[Any] = [identity]
+    seen: set[str] = set()
     while waiting:
         each = waiting.pop()
-        waiting += reversed(each.get("parts", ()))
-        name = each.get("recipe") or each.get("weights_sha256") or ""
-        if name in behind and name not in seen:
-            seen.add(name)
-            yield behind[name]
-            taught = (record["identity"].get("teacher") for record in behind[name])
-            waiting += [identity for identity in taught if identity is not None]
+        if not isinstance(each, Mapping):  # others may have written it
+            continue
+        parts = each.get("parts")
+        waiting += reversed(parts) if isinstance(parts, list) else ()
+        for name in (each.get("recipe"), each.get("weights_sha256")):
+            if isinstance(name, str) and name in behind and name not in seen:
+                seen.add(name)
+                yield behind[name]
+                waiting += [record["identity"].get("teacher") for record in behind[name]]
 
 
 def _top1(record: Record) -> float | None:

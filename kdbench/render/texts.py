@@ -77,8 +77,16 @@ def value(interval: Interval | None, digits: int = 2, plus: bool = False, bold: 
     return Markup(f"<b>{mean}</b>{around}" if bold else mean + around)
 
 
+def words(command: str) -> Markup:
+    """A command that is broken between its words alone, as a browser would break an option behind its hyphens."""
+    return Markup("<bdi>{}</bdi>").format(
+        Markup(" ").join(Markup('<span class="word">{}</span>').format(w) for w in command.split(" "))
+    )
+
+
 FILTERS = {
     "bdi": bdi,
+    "words": words,
     "number": number,
     "signed": signed,
     "rate": rate,

@@ -9,6 +9,7 @@ from itertools import chain, combinations
 
 import numpy as np
 
+from kdbench.records.implementations import one_name
 from kdbench.records.literature import Reported
 from kdbench.render.catalogue import Catalogue, PairName
 from kdbench.render.measured import Table
@@ -145,7 +146,7 @@ def _printed(catalogue: Catalogue) -> dict[tuple[str, str], list[Together]]:
     for row in catalogue.literature.rows:
         if row.metric == "top1":
             context = (row.source, row.selection, row.teacher_value, row.student_baseline)
-            groups[row.dataset, row.teacher, row.student, *context].setdefault(row.method, row)
+            groups[row.dataset, row.teacher, row.student, *context].setdefault(one_name(row.method), row)
     found: dict[tuple[str, str], list[Together]] = defaultdict(list)
     for group in groups.values():
         for two in combinations(sorted(group), 2):

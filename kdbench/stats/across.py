@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,9 +23,10 @@ BEHIND = (0.0, 0.5, 1.0, 2.0)
 class Across:
     """The ``rows`` by mean place, with the interval of that place and of the mean gain over the ``baseline``.
 
-    Both intervals are over pairs and seeds. ``shares``: on what share of pairs a row is within ``behind`` points of the
-    best one; ``wins``: on how many pairs it is above each other row; ``cliques``: rows whose mean places lie less than
-    the ``critical`` difference apart.
+    Both intervals are over pairs and seeds. Pairs that share the student alone, trial for trial, are ``averaged`` and
+    count as one: what chance did to it, it did on all of them. ``shares``: on what share of pairs a row is within
+    ``behind`` points of the best one; ``wins``: on how many pairs it is above each other row; ``cliques``: rows whose
+    mean places lie less than the ``critical`` difference apart.
     """
 
     rows: tuple[str, ...]
@@ -36,6 +37,7 @@ class Across:
     wins: NDArray[np.float64]
     critical: float
     cliques: tuple[tuple[str, ...], ...]
+    averaged: bool = False
     behind: tuple[float, ...] = BEHIND
 
 
@@ -48,7 +50,19 @@ def across(rows: Mapping[str, Row], selection: str, baseline: str | None) -> Acr
     if len({pair for row in rows.values() for pair in row}) < FEWEST_PAIRS or len(labels) < 2:
         return None
     table = common_scores(rows, selection)
-    return None if table is None else _across(table, labels, None if baseline is None else labels.index(baseline))
+    if table is None:
+        return None
+    alone = {} if baseline is None else rows[baseline]
+    together: dict[object, list[int]] = {}
+    for at, pair in enumerate(sorted({pair for row in rows.values() for pair in row})):
+        whose = frozenset(record["key"] for record in alone[pair].records) if pair in alone else pair
+        together.setdefault(whose, []).append(at)
+    if len(together) < FEWEST_PAIRS:
+        return None
+    averaged = len(together) < table.shape[1]
+    table = np.stack([table[:, members].mean(axis=1) for members in together.values()], axis=1)
+    found = _across(table, labels, None if baseline is None else labels.index(baseline))
+    return replace(found, averaged=averaged)
 
 
 def common_scores(rows: Mapping[str, Row], selection: str) -> NDArray[np.float64] | None:

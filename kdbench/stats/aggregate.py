@@ -16,6 +16,9 @@ from kdbench.stats.intervals import Interval, t_interval
 
 SELECTIONS = ("last", "best_val", "best_test")
 
+#: Of what the student alone costs, the least that can be the cost of a training that has more to do.
+LEAST = 0.9
+
 #: The teacher half of the pair of a trial that uses no teacher.
 NO_TEACHER = "none"
 
@@ -159,10 +162,11 @@ class Spread:
 def cost(cells: Iterable[Cell], name: str) -> Spread | None:
     """Median and range of one field of the records' ``cost`` over finished trials; None when none has it.
 
-    No mean: whatever disturbs a timing makes it longer, now and then by a lot.
+    No mean: whatever disturbs a timing makes it longer, now and then by a lot. What cost less than LEAST of the student
+    alone is left out: nothing that is added to a training makes it cheaper, so the student alone was disturbed.
     """
     found = (r["cost"].get(name) for cell in cells for r in cell.finished if r["cost"])
-    values = [float(value) for value in found if value is not None]
+    values = [float(value) for value in found if value is not None and (name != "ratio_to_ce" or value >= LEAST)]
     return Spread(median(values), min(values), max(values)) if values else None
 
 

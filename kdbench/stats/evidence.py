@@ -58,6 +58,22 @@ class Evidence:
         return next(grade for grade in GRADES if grade in held | {p.by for p in self.printed})
 
     @property
+    def middle(self) -> float:
+        """The gain that a reader is told first: the mean of what was measured, else the middle of what is printed."""
+        best = next((m.standing.gain for m in self.measured if m.standing.gain is not None), None)
+        if self.grade.startswith("measured") and best is not None:
+            return best.mean
+        return self.gain
+
+    @property
+    def helps(self) -> bool:
+        """Whether it may be named as one that gains: of what was measured, over other seeds and test images, too."""
+        if not self.grade.startswith("measured"):
+            return self.gain > 0
+        found = (m.standing.gain_on_images or m.standing.gain for m in self.measured)
+        return any(gain is not None and gain.low is not None and gain.low > 0 for gain in found)
+
+    @property
     def sources(self) -> tuple[str, ...]:
         """Who prints a gain that they found themselves; a quote is no second source."""
         return tuple(sorted({p.source for p in self.printed if p.by != "quoted"}))
@@ -95,6 +111,24 @@ def ranked(
     )
     known = [e for e in found if e.printed or any(m.standing.gain is not None for m in e.measured)]
     return sorted(known, key=lambda e: (GRADES.index(e.grade), -e.gain, e.method, e.row))
+
+
+def level(found: Sequence[Evidence]) -> list[Evidence]:
+    """Those of ``found``, best first, that are not told from the first, which is one of them.
+
+    Of what was measured those that may be the best of a suite in which the first may be, too; of what is printed those
+    of the same grade whose gains reach as far as the lowest of the first's.
+    """
+    if not found:
+        return []
+    first = found[0]
+    if first.grade.startswith("measured"):
+        suites = {m.suite for m in first.measured if m.best}
+        return [first, *(e for e in found[1:] if any(m.best and m.suite in suites for m in e.measured) and e.helps)]
+    assert first.reported is not None
+    low = first.reported.low
+    others = (e for e in found[1:] if e.grade == first.grade and e.reported is not None and e.helps)
+    return [first, *(e for e in others if e.reported is not None and e.reported.high >= low)]
 
 
 def best_supported(found: Iterable[Evidence], suite: str) -> list[tuple[Evidence, Measured]]:

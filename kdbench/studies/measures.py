@@ -87,7 +87,7 @@ def _corrected(name: str) -> Callable[[Record, str], float]:
     """Test errors with a corrected bias; the errors as they are where no class was left out."""
 
     def read(record: Record, selection: str) -> float:
-        whole = record["identity"]["supervision"] == "full"
+        whole = record["identity"].get("supervision", "full") == "full"
         return _errors(record, selection) if whole else _score(name)(record, selection)
 
     return read

@@ -100,39 +100,44 @@ function columns(table, heads, number) {
   (table.closest(".scroll") ?? table).before(details);
 }
 for (const controls of document.querySelectorAll(".controls")) controls.hidden = false;
-// Each control says which rows it wants; a row is shown where all of them do.
+// Each control says which rows of its table it wants; a row is shown where all of them do.
 const wanted = new Map();
 // A list offers what is left by the other controls.
 const lists = new Map();
-const narrow = () => {
-  for (const [list, [rows, field]] of lists) {
-    const others = [...wanted].filter(([element]) => element !== list).map(([, wants]) => wants);
-    const left = new Set([...rows()].filter((row) => others.every((wants) => wants(row))).map((row) => row.dataset[field]));
+const others = (scope, but) =>
+  [...wanted].filter(([element, [of]]) => of === scope && element !== but).map(([, [, wants]]) => wants);
+const narrow = (scope) => {
+  for (const [list, [of, rows, field]] of lists) {
+    if (of !== scope) continue;
+    const asked = others(scope, list);
+    const left = new Set([...rows()].filter((row) => asked.every((wants) => wants(row))).map((row) => row.dataset[field]));
     for (const option of list.options) option.hidden = option.disabled = option.value && option.value !== list.value && !left.has(option.value);
   }
 };
-const filter = (rows) => {
+const filter = (scope, rows) => {
   let count = 0;
-  for (const row of rows) count += !(row.hidden = ![...wanted.values()].every((wants) => wants(row)));
+  const asked = others(scope);
+  for (const row of rows) count += !(row.hidden = !asked.every((wants) => wants(row)));
   for (const head of document.querySelectorAll("tr.group")) head.hidden = members(head.parentNode.rows).every((row) => row.hidden);
   said.textContent = `${count} of ${rows.length} rows shown.`;
-  narrow();
+  narrow(scope);
   shorten();
-  for (const empty of document.querySelectorAll(".nothing")) empty.remove();
-  if (count || !rows.length) return;
+  const place = rows[0]?.closest(".scroll") ?? rows[0]?.closest("table");
+  if (place?.nextElementSibling?.className === "nothing") place.nextElementSibling.remove();
+  if (count || !place) return;
   const note = document.createElement("p");
   note.className = "nothing";
   note.textContent = "No row fits; ask for less.";
-  (rows[0].closest(".scroll") ?? rows[0].closest("table")).after(note);
+  place.after(note);
 };
-const control = (element, rows, wants) => {
+const control = (element, scope, rows, wants) => {
   const name = `f-${element.id || element.value}`, check = element.type === "checkbox";
   const now = () => (check ? (element.checked ? element.value : "") : element.value.trim());
   const apply = () => {
     const asked = now();
-    if (asked) wanted.set(element, (row) => wants(row, asked));
+    if (asked) wanted.set(element, [scope, (row) => wants(row, asked)]);
     else wanted.delete(element);
-    filter(rows());
+    filter(scope, rows());
     remember(name, asked && (check ? "1" : asked));
   };
   if (state.has(name)) {
@@ -145,19 +150,51 @@ const control = (element, rows, wants) => {
 const rowsOf = (id) => () => members(document.querySelectorAll(`#${id} > tbody > tr`));
 for (const each of document.querySelectorAll("[data-filter]")) {
   const { filter: table, field } = each.dataset;
-  lists.set(each, [rowsOf(table), field]);
-  control(each, rowsOf(table), (row, asked) => row.dataset[field] === asked);
+  lists.set(each, [table, rowsOf(table), field]);
+  control(each, table, rowsOf(table), (row, asked) => row.dataset[field] === asked);
 }
 for (const each of document.querySelectorAll("[data-most]"))
-  control(each, rowsOf(each.dataset.most), (row, asked) => row.dataset.cost !== "" && Number(row.dataset.cost) <= Number(asked));
+  control(each, each.dataset.most, rowsOf(each.dataset.most), (row, asked) => row.dataset.cost !== "" && Number(row.dataset.cost) <= Number(asked));
 for (const each of document.querySelectorAll("[data-without]"))
-  control(each, rowsOf(each.dataset.without), (row, asked) => !row.dataset.needs.split(" ").includes(asked));
+  control(each, each.dataset.without, rowsOf(each.dataset.without), (row, asked) => !row.dataset.needs.split(" ").includes(asked));
+// On the page of all pairs, what costs too much or needs what is not to be had gives way to the next best.
+const limits = [...document.querySelectorAll("[data-limit]")];
+const fits = ([, , , , least, needs]) => limits.every((each) =>
+  each.type === "checkbox" ? !each.checked || !needs.includes(each.value)
+    : !each.value || (least !== null && least <= Number(each.value)));
+for (const each of limits) control(each, "pairs", rowsOf("pairs"), (row) => JSON.parse(row.dataset.options).some(fits));
+const came = new Map([...document.querySelectorAll("[data-options]")].map((row) =>
+  [row, [row.dataset.grade, [2, 3, 4].map((at) => [row.cells[at], row.cells[at].innerHTML, row.cells[at].dataset.v])]]));
+const give = () => {
+  const limited = limits.some((each) => (each.type === "checkbox" ? each.checked : each.value));
+  const grades = new Map([...document.querySelectorAll("#choose-grade option")].map((each) => [each.value, each.textContent]));
+  for (const [row, [grade, cells]] of came) {
+    const found = limited && JSON.parse(row.dataset.options).find(fits);
+    row.dataset.grade = found ? found[3] : grade;
+    for (const [cell, html, number] of cells) {
+      cell.innerHTML = html;
+      if (number !== undefined) cell.dataset.v = number;
+    }
+    if (!found) continue;
+    const [[method], [gain], [evidence]] = cells, link = document.createElement("a");
+    link.href = found[1].split("/").map(encodeURIComponent).join("/");
+    link.textContent = found[0];
+    method.replaceChildren(link);
+    gain.textContent = found[2];
+    gain.dataset.v = found[2].replace("\u2212", "-");
+    evidence.textContent = grades.get(found[3]) ?? "";
+  }
+};
+for (const each of limits) each.addEventListener("input", give);
+if (limits.length) give();
 // A word that is the whole of a name means that one alone: "kd" is no part of "dkd".
 for (const each of document.querySelectorAll("[data-search]")) {
   const rows = () => document.querySelectorAll(".searchable tbody tr");
   const names = (row) => (row.dataset.names ?? "").split(" ");
   const known = new Set([...rows()].flatMap(names));
-  control(each, rows, (row, asked) => asked.toLowerCase().split(/\s+/).every((word) =>
+  control(each, "", rows, (row, asked) => asked.toLowerCase().split(/[\s,\u2013]+|\bvs\.?\s|\bagainst\s/).filter(Boolean).every((word) =>
     known.has(word) ? names(row).includes(word) : row.textContent.toLowerCase().includes(word)));
 }
 shorten();
+// An address that is typed or pasted into an open page.
+addEventListener("hashchange", () => location.hash.startsWith("#~") && location.reload());
