@@ -357,12 +357,46 @@ def test_a_list_offers_what_the_other_controls_leave(opened, site):
     assert page.locator(offered).count() == before
 
 
+def test_a_budget_leaves_the_best_of_what_it_allows_on_every_line(opened, site):
+    page = opened(site / PAGES["choose"])
+    row = page.locator("#pairs tbody tr", has_text="resnet56 \u2192 resnet20")
+    before = row.inner_text()
+    page.locator("#budget").fill("0.5")
+    assert row.is_hidden(), "nothing costs as little"
+    page.locator("#budget").fill("1.2")
+    assert row.is_visible()
+    assert row.locator("td a").first.get_attribute("href").startswith("methods/")
+    page.reload()
+    assert page.locator("#budget").input_value() == "1.2"
+    page.locator("#budget").fill("")
+    assert row.inner_text() == before
+
+
+def test_controls_of_one_table_leave_others_alone(opened, site):
+    page = opened(site / PAIR)
+    reported = page.locator("#rows-top1 tbody tr:not(.group):not([hidden])").count()
+    page.locator("#budget").fill("1.05")
+    assert page.locator("#rows-top1 tbody tr:not(.group):not([hidden])").count() == reported
+    assert page.locator("#filter-top1 option[disabled]").count() == 0
+    page.select_option("#filter-top1", "last")
+    assert page.locator("#options tbody tr:not([hidden])").count() > 0
+
+
+def test_an_address_that_is_pasted_into_an_open_page_is_obeyed(opened, site):
+    page = opened(site / PAGES["methods"])
+    page.goto((site / PAGES["methods"]).as_uri() + "#~f-search=wttm")
+    page.wait_for_function("document.getElementById('search').value === 'wttm'")
+    assert page.locator("tbody tr:not([hidden])").count() < page.locator("tbody tr").count()
+
+
 def test_a_whole_name_is_searched_for_as_such(opened, site):
     page = opened(site / PAGES["compare"])
     page.locator("#search").fill("kd")
     found = [text.split("\n")[0] for text in cells(page, ".searchable", 0)]
     assert found
     assert all("kd" in text.replace(" pairs disagree", "").split(" \u2013 ") for text in found), "and not dkd alone"
+    page.locator("#search").fill("dkd vs kd")
+    assert len(cells(page, ".searchable", 0)) == 1
     page.locator("#search").fill("dk")
     assert cells(page, ".searchable", 0), "a part of a name finds, too"
 
@@ -403,7 +437,7 @@ def test_two_clicks_answer_which_method_and_whether_the_gain_is_real(opened, sit
     page.locator("main a", has_text="Which method should I use?").click()
     page.locator("#pairs tbody a", has_text="resnet56 → resnet20").click()
     assert page.url.endswith(PAIR)
-    assert "best evidence" in page.locator(".verdict").inner_text()
+    assert "Best supported" in page.locator(".verdict").inner_text()
     page.locator("#budget").fill("1.05")
     assert page.locator("#options tbody tr", has_text="kd").first.is_hidden(), "it costs 1.07"
     page.goto((site / PAGES["index"]).as_uri())

@@ -363,7 +363,7 @@ def test_a_single_year_makes_no_history() -> None:
 def gains(method: str = "kd", reported: float = 1.0, measured: float = 2.0, short: bool = False) -> Met:
     spread = Spread(reported, reported - 0.5, reported + 0.5)
     interval = Interval(3, measured, measured - 0.4, measured + 0.4)
-    return Met(method, "a \u2192 b, c", "suite@1", short, spread, interval, ("source",))
+    return Met(method, "a \u2192 b, c", "suite@1", short, spread, interval, ("source",), method)
 
 
 def test_a_gain_stands_where_it_is_reported_and_measured_with_both_intervals() -> None:

@@ -7,7 +7,7 @@ import render_records as rr
 
 from kdbench.records import Store
 from kdbench.render.answers import answers
-from kdbench.render.catalogue import Catalogue, own_names
+from kdbench.render.catalogue import Catalogue, outdated, own_names
 from kdbench.render.rows import row_pages
 from kdbench.render.site import gather
 from kdbench.render.suiteview import suite_view
@@ -121,6 +121,55 @@ def test_a_student_that_teaches_leads_to_its_own_training() -> None:
     (training,) = found.trainings
     assert training.name == "kd on resnet56:resnet20 in cifar100-short@1"
     assert [attempt.record["key"] for attempt in training.attempts] == [first["key"]]
+
+
+@pytest.mark.parametrize("parts", [3, None, "abc", ["a"], {"a": 1}, [None, 1]])
+def test_whatever_others_write_of_a_teacher_is_read(parts: object) -> None:
+    for identity in ({"kind": "ensemble", "parts": parts}, {"kind": "trained", "recipe": parts}):
+        plain = rr.record("dkd")
+        record = rr.record("dkd", identity={**plain["identity"], "teacher": identity}, evidence="contributed")
+        found = teachers(Catalogue([record], [], rr.FEW, 1)).of(record)
+        assert found is not None
+        assert found.contributed
+        assert found.trainings == ()
+
+
+def test_a_long_line_of_teachers_is_followed_to_its_end() -> None:
+    made = []
+    for at in range(1500):
+        identity = {**rr.record()["identity"], "seed": at, "teacher": {"kind": "trained", "recipe": f"{at - 1}"}}
+        made.append({**rr.record("kd", "a:b", identity=identity), "key": f"{at}", "label": "teacher"})
+    student = rr.record("dkd", identity={**rr.record()["identity"], "teacher": {"kind": "trained", "recipe": "1499"}})
+    found = teachers(Catalogue([student], [], rr.FEW, 1501, trainings=made)).of(student)
+    assert found is not None
+    assert len(found.trainings) == 1500
+
+
+def test_what_others_say_of_a_teacher_is_not_what_was_measured() -> None:
+    ours = rr.record("kd")
+    facts = {**ours["teacher"], "top1": 99.99, "degrees": [], "source": "elsewhere"}
+    theirs = rr.record("dkd", teacher=facts, evidence="contributed")
+    found = teachers(Catalogue([theirs, ours], [], rr.FEW, 2))
+    (teacher,) = found.every
+    assert (teacher.facts["top1"], teacher.contributed) == (72.63, False)
+    assert [count for _, count in teacher.tables] == [1]
+
+
+def test_a_later_version_that_has_nothing_hides_nothing() -> None:
+    old = [rr.record(method, pair, seed) for method, pair in (("ce", "none:resnet20"), ("kd", "resnet56:resnet20"))
+           for seed in range(2)]  # fmt: skip
+    for later in ({"status": "diverged", "detail": "lost"}, {"evidence": "contributed"}):
+        new = rr.record("kd", suite="cifar100-short@7", seed=3, **later)
+        tables = Catalogue([*old, new], [], rr.FEW, 5).measured_by_pair["cifar100", "resnet56", "resnet20"]
+        assert outdated(tables) == frozenset()
+
+
+def test_what_others_call_a_teacher_does_not_rename_ours() -> None:
+    ours = rr.record("kd", "five:resnet20", suite="digits@1", teacher_model="resnet56")
+    theirs = rr.record("dkd", "five:resnet20", suite="digits@1", teacher_model="five", evidence="contributed")
+    catalogue = Catalogue([ours, theirs], [], rr.FEW, 2)
+    assert ("cifar100", "five@digits", "resnet20") in catalogue.measured_by_pair
+    assert own_names("evil@1", "five@zoo:resnet20", ("five@zoo", "resnet20")) == ("five@zoo@evil", "resnet20")
 
 
 def test_a_record_is_of_the_teacher_that_it_names(catalogue: Catalogue, taught: Teachers) -> None:

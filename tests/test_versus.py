@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from kdbench.render.versus import Place, Versus
-from kdbench.stats.evidence import Evidence, Measured, Printed, best_supported, ranked
+from kdbench.stats.evidence import Evidence, Measured, Printed, best_supported, level, ranked
 from kdbench.stats.intervals import Interval, t_quantile
 from kdbench.stats.standings import Standing
 from kdbench.stats.versus import Meeting, disagreement, pooled
@@ -98,6 +98,28 @@ def test_each_setting_of_a_method_is_evidence_of_its_own_and_has_nothing_printed
         ("kd", "kd", "authors"),
     ]
     assert [e.sources for e in found] == [(), (), ("s1",)]
+
+
+def test_printed_gains_are_level_where_they_reach_within_what_an_epoch_is_worth():
+    def ran(gain: float, *others: float) -> list[Printed]:
+        return [Printed(f"s{place}", value, "re-run") for place, value in enumerate((gain, *others))]
+
+    found = ranked({}, {"a": ran(2.1, 2.2), "b": ran(1.2, 2.0), "c": ran(1.85), "d": ran(1.7), "e": ran(-0.5)})
+    assert [e.method for e in level(found)] == ["a", "c", "b"]
+    assert [e.helps for e in found] == [True, True, True, True, False]
+    assert level([]) == []
+
+
+def test_what_was_measured_is_level_where_a_suite_may_have_either_first():
+    gained = Interval(3, 2.0, 1.2, 2.8)
+    rows = {
+        ("a", ""): [Measured("full@1", False, 3, standing("a", 71.0, (1, 2), gained))],
+        ("b", ""): [Measured("full@1", False, 3, standing("b", 70.9, (1, 2), Interval(3, 1.9, 1.1, 2.7)))],
+        ("c", ""): [Measured("full@1", False, 3, standing("c", 69.0, (3, 3), Interval(3, 0.5, 0.1, 0.9)))],
+    }
+    assert [e.method for e in level(ranked(rows, {}))] == ["a", "b"]
+    chance = Measured("full@1", False, 3, standing("x", 70.0, (1, 3), Interval(3, 0.5, -0.2, 1.2)))
+    assert not Evidence("x", (chance,)).helps
 
 
 def test_a_row_without_a_gain_is_no_evidence():

@@ -90,6 +90,11 @@ class Context:
     selection: str
     numbers: tuple[Number, ...]
 
+    @property
+    def students(self) -> list[float]:
+        """The student alone as its sources print it, which may differ by rounding."""
+        return sorted({n.row.student_baseline for n in self.numbers if n.row.student_baseline is not None})
+
 
 class Tier(Enum):
     """What a contradiction means, the gravest first."""

@@ -16,7 +16,7 @@ from kdbench.render.address import https
 from kdbench.toml import read_toml
 
 #: Pages that every site has, and that a Markdown file cannot be.
-RESERVED = frozenset({"404", "changes", "choose", "compare", "find", "literature", "methods", "pairs"})
+RESERVED = frozenset({"404", "changes", "choose", "compare", "find", "literature", "methods", "pairs", "teachers"})
 _FIELDS = ("title", "subtitle", "repository")
 
 

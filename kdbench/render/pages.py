@@ -71,10 +71,10 @@ def all_pages(catalogue: Catalogue, content: Content) -> Iterator[Page | File]:
     for view in views.values():
         yield _suite(catalogue, view, compared, taught)
         yield from _rows(catalogue, view, taught, view.name in studied)
+    yield Page("teachers.html", "teachers.html", "Teachers", {"teachers": taught.every})
     for teacher in taught.every:
-        yield Page(
-            teacher.page, "teacher.html", f"Teacher {teacher.facts['name']} on {teacher.dataset}", {"teacher": teacher}
-        )
+        title = f"Teacher {teacher.facts['name']} on {teacher.dataset}"
+        yield Page(teacher.page, "teacher.html", title, {"teacher": teacher, "views": views})
     for versus in compared.values():
         yield _versus(catalogue, versus, views)
     for study in studies:

@@ -9,6 +9,8 @@ from statistics import median
 from kdbench.stats.aggregate import Spread
 from kdbench.stats.standings import Standing
 
+#: Points that the choice of the epoch alone is worth, last or best on test: printed gains that are nearer are level.
+EPOCH = 0.3
 #: How well a gain is supported, the best first.
 GRADES = ("measured", "re-run", "measured short", "authors", "quoted")
 
@@ -117,7 +119,7 @@ def level(found: Sequence[Evidence]) -> list[Evidence]:
     """Those of ``found``, best first, that are not told from the first, which is one of them.
 
     Of what was measured those that may be the best of a suite in which the first may be, too; of what is printed those
-    of the same grade whose gains reach as far as the lowest of the first's.
+    of the same grade whose gains reach within EPOCH of the lowest of the first's.
     """
     if not found:
         return []
@@ -128,7 +130,7 @@ def level(found: Sequence[Evidence]) -> list[Evidence]:
     assert first.reported is not None
     low = first.reported.low
     others = (e for e in found[1:] if e.grade == first.grade and e.reported is not None and e.helps)
-    return [first, *(e for e in others if e.reported is not None and e.reported.high >= low)]
+    return [first, *(e for e in others if e.reported is not None and e.reported.high >= low - EPOCH)]
 
 
 def best_supported(found: Iterable[Evidence], suite: str) -> list[tuple[Evidence, Measured]]:

@@ -164,15 +164,15 @@ const fits = ([, , , , least, needs]) => limits.every((each) =>
     : !each.value || (least !== null && least <= Number(each.value)));
 for (const each of limits) control(each, "pairs", rowsOf("pairs"), (row) => JSON.parse(row.dataset.options).some(fits));
 const came = new Map([...document.querySelectorAll("[data-options]")].map((row) =>
-  [row, [row.dataset.grade, [2, 3, 4].map((at) => [row.cells[at], row.cells[at].innerHTML, row.cells[at].dataset.v])]]));
+  [row, [row.dataset.grade, [2, 3, 4].map((at) => [row.cells[at], row.cells[at].cloneNode(true), row.cells[at].dataset.v])]]));
 const give = () => {
   const limited = limits.some((each) => (each.type === "checkbox" ? each.checked : each.value));
   const grades = new Map([...document.querySelectorAll("#choose-grade option")].map((each) => [each.value, each.textContent]));
   for (const [row, [grade, cells]] of came) {
     const found = limited && JSON.parse(row.dataset.options).find(fits);
     row.dataset.grade = found ? found[3] : grade;
-    for (const [cell, html, number] of cells) {
-      cell.innerHTML = html;
+    for (const [cell, before, number] of cells) {
+      cell.replaceChildren(...before.cloneNode(true).childNodes);
       if (number !== undefined) cell.dataset.v = number;
     }
     if (!found) continue;
