@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from scipy.special import ndtri, polygamma
 
-from kdbench.stats import bootstrap
+from kdbench.stats import aggregate, bootstrap
 from kdbench.stats.across import across
 from kdbench.stats.bootstrap import percentiles, redrawn
 from kdbench.stats.comparisons import compare, mcnemar
@@ -391,3 +391,43 @@ def test_a_detectable_drop_is_detected(random):
         shown += bool(drops(old, new).failed(level=LEVELS[0])[0])
     assert 0.8 <= shown / 200 <= 1.0
     assert math.isinf(detectable([[70.0], [60.0]])[0])
+
+
+def test_pairs_that_share_the_student_alone_count_as_one() -> None:
+    """Six pairs of one student are one problem, seen six times; two of six students are averaged."""
+    students = ["s0", "s0", "s1", "s2", "s3", "s4", "s5"]
+    rng = np.random.default_rng(0)
+
+    def cell(label: str, student: str, pair: str, values: list[float]) -> aggregate.Cell:
+        scores = ({"last": {"top1": value}, "best_val": None, "best_test": None} for value in values)
+        records = tuple(
+            {"key": f"{label} {student if label == 'ce' else pair} {seed}", "seed": seed, "status": "finished",
+             "scores": score, "weights_sha256": f"{seed}", "numerics": None}
+            for seed, score in enumerate(scores)
+        )  # fmt: skip
+        return aggregate.Cell("s@1", "d", pair, label, label, 0, "measured", "", "", records)
+
+    def table(students: list[str]) -> dict[str, dict[tuple[str, str], aggregate.Cell]]:
+        alone = {student: list(rng.normal(70, 1, 3)) for student in students}
+        pairs = [(f"t{at}:{student}", student) for at, student in enumerate(students)]
+        return {
+            "ce": {("d", pair): cell("ce", student, pair, alone[student]) for pair, student in pairs},
+            "kd": {("d", pair): cell("kd", student, pair, list(rng.normal(71, 1, 3))) for pair, student in pairs},
+        }
+
+    found = across(table(students), "last", "ce")
+    assert found is not None
+    assert (found.pairs, found.averaged) == (6, True)
+    assert across(table(["s0"] * 7), "last", "ce") is None
+    apart = across(table(students[1:]), "last", "ce")
+    assert apart is not None
+    assert (apart.pairs, apart.averaged) == (6, False)
+
+
+def test_a_training_that_is_cheaper_than_the_student_alone_tells_no_cost() -> None:
+    def trial(ratio: float) -> dict[str, object]:
+        return {"status": "finished", "cost": {"ratio_to_ce": ratio, "seconds": ratio}}
+
+    cell = aggregate.Cell("s", "d", "p", "kd", "kd", 0, "measured", "", "", tuple(map(trial, (0.03, 1.4, 1.5))))
+    assert aggregate.cost([cell], "ratio_to_ce") == aggregate.Spread(1.45, 1.4, 1.5)
+    assert aggregate.cost([cell], "seconds") == aggregate.Spread(1.4, 0.03, 1.5)

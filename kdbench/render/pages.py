@@ -13,7 +13,19 @@ from kdbench.methods import METHODS, leaves
 from kdbench.records.gains import histories
 from kdbench.records.implementations import implementation
 from kdbench.records.reported import METRICS, contradictions
-from kdbench.render import changes, charts, downloads, finding, literature, parts, places, reported, svg, texts
+from kdbench.render import (
+    attempts,
+    changes,
+    charts,
+    downloads,
+    finding,
+    literature,
+    parts,
+    places,
+    reported,
+    svg,
+    texts,
+)
 from kdbench.render import studies as studyview
 from kdbench.render.address import href, method_page, pair_page, row_page, study_page, suite_page, versus_page
 from kdbench.render.against import Met, against, met
@@ -323,6 +335,8 @@ GLOBALS = {
     "th": parts.th,
     "badges": parts.badges,
     "superseded": parts.superseded,
+    "attempt_scores": attempts.scores,
+    "attempt_records": attempts.records,
     "studies_linked": parts.studies_linked,
     "cost": parts.cost,
     "dot": parts.dot,
