@@ -447,7 +447,7 @@ def test_a_page_says_which_rows_were_shown_something_else() -> None:
     few = FewLabels(images=5).identity()
     records[2]["identity"] = {**records[2]["identity"], "supervision": few}
     found = cells(records)
-    badges = {line.cell.label: dict(line.badges) for line in table(found, "last", frozenset()).lines}
+    badges = {line.cell.label: dict(line.badges) for line in table(found, ("d", "t", "s"), "last", frozenset()).lines}
     assert badges["few"]["warn"] == "supervision: few-labels: images 5, seed 0"
     assert badges["kd"] == badges["dkd"] == {}
 

@@ -68,7 +68,7 @@ class TestLocal(ExecutorConformance):
         report = Coordinator(gpu, launcher).run(tasks, lambda *_: None)
         assert len(report.finished) == 4
         starts, ends = ({line["id"]: line["t"] for line in self.journal(what)} for what in ("start", "end"))
-        together = [sum(starts[a] < ends[b] and starts[b] < ends[a] for b in starts) for a in starts]
+        together = [sum(starts[other] <= begun < ends[other] for other in starts) for begun in starts.values()]
         assert max(together) == 2, "0.88 of 0.9 GB, and a third would be too much"
         assert {line["cuda"] for line in self.journal("start")} == {"7"}
 
