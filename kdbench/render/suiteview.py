@@ -258,23 +258,29 @@ def _best_first(row: Row) -> tuple[int, bool, float, str]:
 def _protocol(lines: Sequence[Line]) -> list[tuple[str, list[tuple[str, list[str]]]]]:
     """Every planned setting that all rows share by its kind: field -> [(value, where it is so)].
 
-    That is a pair, or rows of it where not all are alike.
+    That is a pair, or rows of it where not all are alike, and nothing where it is so everywhere.
     """
+    lines_of = Counter(line.cell.pair for line in lines)
     fields: dict[str, list[tuple[Cell, str]]] = defaultdict(list)
     for line in lines:
         record = line.cell.records[0]
         parts = {part: record["identity"].get(part) for part in ("data", "protocol", "supervision", "engine")}
         for name, value in measured.flatten(parts).items():
             fields[name.removeprefix("protocol.")].append((line.cell, value))
-    return [(name, spread(_where(values))) for name, values in fields.items()]
+    found = []
+    for name, values in fields.items():
+        everywhere = len(values) == len(lines) and len({value for _, value in values}) == 1
+        said = spread(_where(values, lines_of))
+        found.append((name, [(value, [] if everywhere else where) for value, where in said]))
+    return found
 
 
-def _where(values: Sequence[tuple[Cell, str]]) -> Iterator[tuple[str, str]]:
-    """(where, value) for the ``values`` of cells: the pair, with the row where it is not the commonest of its pair."""
+def _where(values: Sequence[tuple[Cell, str]], lines_of: Mapping[str, int]) -> Iterator[tuple[str, str]]:
+    """(where, value) for the ``values`` of cells: the pair, or the row where most of its ``lines_of`` have another."""
     by_pair: dict[str, Counter[str]] = defaultdict(Counter)
     for cell, value in values:
         by_pair[cell.pair][value] += 1
     for cell, value in values:
-        ((usual, _), *others) = by_pair[cell.pair].most_common()
-        most = f"most rows of {cell.pair}" if others else cell.pair
-        yield (most if value == usual else f"{cell.label} on {cell.pair}"), value
+        n, lines = by_pair[cell.pair][value], lines_of[cell.pair]
+        most = f"most rows of {cell.pair}" if n < lines else cell.pair
+        yield (most if 2 * n > lines else f"{cell.label} on {cell.pair}"), value
