@@ -422,12 +422,3 @@ def test_pairs_that_share_the_student_alone_count_as_one() -> None:
     apart = across(table(students[1:]), "last", "ce")
     assert apart is not None
     assert (apart.pairs, apart.averaged) == (6, False)
-
-
-def test_a_training_that_is_cheaper_than_the_student_alone_tells_no_cost() -> None:
-    def trial(ratio: float) -> dict[str, object]:
-        return {"status": "finished", "cost": {"ratio_to_ce": ratio, "seconds": ratio}}
-
-    cell = aggregate.Cell("s", "d", "p", "kd", "kd", 0, "measured", "", "", tuple(map(trial, (0.03, 1.4, 1.5))))
-    assert aggregate.cost([cell], "ratio_to_ce") == aggregate.Spread(1.45, 1.4, 1.5)
-    assert aggregate.cost([cell], "seconds") == aggregate.Spread(1.4, 0.03, 1.5)

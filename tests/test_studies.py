@@ -6,10 +6,12 @@ import json
 import math
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+import render_records as rr
 import torch
 from bench import Bench, suite_text
 from scipy import stats
@@ -368,6 +370,43 @@ versus = "ce on skilful:resnet8"
 above = -3
 """
 )
+
+
+def test_students_alone_are_of_the_planned_pair_where_a_suite_has_no_other_rows() -> None:
+    text = BIASED.replace("kd-alone on skilful:resnet8", "ce-few").replace("ce on skilful:resnet8", "ce")
+    study = parse_study(text, "biased.toml")
+    suite = get_suite("study-biased-teachers")
+    pair = next(pair for pair in suite.pairs if pair.name == "skilful:resnet8")
+    suite = replace(suite, pairs=(pair,))
+    rows = [
+        {**_record(label, "none:resnet8", seed, top1 + number / 10, suite=suite.id), "dataset": "fashion_mnist"}
+        for number, seed in enumerate(suite.seeds)
+        for label, top1 in (("ce", 80.0), ("ce-few", 70.0))
+    ]
+    (judged,) = judge(study, {suite.name: suite}, rows)
+    assert judged.finding is not None, judged.missing
+    assert judged.finding.estimate == pytest.approx(-10)
+
+
+def test_a_teacher_that_taught_every_seed_is_one_value_and_its_images_many() -> None:
+    text = BIASED.replace('statistic = "difference"', 'statistic = "mean"\nmeasure = "teacher_top1"')
+    text = text.replace('versus = "ce on skilful:resnet8"\nabove = -3', "below = 30")
+    study = parse_study(text, "biased.toml")
+    suite = get_suite("study-biased-teachers")
+    rows = []
+    for seed in suite.seeds:
+        row = _record("kd-alone", "skilful:resnet8", seed, 50.0, suite=suite.id)
+        row["teacher"] = {**rr.record()["teacher"], "top1": 17.55}
+        rows.append({**row, "dataset": "fashion_mnist"})
+    (judged,) = judge(study, {suite.name: suite}, rows)
+    assert judged.finding is not None
+    assert (judged.finding.n, judged.finding.images) == (1, 10000)
+    level = family_level(1)
+    assert judged.finding.low == pytest.approx(100 * stats.binomtest(1755, 10000).proportion_ci(level, "wilson").low)
+    rows[0]["teacher"] = {**rows[0]["teacher"], "top1": 19.0, "weights_sha256": "b" * 64}
+    (judged,) = judge(study, {suite.name: suite}, rows)
+    assert judged.finding is not None
+    assert (judged.finding.n, judged.finding.images, judged.finding.estimate) == (2, 0, pytest.approx(18.275))
 
 
 def test_a_refuted_claim_is_told_as_plainly_as_one_that_holds() -> None:

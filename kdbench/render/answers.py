@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
+from kdbench.methods import METHODS
 from kdbench.records.gains import ALONE, weak_sources
 from kdbench.records.implementations import implementation, one_name
 from kdbench.records.literature import Reported
@@ -165,7 +166,7 @@ def _answer(
         contradictions=len({found.method for found in contradictions(rows)}),
         sources=tuple(sorted({source for each in evidence for source in each.sources})),
         weak=weak,
-        runs=tuple(_runs(pair, suites, evidence)),
+        runs=tuple(_runs(pair, suites, [*level(evidence), *evidence])),
         command="" if (planned := _planned(pair)) is None else f"{_command(*planned, ('ce',))} --method NAME",
     )
 
@@ -262,7 +263,8 @@ def _runs(pair: PairName, suites: Sequence[SuiteVerdict], evidence: Sequence[Evi
     suite, name = _planned(pair) or (None, "")
     if suite is not None and all(verdict.view.name != suite.id for verdict in suites):
         labels = [row.label for row in suite.rows if row.stream == 0]
-        wanted = [e.label for e in evidence if e.label in labels][:6] or labels[:4]
+        known = dict.fromkeys(e.label for e in evidence if e.label in labels or e.label in METHODS)
+        wanted = [*known][:6] or labels[:4]
         purpose = f"measures the pair in {suite.id}, {suite.title}"
         yield Run(purpose, _command(suite, name, tuple(dict.fromkeys(("ce", *wanted)))))
     if suite is not None and suite.short:

@@ -41,6 +41,7 @@ from kdbench.render.teachers import Teachers, teachers
 from kdbench.render.versus import MOST, Versus, all_versus, matrix
 from kdbench.render.years import by_year
 from kdbench.stats.aggregate import NO_TEACHER
+from kdbench.stats.evidence import Evidence
 
 #: Rows that the matrix of a suite's page has at most, the best first, and its table over pairs.
 LARGEST_MATRIX = 60
@@ -185,17 +186,29 @@ def _choose(answered: Mapping[PairName, Answer]) -> Page:
     return Page("choose.html", "choose.html", "Choose a method", context)
 
 
+def _gain_text(evidence: Evidence) -> str:
+    printed = evidence.reported
+    middle = texts.signed(evidence.middle)
+    if evidence.grade.startswith("measured") or printed is None or printed.high <= printed.low:
+        return middle
+    return f"{middle} ({texts.signed(printed.low)} to {texts.signed(printed.high)})"
+
+
 def _options(answer: Answer) -> str:
-    """What may be chosen on a pair, best first, for the page's script: name, page, gain, grade, least cost, needs."""
+    """What may be chosen on a pair, best first, for the page's script.
+
+    Of each its name, page, gain, grade, least cost, needs, and whether it is level with the best.
+    """
     return json.dumps(
         [
             (
                 option.evidence.label,
                 method_page(option.evidence.method),
-                texts.signed(option.evidence.middle),
+                _gain_text(option.evidence),
                 option.evidence.grade,
                 None if option.least is None else round(option.least, 2),
                 option.needs,
+                option in answer.leading,
             )
             for option in answer.options
             if option.evidence.helps

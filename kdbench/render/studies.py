@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from kdbench.errors import UserError
-from kdbench.render.address import row_page
+from kdbench.render.address import place_anchor, row_page
 from kdbench.render.catalogue import Catalogue
 from kdbench.render.clouds import cloud_of
 from kdbench.render.lines import plot_of
@@ -18,6 +18,7 @@ from kdbench.stats.claims import Verdict
 from kdbench.studies import STUDIES, Judged, Study, get_study, judge, plotted, related
 from kdbench.studies.check import suites_of
 from kdbench.studies.judge import ON
+from kdbench.studies.study import Claim
 from kdbench.studies.words import claimed, measured, missing_text
 from kdbench.suites import Suite
 
@@ -113,12 +114,7 @@ def _view(
             measured=_written(measured(each)),
             missing=tuple(map(missing_text, each.missing)),
             plot=_plot(each),
-            rows=tuple(
-                (label, row_page(suite, label))
-                for suite in (suites[each.claim.suite].id,)
-                for label in dict.fromkeys(name.partition(ON)[0] for name in each.claim.named)
-                if (suite, label) in shown
-            ),
+            rows=tuple(_rows(suites[each.claim.suite], each.claim, shown)),
         )
         for each in found
     )
@@ -132,6 +128,17 @@ def _view(
     }
     drawn = tuple((label, row_page(suite, label)) for suite, label in rows if (suite, label) in shown)
     return StudyView(study, tuple(suites.values()), claims, said, plane, plots, drawn)
+
+
+def _rows(suite: Suite, claim: Claim, shown: frozenset[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    """The rows that ``claim`` names with their pages, and on these the pair where it names one."""
+    datasets = {pair.name: pair.dataset for pair in suite.pairs}
+    for name in dict.fromkeys(claim.named):
+        label, _, pair = name.partition(ON)
+        pair = pair or claim.pair
+        if (suite.id, label) in shown:
+            page = row_page(suite.id, label)
+            yield name, f"{page}#{place_anchor(datasets[pair], pair)}" if pair in datasets else page
 
 
 def _written(text: str) -> str:

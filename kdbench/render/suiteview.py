@@ -29,8 +29,9 @@ Column = tuple[str, str]
 
 @dataclass(frozen=True)
 class Row:
-    """One row of the suite over its pairs. ``covered`` counts pairs with a gain (the student alone: a score).
+    """One row of the suite over its pairs.
 
+    ``covered`` counts pairs with a gain; of the student alone, and where that is on none of them, with a score.
     ``standing``: how it stands among the rows that cover every pair; None where it does not. ``seeds``: its mean gains,
     seed by seed.
     """
@@ -218,6 +219,7 @@ def _rows(tables: Sequence[Table], selection: str, standing: Mapping[str, Standi
         for line in table.every:
             places[line.cell.label, line.cell.evidence][table.dataset, table.pair].append(line)
     students = {(t.dataset, t.pair): aggregate.students(line.cell for line in t.every) for t in tables}
+    gained = any(line.gain for lines in places.values() for group in lines.values() for line in group)
     rows = []
     for (label, evidence), lines in places.items():
         first = next(iter(lines.values()))[0]
@@ -241,7 +243,9 @@ def _rows(tables: Sequence[Table], selection: str, standing: Mapping[str, Standi
                 if stands and stands.gain
                 else aggregate.mean_gain(against, "top1", selection),
                 seeds=tuple(aggregate.gains_by_seed(against, "top1", selection).values()),
-                covered=sum(any(line.top1 for line in group) for group in lines.values()) if alone else len(against),
+                covered=len(against)
+                if gained and not alone
+                else sum(any(line.top1 for line in group) for group in lines.values()),
                 standing=stands,
                 badges=tuple(dict.fromkeys(b for group in lines.values() for line in group for b in line.badges)),
             )

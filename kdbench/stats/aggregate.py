@@ -16,9 +16,6 @@ from kdbench.stats.intervals import Interval, t_interval
 
 SELECTIONS = ("last", "best_val", "best_test")
 
-#: Of what the student alone costs, the least that can be the cost of a training that has more to do.
-LEAST = 0.9
-
 #: The teacher half of the pair of a trial that uses no teacher.
 NO_TEACHER = "none"
 
@@ -162,11 +159,10 @@ class Spread:
 def cost(cells: Iterable[Cell], name: str) -> Spread | None:
     """Median and range of one field of the records' ``cost`` over finished trials; None when none has it.
 
-    No mean: whatever disturbs a timing makes it longer, now and then by a lot. What cost less than LEAST of the student
-    alone is left out: nothing that is added to a training makes it cheaper, so the student alone was disturbed.
+    No mean: whatever disturbs a timing makes it longer, now and then by a lot, and its ratio to another either way.
     """
     found = (r["cost"].get(name) for cell in cells for r in cell.finished if r["cost"])
-    values = [float(value) for value in found if value is not None and (name != "ratio_to_ce" or value >= LEAST)]
+    values = [float(value) for value in found if value is not None]
     return Spread(median(values), min(values), max(values)) if values else None
 
 

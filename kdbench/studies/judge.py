@@ -149,6 +149,23 @@ def _finding(claim: Claim, table: _Table, level: float) -> Finding:
     return claims.rank_correlation(other.ravel(), scores.ravel(), level)
 
 
+def _alone(suite: Suite, found: Sequence[Cell]) -> dict[tuple[str, str], Cell]:
+    """Students alone on each planned pair of their data and student, where there is one of a label.
+
+    A suite may have no other rows, so that no record names its pair.
+    """
+    shown: dict[tuple[str, str], list[Cell]] = defaultdict(list)
+    named = {cell.pair for cell in found}
+    for pair in suite.pairs:
+        for cell in found if pair.name not in named else ():
+            if cell.teacher == NO_TEACHER and (cell.dataset, cell.student) == (
+                pair.dataset,
+                pair.name.partition(":")[2],
+            ):
+                shown[pair.name, cell.label].append(cell)
+    return {place: several[0] for place, several in shown.items() if len(several) == 1}
+
+
 def _shown_otherwise(found: Sequence[Cell]) -> dict[tuple[str, str], Cell]:
     """Students alone on each pair of their data and student, where there is one of a label: a suite that has rows of
     labels of their own plans for how long each is trained."""
@@ -177,7 +194,8 @@ class _Table:
         self.selection = suite.protocol.selection
         of = right(self.selection) if right else lambda row: None
         found = cells({**row, "right": of(row)} for row in rows if row["suite"] == suite.id)
-        self._cells = {**_shown_otherwise(found), **{(cell.pair, cell.label): cell for cell in found}}
+        own = {(cell.pair, cell.label): cell for cell in found}
+        self._cells = {**_alone(suite, found), **_shown_otherwise(found), **own}
 
     def places(self, name: str, common: str) -> list[tuple[str, str]]:
         """The pairs and the label that ``name`` stands for, where it names no pair on the ``common`` one, if any."""

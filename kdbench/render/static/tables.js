@@ -165,23 +165,28 @@ const fits = ([, , , , least, needs]) => limits.every((each) =>
 for (const each of limits) control(each, "pairs", rowsOf("pairs"), (row) => JSON.parse(row.dataset.options).some(fits));
 const came = new Map([...document.querySelectorAll("[data-options]")].map((row) =>
   [row, [row.dataset.grade, [2, 3, 4].map((at) => [row.cells[at], row.cells[at].cloneNode(true), row.cells[at].dataset.v])]]));
+const asked = new Set(limits.map((each) => `f-${each.id || each.value}`));
 const give = () => {
   const limited = limits.some((each) => (each.type === "checkbox" ? each.checked : each.value));
   const grades = new Map([...document.querySelectorAll("#choose-grade option")].map((each) => [each.value, each.textContent]));
   for (const [row, [grade, cells]] of came) {
-    const found = limited && JSON.parse(row.dataset.options).find(fits);
+    const left = limited ? JSON.parse(row.dataset.options).filter(fits) : [], [found] = left;
+    const link = row.cells[0].querySelector("a"); // which takes the limits along
+    link.hash = limited ? `~${new URLSearchParams([...state].filter(([name]) => asked.has(name)))}` : "";
     row.dataset.grade = found ? found[3] : grade;
     for (const [cell, before, number] of cells) {
       cell.replaceChildren(...before.cloneNode(true).childNodes);
       if (number !== undefined) cell.dataset.v = number;
     }
     if (!found) continue;
-    const [[method], [gain], [evidence]] = cells, link = document.createElement("a");
-    link.href = found[1].split("/").map(encodeURIComponent).join("/");
-    link.textContent = found[0];
-    method.replaceChildren(link);
+    const [[method], [gain], [evidence]] = cells, name = document.createElement("a");
+    name.href = found[1].split("/").map(encodeURIComponent).join("/");
+    name.textContent = found[0];
+    method.replaceChildren(name);
+    const level = found[6] ? left.filter((each) => each[6]).length - 1 : 0;
+    if (level) method.append(` and ${level} not told from it`);
     gain.textContent = found[2];
-    gain.dataset.v = found[2].replace("\u2212", "-");
+    gain.dataset.v = parseFloat(found[2].replace("\u2212", "-"));
     evidence.textContent = grades.get(found[3]) ?? "";
   }
 };
