@@ -94,9 +94,11 @@ def study_views(catalogue: Catalogue) -> Iterator[StudyView]:
             yield _view(study, suites, found, plane, plots, _shown(catalogue))
 
 
-def _shown(catalogue: Catalogue) -> frozenset[tuple[str, str]]:
-    """Each suite and label that has a page."""
-    return frozenset((table.suite, line.cell.label) for table in catalogue.tables.values() for line in table.lines)
+def _shown(catalogue: Catalogue) -> frozenset[tuple[str, ...]]:
+    """Each suite and label that has a page, and with data set and pair each that has a place on it."""
+    lines = [(table, line.cell.label) for table in catalogue.tables.values() for line in table.lines]
+    places = ((table.suite, label, table.dataset, table.pair) for table, label in lines)
+    return frozenset((*places, *((table.suite, label) for table, label in lines)))
 
 
 def _view(
@@ -105,7 +107,7 @@ def _view(
     found: list[Judged],
     plane: Plane | None,
     plots: tuple[Figure, ...],
-    shown: frozenset[tuple[str, str]],
+    shown: frozenset[tuple[str, ...]],
 ) -> StudyView:
     claims = tuple(
         ClaimView(
@@ -130,7 +132,7 @@ def _view(
     return StudyView(study, tuple(suites.values()), claims, said, plane, plots, drawn)
 
 
-def _rows(suite: Suite, claim: Claim, shown: frozenset[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+def _rows(suite: Suite, claim: Claim, shown: frozenset[tuple[str, ...]]) -> Iterator[tuple[str, str]]:
     """The rows that ``claim`` names with their pages, and on these the pair where it names one."""
     datasets = {pair.name: pair.dataset for pair in suite.pairs}
     for name in dict.fromkeys(claim.named):
@@ -138,7 +140,9 @@ def _rows(suite: Suite, claim: Claim, shown: frozenset[tuple[str, str]]) -> Iter
         pair = pair or claim.pair
         if (suite.id, label) in shown:
             page = row_page(suite.id, label)
-            yield name, f"{page}#{place_anchor(datasets[pair], pair)}" if pair in datasets else page
+            dataset = datasets.get(pair, "")
+            there = (suite.id, label, dataset, pair) in shown
+            yield name, f"{page}#{place_anchor(dataset, pair)}" if there else page
 
 
 def _written(text: str) -> str:
