@@ -368,6 +368,11 @@ def test_a_budget_leaves_the_best_of_what_it_allows_on_every_line(opened, site):
     assert row.locator("td a").first.get_attribute("href").startswith("methods/")
     page.reload()
     assert page.locator("#budget").input_value() == "1.2"
+    page.locator("[data-limit][value=stages]").check()
+    address = row.locator("th a").get_attribute("href")
+    assert "f-budget=1.2" in address
+    assert "f-stages=1" in address, "the page of the pair is asked the same"
+    page.locator("[data-limit][value=stages]").uncheck()
     page.locator("#budget").fill("")
     assert row.inner_text() == before
 

@@ -30,8 +30,8 @@ def implementation(name: str) -> str | None:
     A combination may be printed as a sum though one part is a wrapper of the others: ``kd+lskd`` is ``lskd(kd)``.
     """
     plain = _SETTINGS.sub("", name)
-    if plain in (known := {**_ALIASES, **_VARIANTS}):
-        return known[plain]
+    if known := _ALIASES.get(plain) or _VARIANTS.get(plain):
+        return known
     if plain in METHODS:
         return plain
     parts = plain.split("+")

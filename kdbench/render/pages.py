@@ -41,7 +41,7 @@ from kdbench.render.teachers import Teachers, teachers
 from kdbench.render.versus import MOST, Versus, all_versus, matrix
 from kdbench.render.years import by_year
 from kdbench.stats.aggregate import NO_TEACHER
-from kdbench.stats.evidence import Evidence
+from kdbench.stats.evidence import EPOCH, Evidence
 
 #: Rows that the matrix of a suite's page has at most, the best first, and its table over pairs.
 LARGEST_MATRIX = 60
@@ -199,6 +199,7 @@ def _options(answer: Answer) -> str:
 
     Of each its name, page, gain, grade, least cost, needs, and whether it is level with the best.
     """
+    leading = answer.leading
     return json.dumps(
         [
             (
@@ -208,7 +209,7 @@ def _options(answer: Answer) -> str:
                 option.evidence.grade,
                 None if option.least is None else round(option.least, 2),
                 option.needs,
-                option in answer.leading,
+                option in leading,
             )
             for option in answer.options
             if option.evidence.helps
@@ -343,6 +344,7 @@ GLOBALS = {
     "gain_link": parts.gain_link,
     "line_address": parts.line_address,
     "needs": NEEDS,
+    "epoch": EPOCH,
     "suite_link": parts.suite_link,
     "top1_link": parts.top1_link,
     "th": parts.th,

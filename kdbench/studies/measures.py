@@ -30,7 +30,7 @@ class Measure:
     between: Callable[[Record, Record], float] | None = None
     #: From where to where it may lie.
     span: tuple[float, float] = (-math.inf, math.inf)
-    #: Of a measure of the teacher: of how many test images it is a share, times the length of its span; or fewer.
+    #: Of a measure of the teacher: of how many test images, at the least, it is a share that fills its span.
     images: Callable[[Record], int] | None = None
 
 

@@ -190,7 +190,12 @@ const give = () => {
     evidence.textContent = grades.get(found[3]) ?? "";
   }
 };
-for (const each of limits) each.addEventListener("input", give);
+for (const each of limits)
+  for (const kind of ["input", "change"]) // a checkbox is remembered at the second
+    each.addEventListener(kind, () => {
+      give();
+      filter("pairs", rowsOf("pairs")()); // by the grades of what is named now
+    });
 if (limits.length) give();
 // A word that is the whole of a name means that one alone: "kd" is no part of "dkd".
 for (const each of document.querySelectorAll("[data-search]")) {
