@@ -211,7 +211,7 @@ def test_answers_and_comparisons_are_taken_away(site):
 
 def test_every_file_that_is_taken_away_is_linked_beside_its_table(site):
     for file in (*site.rglob("*.csv"), *site.rglob("*.bib")):
-        name = "index.html" if file.name == RECORDS else re.sub(r"(--reported)?\.[a-z]+$", ".html", file.name)
+        name = "index.html" if file.name == RECORDS else re.sub(r"(--reported|--records)?\.[a-z]+$", ".html", file.name)
         page = file.with_name(name).relative_to(site).as_posix()
         assert file.name in [unquote(link).rpartition("/")[2] for link in html(site, page).attributes("href")], file
 
@@ -222,6 +222,13 @@ def test_every_record_that_is_shown_is_listed_once(site):
     assert sorted(row["key"] for row in rows) == sorted(record["key"] for record in store.read()[0])
     for row in rows:
         assert (store.root / row["file"]).is_file()
+
+
+def test_a_suites_count_of_trials_leads_to_as_many_records(site):
+    for page in sorted((site / "suites").glob("*.html")):
+        (shown,) = re.findall(r'--records\.csv">([0-9]+) trial', page.read_text(encoding="utf-8"))
+        rows = list(csv.DictReader(page.with_name(f"{page.stem}--records.csv").open(encoding="utf-8")))
+        assert int(shown) == sum(row["evidence"] == "measured" for row in rows) > 0
 
 
 def test_ranks_and_moderated_intervals_are_taken_away_as_the_suite_shows_them(site):
@@ -288,9 +295,9 @@ def test_sources_named_after_a_method_are_its_authors():
 
 
 def test_a_budget_is_by_passes_where_no_cost_is_known():
-    assert Option(None, (), Spread(1.4, 1.2, 1.6), elsewhere=False, implemented=True, passes=2.0).least == 1.4
-    assert Option(None, (), None, elsewhere=True, implemented=True, passes=2.0).least == 2.0
-    assert Option(None, (), None, elsewhere=True, implemented=False).least is None
+    assert Option(None, (), Spread(1.4, 1.2, 1.6), elsewhere=None, implemented=True, passes=2.0).least == 1.4
+    assert Option(None, (), None, elsewhere="kd", implemented=True, passes=2.0).least == 2.0
+    assert Option(None, (), None, elsewhere="kd", implemented=False).least is None
     two_views = {name: METHODS.get(name).budget.views for name in METHODS if METHODS.get(name).budget.views > 1}
     assert two_views
     for name, views in two_views.items():

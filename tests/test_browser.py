@@ -433,7 +433,7 @@ def test_a_teachers_accuracy_leads_to_what_stands_behind_it(opened, site):
 def test_a_seed_leads_to_its_record_and_unfolds_it(opened, site):
     page = opened(site / ROW)
     assert page.locator("details[open]").count() == 0
-    page.locator('tbody th a[href^="#record-"]').first.click()
+    page.locator('tbody a[href^="#record-"]').first.click()
     assert "Predictions" in page.locator("details[open]").inner_text()
 
 

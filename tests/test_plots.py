@@ -404,9 +404,26 @@ def test_one_gain_alone_and_one_beyond_all_others() -> None:
     assert len(dots(far, "beyond")) == 1
 
 
-def test_a_label_that_would_stand_on_another_is_left_out() -> None:
-    first, second, third = Dot(50, 50, label="one"), Dot(55, 52, label="two"), Dot(55, 90, label="three")
-    assert [dot.label for dot in uncrowded([first, second, third])] == ["one", "", "three"]
+def test_labels_stand_where_they_cover_neither_one_another_nor_a_dot() -> None:
+    crowd = [Dot(200 + 9 * n, 94) for n in range(1, 5)]
+    one, two, *_ = uncrowded([Dot(200, 100, label="one"), Dot(203, 100, label="two"), *crowd])
+    assert (one.label, one.spot.kind) == ("one", "before"), "what lies after it is full of dots"
+    boxes = [dot.spot.box(dot) for dot in (one, two)]
+    assert two.label == "two"
+    assert not boxes[0].meets(boxes[1])
+    assert not any(box.covers(dot) for box in boxes for dot in crowd)
+
+
+def test_a_label_for_which_no_place_is_left_is_left_out() -> None:
+    found = uncrowded([Dot(200, 100, label="as long as it gets") for _ in range(9)])
+    shown = [dot for dot in found if dot.label]
+    assert 1 <= len(shown) <= 6
+    assert len({dot.spot for dot in shown}) == len(shown)
+
+
+def test_no_label_leaves_its_plot() -> None:
+    (found,) = uncrowded([Dot(470, 100, label="teacher")])
+    assert found.spot.kind == "before"
 
 
 def test_reported_and_measured_gains_meet_where_both_are_known(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:

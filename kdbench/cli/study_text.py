@@ -10,7 +10,7 @@ from kdbench.cli.fields import field, section
 from kdbench.cli.say import many
 from kdbench.stats.claims import Finding, Verdict
 from kdbench.studies import Claim, Judged, Study, get_study
-from kdbench.studies.words import claimed, criterion, measured, missing_text
+from kdbench.studies.words import claimed, counted, criterion, measured, missing_text
 
 
 def lines(study: Study, found: Sequence[Judged], form: str = "text", flags: str = "") -> Iterator[str]:
@@ -24,12 +24,11 @@ def lines(study: Study, found: Sequence[Judged], form: str = "text", flags: str 
         for line in _details(judged):
             yield f"  {line}"
     yield ""
-    counts = {verdict: sum(each.verdict is verdict for each in found) for verdict in Verdict}
-    said = ", ".join(f"{count} {verdict.value}" for verdict, count in counts.items() if count)
+    said = ", ".join(f"{count} {words}" for words, count in counted(found))
     yield f"{many(len(found), 'claim')}: {said}. All intervals hold together in 95 of 100 studies."
     for text in study.differs:
         yield f"Not as in the paper: {text}"
-    if counts[Verdict.INCOMPLETE]:
+    if any(each.verdict is Verdict.INCOMPLETE for each in found):
         yield f"What is missing is trained by: kdbench study {study.name}{flags}"
 
 

@@ -65,14 +65,14 @@ class SuiteVerdict:
 class Option:
     """A line of the evidence on a pair: a method, what it needs beside labels, and what it costs where that is known.
 
-    ``cost`` is the median over this pair's records, or else over all records of the method, which ``elsewhere`` says.
+    ``cost`` is the median over this pair's records, or else over all of the method that ``elsewhere`` names.
     ``passes`` are the epochs, times the protocol's, and the views of each image together: about the least it can cost.
     """
 
     evidence: Evidence
     needs: tuple[str, ...]
     cost: Spread | None
-    elsewhere: bool
+    elsewhere: str | None
     implemented: bool
     passes: float | None = None
 
@@ -247,7 +247,7 @@ def _option(
         evidence=evidence,
         needs=() if card is None else tuple(need for need in card.needs if need != "teacher"),
         cost=own or costs.get(trained),
-        elsewhere=own is None and trained in costs,
+        elsewhere=trained if own is None and trained in costs else None,
         implemented=card is not None,
         passes=None if card is None else card.passes,
     )

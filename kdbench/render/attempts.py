@@ -27,12 +27,13 @@ def scores(attempts: Sequence[Attempt], section: int, by: str) -> Markup:
         *(th("Top\u20115", "%"), th("NLL", "nats"), th("ECE", "%")),
         *([th("Entropy", "nats")] if unsure else []),
         *([th("Agreement", "with teacher, %"), th("KL", "from teacher, nats")] if taught else []),
-        *(th("Minutes", "of training"), th("Date", number=False)),
+        *(th("Minutes", "of training"), th("Date", number=False), th("Record", number=False)),
     ]
     lines = [line for at, each in enumerate(attempts, 1) for line in _lines(each, f"{section}-{at}", unsure, taught)]
     return Markup(
-        f'<div class="scroll" role="region" tabindex="0" aria-labelledby="{escape(by)}">\n<table><thead><tr>'
-        f"{''.join(heads)}</tr></thead><tbody>\n{''.join(lines)}</tbody></table></div>\n"
+        f'<div class="scroll" role="region" tabindex="0" aria-labelledby="{escape(by)}">\n'
+        f'<table class="trials"><thead><tr>{"".join(heads)}</tr></thead><tbody>\n'
+        f"{''.join(lines)}</tbody></table></div>\n"
     )
 
 
@@ -41,7 +42,7 @@ def _lines(attempt: Attempt, name: str, unsure: bool, taught: bool) -> Iterator[
     cost = record["cost"] or {}
     minutes = number(None if cost.get("seconds") is None else cost["seconds"] / 60, 1)
     status, date = escape(record["status"].replace("_", " ")), bdi(record["provenance"]["created"][:10])
-    seed = f'<a href="#record-{name}">{record["seed"]}</a>'
+    key = f'<a href="#record-{name}"><code>{escape(record["key"][:8])}</code></a>'
     nothing: tuple[str, dict[str, Any]] = ("", {})
     for selection, score in attempt.scores or [nothing]:
         chosen = f'<span class="sel {selection}">{SELECTION_NAMES[selection]}</span>' if selection else ""
@@ -61,10 +62,10 @@ def _lines(attempt: Attempt, name: str, unsure: bool, taught: bool) -> Iterator[
         cells.append(("Minutes", minutes))
         numbers = "".join([f'<td class="num" data-label="{label}">{shown}</td>' for label, shown in cells])
         yield (
-            f'<tr><th scope="row" data-label="Seed">{seed}</th><td data-label="Status">{status}</td><td>{chosen}</td>'
-            f'{numbers}<td data-label="Date">{date}</td></tr>\n'
+            f'<tr><th scope="row" data-label="Seed">{record["seed"]}</th><td data-label="Status">{status}</td>'
+            f'<td>{chosen}</td>{numbers}<td data-label="Date">{date}</td><td data-label="Record">{key}</td></tr>\n'
         )
-        seed = str(record["seed"])
+        key = ""
 
 
 def records(attempts: Sequence[Attempt], section: int, selection: str = "") -> Markup:

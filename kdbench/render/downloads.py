@@ -14,6 +14,7 @@ from typing import Any
 from kdbench import __version__
 from kdbench.records.literature import Reported
 from kdbench.records.reported import gain
+from kdbench.records.verify import Record
 from kdbench.render.address import method_page, pair_page, study_page, suite_page
 from kdbench.render.answers import Answer
 from kdbench.render.bibtex import bibtex
@@ -34,8 +35,8 @@ RECORDS = "records.csv"
 _RECORD = ("key", "suite", "dataset", "pair", "label", "method", "seed", "stream", "status", "evidence")
 _MADE = ("created", "kdbench", "git_sha", "torch", "device_name", "isa", "weights_sha256", "predictions", "file")
 TEACHER = ("name", "kind", "model", "top1", "top5", "claimed_top1", "unreliability", "ambiguity", "top_k")
-#: What the file of a pair's or method's printed numbers ends with.
-REPORTED = "--reported.csv"
+#: What the files of a suite's records and of a pair's or method's printed numbers end with.
+RECORDED, REPORTED = "--records.csv", "--reported.csv"
 #: As LICENSE and NOTICE have it.
 LICENCE = (
     "kdbench and the records that come with it: Apache-2.0; other records: as their makers say; "
@@ -85,16 +86,19 @@ class File:
 def files(catalogue: Catalogue) -> Iterator[File]:
     """The whole document with its schema, and the rows of each suite, pair and method with the papers behind them."""
     by_suite: dict[str, list[Row]] = {name: [] for name in catalogue.suites}
+    recorded: dict[str, list[Record]] = defaultdict(list)
     by_pair: dict[PairName, list[Row]] = defaultdict(list)
     by_method: dict[str, list[Row]] = defaultdict(list)
     for (suite, _, _), table in sorted(catalogue.tables.items()):
         for line in table.every:
             row = _flat(catalogue, table, line)
+            recorded[suite] += line.cell.records
             by_suite[suite].append(row)
             by_pair[table.names].append(row)
             by_method[line.cell.method].append(row)
     for suite, rows in by_suite.items():
         yield from _together(suite_page(suite), rows)
+        yield _records(suite_page(suite).removesuffix(".html") + RECORDED, recorded[suite])
         yield File(beside(suite_page(suite), "bib"), bibtex(catalogue, {row["method"] for row in rows}))
     for name in catalogue.pairs:
         printed = catalogue.reported_by_pair.get(name, [])
@@ -118,7 +122,7 @@ def files(catalogue: Catalogue) -> Iterator[File]:
         "rows": [row for rows in by_suite.values() for row in rows],
     }
     yield File(DOCUMENT, as_json(document))
-    yield File(RECORDS, _csv(_recorded(catalogue), (*_RECORD, *_MADE)))
+    yield _records(RECORDS, (*catalogue.records, *catalogue.trainings))
     yield File(SCHEMA, as_json(schema()))
 
 
@@ -136,16 +140,14 @@ def taught(found: Teachers) -> Iterator[File]:
     yield from listed("teachers.html", ("dataset", "suites", *TEACHER, "weights_sha256", "page"), rows)
 
 
-def _recorded(catalogue: Catalogue) -> Iterator[Row]:
-    """Each record that is shown once, teachers' own trainings included."""
-    seen: set[tuple[str, str]] = set()
-    for record in (*catalogue.records, *catalogue.trainings):
+def _records(path: str, records: Iterable[Record]) -> File:
+    """Each of ``records`` once, whose it is and what made it."""
+    found: dict[tuple[str, str], Row] = {}
+    for record in records:
         made = {**record["provenance"], **(record["numerics"] or {}), **record}
         made["predictions"] = (record["predictions"] or {}).get("sha256")
-        place = record["key"], record.get("file", "")
-        if place not in seen:
-            seen.add(place)
-            yield {name: made.get(name) for name in (*_RECORD, *_MADE)}
+        found.setdefault((record["key"], record.get("file", "")), {name: made.get(name) for name in (*_RECORD, *_MADE)})
+    return File(path, _csv(found.values(), (*_RECORD, *_MADE)))
 
 
 def answered(found: Iterable[Answer]) -> Iterator[File]:

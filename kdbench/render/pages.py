@@ -330,6 +330,7 @@ GLOBALS = {
     "beside": downloads.beside,
     "licence": downloads.LICENCE,
     "reported_file": downloads.REPORTED,
+    "recorded_file": downloads.RECORDED,
     "records_file": downloads.RECORDS,
     "href": href,
     "method_page": method_page,

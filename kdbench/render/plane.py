@@ -13,7 +13,7 @@ from kdbench.suites import Suite
 Record = Mapping[str, Any]
 
 #: Pixels of the square, and of what stands left of it and below.
-SIDE, LEFT, BELOW, ABOVE = 420, 52, 44, 12
+SIDE, LEFT, BELOW, ABOVE = 420, 52, 46, 28
 #: The k of which the table tells both degrees, as far as there are so many.
 SWEPT = (1, 2, 3, 5, 10)
 
@@ -126,8 +126,8 @@ def _labelled(points: Iterable[Point]) -> Iterator[Point]:
     for point in ordered:
         x, y = point.x + 9, point.y + 4
         others = [(other.x, other.y + 4) for other in ordered if other is not point]
-        while any(-34 < x - at < 34 and abs(y - height) < 13 for at, height in taken) or any(
-            -8 < at - x < 34 and abs(y - height) < 11 for at, height in others
+        while any(-42 < x - at < 42 and abs(y - height) < 15 for at, height in taken) or any(
+            -8 < at - x < 42 and abs(y - height) < 13 for at, height in others
         ):
             y += 7
         taken.append((x, y))

@@ -19,8 +19,8 @@ LEFT, BENEATH, ABOVE, RIGHT = 58, 46, 12, 16
 ROW, NAMES = 18, 140
 #: Pixels that a label of the lower axis needs.
 LABEL = 30
-#: Pixels from a dot to its label, of a letter of it and of its line; how many letters are shown.
-GAP, LETTER, LINE, LETTERS = 7, 6.5, 14, 19
+#: Pixels of a label's letter and line, as phones show them; how many letters are shown.
+LETTER, LINE, LETTERS = 7.5, 14, 19
 #: Rows of a suite that a plot's numbers are listed of, at most: larger pages take a browser long.
 LISTED = 100
 #: Lines that can be told apart, by the CSS classes ``line-0`` and so on.
@@ -78,6 +78,45 @@ class Axis:
     ticks: tuple[Tick, ...]
 
 
+class Box(NamedTuple):
+    """What a label covers, in pixels."""
+
+    left: float
+    right: float
+    top: float
+    bottom: float
+
+    @property
+    def inside(self) -> bool:
+        return self.left >= LEFT and self.right <= WIDTH
+
+    def meets(self, other: Box) -> bool:
+        across = self.left < other.right and other.left < self.right
+        return across and self.top < other.bottom and other.top < self.bottom
+
+    def covers(self, dot: Dot) -> bool:
+        return self.left - 3 < dot.x < self.right + 3 and self.top - 3 < dot.y < self.bottom + 3
+
+
+class Spot(NamedTuple):
+    """Where a label stands by its dot: the CSS class that anchors it, and pixels from the dot to its base line."""
+
+    kind: str
+    across: float
+    down: float
+
+    def box(self, dot: Dot) -> Box:
+        """What the label of ``dot`` covers here."""
+        width, base = LETTER * min(len(dot.label), LETTERS), dot.y + self.down
+        left = dot.x + self.across - {"after": 0.0, "across": 0.5, "before": 1.0}[self.kind] * width
+        return Box(left, left + width, base - LINE + 3, base + 3)
+
+
+#: Tried in this order.
+AFTER, BEFORE = Spot("after", 7, -6), Spot("before", -7, -6)
+SPOTS = (AFTER, BEFORE, Spot("across", 0, -10), Spot("after", 7, 14), Spot("before", -7, 14), Spot("across", 0, 19))
+
+
 class Dot(NamedTuple):
     """A value in pixels, what is ``said`` of it, and the ends of its intervals along either axis.
 
@@ -91,11 +130,7 @@ class Dot(NamedTuple):
     across: Place | None = None
     up: Place | None = None
     label: str = ""
-
-    @property
-    def before(self) -> bool:
-        """Whether its label stands before it, as there is no room behind it."""
-        return self.x > 0.7 * WIDTH
+    spot: Spot = AFTER
 
 
 @dataclass(frozen=True)
@@ -210,16 +245,17 @@ def labelled(marks: Iterable[tuple[float, str]]) -> tuple[Tick, ...]:
 
 
 def uncrowded(dots: Iterable[Dot]) -> tuple[Dot, ...]:
-    """``dots`` without those labels that would stand on an earlier one."""
-    taken: list[tuple[float, float, float]] = []
+    """``dots``, each with its label where that stands on no earlier one and covers the fewest dots, or without it."""
+    every = list(dots)
+    taken: list[Box] = []
     found = []
-    for dot in dots:
-        width = LETTER * min(len(dot.label), LETTERS)
-        begin = dot.x - GAP - width if dot.before else dot.x + GAP
-        free = all(begin > end or begin + width < other or abs(dot.y - y) > LINE for other, end, y in taken)
-        if dot.label and free:
-            taken.append((begin, begin + width, dot.y))
-        found.append(dot if free else dot._replace(label=""))
+    for dot in every:
+        boxes = [(spot, spot.box(dot)) for spot in SPOTS] if dot.label else []
+        free = [(spot, box) for spot, box in boxes if box.inside and not any(map(box.meets, taken))]
+        spot, box = min(free, key=lambda each: sum(map(each[1].covers, every)), default=(AFTER, None))
+        if box is not None:
+            taken.append(box)
+        found.append(dot._replace(label=dot.label if box else "", spot=spot))
     return tuple(found)
 
 

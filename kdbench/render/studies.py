@@ -19,7 +19,7 @@ from kdbench.studies import STUDIES, Judged, Study, get_study, judge, plotted, r
 from kdbench.studies.check import suites_of
 from kdbench.studies.judge import ON
 from kdbench.studies.study import Claim
-from kdbench.studies.words import claimed, measured, missing_text
+from kdbench.studies.words import claimed, counted, measured, missing_text
 from kdbench.suites import Suite
 
 #: Pixels of a claim's plot, and of its bar alone, under which the bounds are written.
@@ -72,10 +72,6 @@ class StudyView:
     drawn: tuple[tuple[str, str], ...] = ()
 
 
-#: What several claims of a verdict do.
-_SEVERAL = {"agrees": "agree", "contradicts": "are contradicted"}
-
-
 def study_views(catalogue: Catalogue) -> Iterator[StudyView]:
     """Every study that can be read and of which there is a record, whether or not any claim can be judged yet."""
     for name in STUDIES:
@@ -120,8 +116,6 @@ def _view(
         )
         for each in found
     )
-    counts = ((verdict.value, sum(each.verdict is verdict for each in found)) for verdict in Verdict)
-    said = tuple((_SEVERAL.get(name, name) if count > 1 else name, count) for name, count in counts if count)
     rows = {
         (suites[plot.suite].id, name.partition(ON)[0]): None
         for plot in study.plots
@@ -129,7 +123,7 @@ def _view(
         for name in line.rows
     }
     drawn = tuple((label, row_page(suite, label)) for suite, label in rows if (suite, label) in shown)
-    return StudyView(study, tuple(suites.values()), claims, said, plane, plots, drawn)
+    return StudyView(study, tuple(suites.values()), claims, tuple(counted(found)), plane, plots, drawn)
 
 
 def _rows(suite: Suite, claim: Claim, shown: frozenset[tuple[str, ...]]) -> Iterator[tuple[str, str]]:

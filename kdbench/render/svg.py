@@ -94,9 +94,9 @@ def _dot(dot: Dot) -> str:
     if dot.up:
         reach += f'<line class="reach" x1="{dot.x}" x2="{dot.x}" y1="{dot.up[0]}" y2="{dot.up[1]}"/>'
     if dot.label:
-        side, x = ("before", dot.x - 7) if dot.before else ("after", dot.x + 7)
+        side, across, down = dot.spot
         shown = dot.label if len(dot.label) <= LETTERS else f"{dot.label[: LETTERS - 1]}…"
-        label = f'<text class="{side}" x="{x}" y="{dot.y - 6}">{escape(shown)}</text>'
+        label = f'<text class="{side}" x="{dot.x + across}" y="{dot.y + down}">{escape(shown)}</text>'
     radius = SMALL if dot.kind == "seed" else USUAL
     drawn = f'{reach}<circle class="{dot.kind}" cx="{dot.x}" cy="{dot.y}" r="{radius}"/>{label}'
     return f"<g><title>{escape(dot.said)}</title>{drawn}</g>" if dot.said else drawn

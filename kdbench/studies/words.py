@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 
-from kdbench.stats.claims import Bounds
+from kdbench.stats.claims import Bounds, Verdict
 from kdbench.studies.judge import Judged, Missing
 from kdbench.studies.measures import MEASURES
 from kdbench.studies.study import Claim
+
+#: What several claims of a verdict do.
+_SEVERAL = {Verdict.AGREES: "agree", Verdict.CONTRADICTS: "are contradicted"}
+
+
+def counted(found: Sequence[Judged]) -> Iterator[tuple[str, int]]:
+    """Of each verdict that some claim has, what its claims do and how many they are."""
+    for verdict in Verdict:
+        if count := sum(each.verdict is verdict for each in found):
+            yield verdict.value if count == 1 else _SEVERAL.get(verdict, verdict.value), count
 
 
 def claimed(judged: Judged) -> str:
