@@ -16,12 +16,13 @@ from test_render import Html
 
 from kdbench.methods import METHODS
 from kdbench.records.gains import weak_sources
-from kdbench.records.literature import Literature
+from kdbench.records.literature import Literature, load
 from kdbench.records.store import Store
 from kdbench.render import build
 from kdbench.render.address import pair_page, row_page, suite_page, versus_page
-from kdbench.render.answers import Option, _same_work
+from kdbench.render.answers import Option, _by
 from kdbench.render.cards import card
+from kdbench.render.catalogue import Catalogue, components
 from kdbench.render.downloads import COLUMNS, DOCUMENT, RECORDS, SCHEMA, _csv
 from kdbench.render.finding import Found, aliases, script
 from kdbench.stats.aggregate import Spread
@@ -52,8 +53,9 @@ def site(tmp_path_factory):
         )
         for m, v, s, p in printed
     )  # fmt: skip
+    sources = {**rr.FEW.sources, "ttm": dataclasses.replace(rr.FEW.sources["ttm"], proposes="ttm nobody")}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("kdbench.render.site.load", lambda: Literature(rows, rr.FEW.sources))
+        patch.setattr("kdbench.render.site.load", lambda: Literature(rows, sources))
         build(root / "results", root / "out")
     return root / "out"
 
@@ -286,12 +288,23 @@ def test_gains_over_a_weak_student_are_no_evidence():
     assert weak_sources([]) == ()
 
 
-def test_sources_named_after_a_method_are_its_authors():
-    assert _same_work("wkd_f", "wkd")
-    assert _same_work("lskd", "lskd_logs")
-    assert _same_work("dist", "dist")
-    assert not _same_work("kd", "kdsvd_paper")
-    assert not _same_work("at", "attention")
+def test_who_found_a_printed_number_is_told_by_what_its_source_proposes():
+    shipped = load()
+    catalogue = Catalogue([], [], shipped, 0)
+    assert all(source.proposes for source in shipped.sources.values()), "each source says what is its own"
+    printed = {name for row in shipped.rows for name in (row.method, *components(row.method))}
+    named = {name for source in shipped.sources.values() for name in source.proposes.split()} - {"-"}
+    assert named <= printed | set(METHODS), "a name that no row has is a slip"
+
+    def by(source: str, method: str) -> set[str]:
+        return {_by(catalogue, row) for row in shipped.rows if (row.source, row.method) == (source, method)}
+
+    assert by("wkd", "wkd_f") == by("lskd_logs", "kd+lskd") == by("mdistiller", "kd+dot") == {"authors"}
+    assert by("paddleclas", "spherical_kd") == by("torchdistill", "pad_l2") == by("mdistiller", "kd") == {"re-run"}
+    unsaid = dataclasses.replace(shipped.sources["paddleclas"], proposes="")
+    catalogue = Catalogue([], [], Literature(shipped.rows, {**shipped.sources, "paddleclas": unsaid}), 0)
+    assert by("paddleclas", "spherical_kd") == {"authors"}, "nobody has told, and nobody else ran it"
+    assert by("paddleclas", "dkd") == {"re-run"}
 
 
 def test_a_budget_is_by_passes_where_no_cost_is_known():

@@ -100,14 +100,32 @@ def test_each_setting_of_a_method_is_evidence_of_its_own_and_has_nothing_printed
     assert [e.sources for e in found] == [(), (), ("s1",)]
 
 
-def test_printed_gains_are_level_where_they_reach_within_what_an_epoch_is_worth():
-    def ran(gain: float, *others: float) -> list[Printed]:
-        return [Printed(f"s{place}", value, "re-run") for place, value in enumerate((gain, *others))]
+def test_printed_gains_are_told_apart_by_the_sources_that_ran_both():
+    def ran(**gains: float) -> list[Printed]:
+        return [Printed(source, gain, "re-run") for source, gain in gains.items()]
 
-    found = ranked({}, {"a": ran(2.1, 2.2), "b": ran(1.2, 2.0), "c": ran(1.85), "d": ran(1.7), "e": ran(-0.5)})
-    assert [e.method for e in level(found)] == ["a", "c", "b"]
-    assert [e.helps for e in found] == [True, True, True, True, False]
+    printed = {
+        "a": ran(s1=2.1, s2=2.2, s3=0.6),
+        "b": ran(s3=0.5),  # the one source that ran both has them level, far below all others
+        "c": ran(s1=1.5, s4=3.0),
+        "d": ran(s5=1.81),
+        "e": ran(s5=1.79),
+        "f": ran(s3=-0.5),
+    }
+    found = ranked({}, printed)
+    assert [e.method for e in found] == ["c", "a", "d", "e", "b", "f"]
+    assert [e.method for e in level(found)] == ["c", "a"], "a is ahead where both were run"
+    assert [e.method for e in level(found[1:])] == ["a", "d", "b"]
+    assert [e.helps for e in found] == [True] * 5 + [False]
     assert level([]) == []
+
+
+def test_sources_of_one_work_count_once():
+    logs = [Printed("x", 1.0, "authors", "them/x"), Printed("x_logs", 3.0, "authors", "them/x")]
+    found = Evidence("m", (), (*logs, Printed("y", 5.0, "re-run")))
+    assert found.sources == ("x", "y")
+    assert found.reported is not None
+    assert (found.reported.middle, found.reported.low, found.reported.high) == (3.5, 2.0, 5.0)
 
 
 def test_what_was_measured_is_level_where_a_suite_may_have_either_first():

@@ -49,7 +49,11 @@ class Reported:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A paper, repository or thread that prints numbers (schema ``source.v1.json``)."""
+    """A paper, repository or thread that prints numbers (schema ``source.v1.json``).
+
+    ``proposes`` has the methods that are its authors' own, with spaces between; "-" where it runs only others', and
+    nothing where nobody has told.
+    """
 
     source: str
     citation: str
@@ -57,6 +61,12 @@ class Source:
     repository: str
     commit: str
     year: int | None = None
+    proposes: str = ""
+
+    @property
+    def work(self) -> str:
+        """What it shares with other sources of the same people: papers, logs and threads of one repository."""
+        return self.repository or self.source
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,8 @@ class SuiteVerdict:
 class Option:
     """A line of the evidence on a pair: a method, what it needs beside labels, and what it costs where that is known.
 
-    ``cost`` is the median over this pair's records, or else over all of the method that ``elsewhere`` names.
+    ``cost`` is the median over this pair's records, or else over all on its data set of the method that
+    ``elsewhere`` names.
     ``passes`` are the epochs, times the protocol's, and the views of each image together: about the least it can cost.
     """
 
@@ -126,8 +127,16 @@ class Answer:
 
 def answers(catalogue: Catalogue, views: Mapping[str, SuiteView]) -> dict[PairName, Answer]:
     """The answer of every pair that has a teacher."""
-    costs = _costs(catalogue.tables.values())
-    return {pair: _answer(catalogue, pair, views, costs) for pair in catalogue.pairs if pair[1] != NO_TEACHER}
+    tables: dict[str, list[Table]] = defaultdict(list)
+    for table in catalogue.tables.values():
+        tables[table.dataset].append(table)
+    # A network twenty times as large makes another cost of the same method: only pairs of one data set have one.
+    costs = {dataset: _costs(found) for dataset, found in tables.items()}
+    return {
+        pair: _answer(catalogue, pair, views, costs.get(pair[0], {}))
+        for pair in catalogue.pairs
+        if pair[1] != NO_TEACHER
+    }
 
 
 def _answer(
@@ -203,7 +212,8 @@ def _printed(catalogue: Catalogue, rows: Iterable[Reported], weak: Collection[st
         gained = gain(row)
         name = one_name(row.method)
         if row.metric == "top1" and gained is not None and not row.apart and name not in ALONE:
-            found[name].append(Printed(row.source, gained, _by(catalogue, row)))
+            work = catalogue.literature.sources[row.source].work
+            found[name].append(Printed(row.source, gained, _by(catalogue, row), work))
     return found
 
 
@@ -212,18 +222,16 @@ def _by(catalogue: Catalogue, row: Reported) -> str:
     if row.provenance == "quoted":
         return "quoted"
     source = catalogue.literature.sources[row.source]
-    for name in components(row.method):
+    own = source.proposes.split()
+    for name in (row.method, *components(row.method)):
         card = catalogue.cards.get(name)
         paper = "" if card is None or card.paper is None else card.paper["identifier"]
-        if (paper and paper == source.identifier) or _same_work(name, row.source):
+        if name in own or (paper and paper == source.identifier):
             return "authors"
+    if own:
+        return "re-run"
     ran = {other.source for other in catalogue.reported_by_method[row.method] if other.provenance != "quoted"}
     return "authors" if len(ran) == 1 and row.method not in catalogue.cards else "re-run"
-
-
-def _same_work(method: str, source: str) -> bool:
-    """Whether a source is named after ``method``, or both after one work: wkd_f and wkd, lskd and lskd_logs."""
-    return method == source or method.startswith(f"{source}_") or source.startswith(f"{method}_")
 
 
 def _costs(tables: Iterable[Table]) -> dict[str, Spread]:

@@ -32,12 +32,16 @@ class Measured:
 
 @dataclass(frozen=True)
 class Printed:
-    """A gain that ``source`` prints: value minus its own student alone, in points."""
+    """A gain that ``source`` prints: value minus its own student alone, in points.
+
+    ``work``: what it shares with other sources of the same people, which count once together; the source if nothing.
+    """
 
     source: str
     gain: float
     #: "authors", "re-run" or "quoted"
     by: str
+    work: str = ""
 
 
 @dataclass(frozen=True)
@@ -77,17 +81,22 @@ class Evidence:
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """Who prints a gain that they found themselves; a quote is no second source."""
-        return tuple(sorted({p.source for p in self.printed if p.by != "quoted"}))
+        """Who prints a gain that they found themselves, one source of each work; a quote is no second source."""
+        own = sorted(((p.work or p.source, p.source) for p in self.printed if p.by != "quoted"), reverse=True)
+        return tuple(sorted(dict(own).values()))
+
+    @property
+    def by_work(self) -> dict[str, float]:
+        """The median gain of each work that found one itself; of quotes where there is nothing else."""
+        gains: dict[str, list[float]] = {}
+        for printed in [p for p in self.printed if p.by != "quoted"] or self.printed:
+            gains.setdefault(printed.work or printed.source, []).append(printed.gain)
+        return {work: median(found) for work, found in gains.items()}
 
     @property
     def reported(self) -> Spread | None:
-        """The median and the range of the gains of ``sources``, one for each; of quotes where there is nothing else."""
-        own = [p for p in self.printed if p.by != "quoted"] or self.printed
-        by_source: dict[str, list[float]] = {}
-        for printed in own:
-            by_source.setdefault(printed.source, []).append(printed.gain)
-        gains = [median(values) for values in by_source.values()]
+        """The median and the range of the gains in ``by_work``."""
+        gains = [*self.by_work.values()]
         return Spread(median(gains), min(gains), max(gains)) if gains else None
 
     @property
@@ -119,7 +128,8 @@ def level(found: Sequence[Evidence]) -> list[Evidence]:
     """Those of ``found``, best first, that are not told from the first, which is one of them.
 
     Of what was measured those that may be the best of a suite in which the first may be, too; of what is printed those
-    of the same grade whose gains reach within EPOCH of the lowest of the first's.
+    of the same grade that lie no more than EPOCH below the first: in the middle of the works that ran both, or, where
+    none did, by their gains.
     """
     if not found:
         return []
@@ -127,10 +137,14 @@ def level(found: Sequence[Evidence]) -> list[Evidence]:
     if first.grade.startswith("measured"):
         suites = {m.suite for m in first.measured if m.best}
         return [first, *(e for e in found[1:] if any(m.best and m.suite in suites for m in e.measured) and e.helps)]
-    assert first.reported is not None
-    low = first.reported.low
-    others = (e for e in found[1:] if e.grade == first.grade and e.reported is not None and e.helps)
-    return [first, *(e for e in others if e.reported is not None and e.reported.high >= low - EPOCH)]
+    others = (e for e in found[1:] if e.grade == first.grade and e.helps)
+    return [first, *(e for e in others if _lead(first, e) <= EPOCH + 1e-9)]
+
+
+def _lead(one: Evidence, other: Evidence) -> float:
+    """By how many points ``one`` is printed ahead of ``other``, beside each other where that was done."""
+    both = [gain - other.by_work[work] for work, gain in one.by_work.items() if work in other.by_work]
+    return median(both) if both else one.gain - other.gain
 
 
 def best_supported(found: Iterable[Evidence], suite: str) -> list[tuple[Evidence, Measured]]:
