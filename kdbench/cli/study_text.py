@@ -10,7 +10,7 @@ from kdbench.cli.fields import field, section
 from kdbench.cli.say import many
 from kdbench.stats.claims import Finding, Verdict
 from kdbench.studies import Claim, Judged, Study, get_study
-from kdbench.studies.words import claimed, counted, criterion, measured, missing_text
+from kdbench.studies.words import claimed, counted, criterion, measured, missing_text, mixed_text
 
 
 def lines(study: Study, found: Sequence[Judged], form: str = "text", flags: str = "") -> Iterator[str]:
@@ -37,6 +37,8 @@ def _details(judged: Judged) -> Iterator[str]:
     yield f"claimed ({claim.source}): {claimed(judged)}"
     if judged.finding is not None:
         yield f"measured: {measured(judged)}"
+    if judged.mixed:
+        yield f"teachers: {mixed_text(judged.mixed)}"
     for missing in judged.missing:
         yield f"missing: {missing_text(missing)}"
     if judged.verdict is not Verdict.AGREES and claim.full:
@@ -82,6 +84,7 @@ def document(study: Study, found: Sequence[Judged]) -> dict[str, Any]:
                 "below": _plain(each.claim.bounds.high),
                 "level": each.level,
                 **_estimate(each.finding),
+                "mixed_teachers_at_seeds": list(each.mixed),
                 "missing": [missing_text(missing) for missing in each.missing],
             }
             for each in found

@@ -273,8 +273,13 @@ def _runs(pair: PairName, suites: Sequence[SuiteVerdict], evidence: Sequence[Evi
         labels = [row.label for row in suite.rows if row.stream == 0]
         known = dict.fromkeys(e.label for e in evidence if e.label in labels or e.label in METHODS)
         wanted = [*known][:6] or labels[:4]
-        purpose = f"measures the pair in {suite.id}, {suite.title}"
-        yield Run(purpose, _command(suite, name, tuple(dict.fromkeys(("ce", *wanted)))))
+        rows = tuple(dict.fromkeys(("ce", *wanted)))
+        purpose = (
+            f"measures the pair in {suite.id}, {suite.title}: {len(rows) * len(suite.seeds)} trainings of "
+            f"{suite.protocol.epochs} epochs (--dry-run tells their time on your machine, --download fetches data and "
+            "weights)"
+        )
+        yield Run(purpose, _command(suite, name, rows))
     if suite is not None and suite.short:
         purpose = (
             "no suite at hand trains this pair in full; this writes one as a file, in which to raise its epochs "

@@ -99,16 +99,16 @@ def files(catalogue: Catalogue) -> Iterator[File]:
     for suite, rows in by_suite.items():
         yield from _together(suite_page(suite), rows)
         yield _records(suite_page(suite).removesuffix(".html") + RECORDED, recorded[suite])
-        yield File(beside(suite_page(suite), "bib"), bibtex(catalogue, {row["method"] for row in rows}))
+        yield cited(catalogue, suite_page(suite), {row["method"] for row in rows})
     for name in catalogue.pairs:
         printed = catalogue.reported_by_pair.get(name, [])
         yield from _together(pair_page(*name), by_pair[name], printed)
         methods = {row["method"] for row in by_pair[name]} | {row.method for row in printed}
-        yield File(beside(pair_page(*name), "bib"), bibtex(catalogue, methods))
+        yield cited(catalogue, pair_page(*name), methods)
     for method in catalogue.methods:
         yield from _together(method_page(method), by_method[method], catalogue.reported_by_method.get(method, []))
         if method in catalogue.cards:
-            yield File(beside(method_page(method), "bib"), bibtex(catalogue, [method]))
+            yield cited(catalogue, method_page(method), [method])
     if catalogue.literature.rows:
         yield from listed("literature.html", PRINTED, map(_printed, catalogue.literature.rows))
     document = {
@@ -124,6 +124,11 @@ def files(catalogue: Catalogue) -> Iterator[File]:
     yield File(DOCUMENT, as_json(document))
     yield _records(RECORDS, (*catalogue.records, *catalogue.trainings))
     yield File(SCHEMA, as_json(schema()))
+
+
+def cited(catalogue: Catalogue, page: str, methods: Iterable[str]) -> File:
+    """The papers of ``methods`` as BibTeX, beside ``page``."""
+    return File(beside(page, "bib"), bibtex(catalogue, methods))
 
 
 def taught(found: Teachers) -> Iterator[File]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
+from kdbench.data import DATASETS
 from kdbench.render.dots import Axis, Dot, axis
 from kdbench.stats import aggregate
 from kdbench.stats.aggregate import SELECTIONS, Cell, Spread, leading, protocol
@@ -18,6 +19,8 @@ from kdbench.stats.intervals import Interval
 #: Parts of an identity that are the same in all records of a line, the seed aside.
 PLANNED = ("method", "student", "teacher", "protocol", "supervision", "data", "engine", "stream")
 METRICS = ("top5", "nll", "ece", "agreement")
+#: Times the accuracy of guessing, below which a row learned nothing.
+NOTHING_LEARNED = 1.2
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,11 @@ def table(cells: Sequence[Cell], names: tuple[str, str, str], selection: str, re
     """The table of ``cells``, which share suite, data set and pair; ``reconstructions`` are methods marked as such."""
     variants = Counter((cell.label, cell.evidence) for cell in cells)
     several = {place: [c for c in cells if (c.label, c.evidence) == place] for place, n in variants.items() if n > 1}
-    usual = Usual(_commonest(dict(protocol(c)) for c in leading(cells)), _commonest(map(_supervision, leading(cells))))
+    usual = Usual(
+        _commonest(dict(protocol(c)) for c in leading(cells)),
+        _commonest(map(_supervision, leading(cells))),
+        _usual_weights(cells),
+    )
     students = aggregate.students(cells)
     lines = [
         _line(cell, cells, students, selection, reconstructions, several.get((cell.label, cell.evidence), ()), usual)
@@ -101,6 +108,8 @@ class Usual(NamedTuple):
 
     protocol: Any
     supervision: Any
+    #: The digest of most teachers' weights, by seed.
+    weights: Mapping[int, str]
 
 
 def _commonest(values: Iterable[Any]) -> Any:
@@ -117,18 +126,18 @@ def _line(
     variants: Sequence[Cell],
     usual: Usual,
 ) -> Line:
-    base = aggregate.baseline(cell, students)
+    base, top1 = aggregate.baseline(cell, students), aggregate.summary(cell, "top1", selection)
     kind = "aa" if cell.stream else "baseline" if cell.method == "ce" else "measured"
     kind = kind if cell.measured else "contributed"
     return Line(
         cell=cell,
-        top1=aggregate.summary(cell, "top1", selection),
+        top1=top1,
         gain=None if base is None else aggregate.difference(cell, base, "top1", selection),
         others={s: aggregate.summary(cell, "top1", s) for s in SELECTIONS if s != selection},
         metrics={metric: aggregate.summary(cell, metric, selection) for metric in METRICS},
         cost=aggregate.cost([cell], "ratio_to_ce"),
         kind=kind,
-        badges=tuple(_badges(cell, cells, reconstructions, usual)),
+        badges=(*_badges(cell, cells, reconstructions, usual), *_chance(cell, top1)),
         notes=tuple(_notes(cell)),
         variant=_what_differs(cell, variants),
     )
@@ -156,6 +165,31 @@ def _badges(
         yield "warn", f"seed {', '.join(map(str, cell.replicated))} run more than once"
     if len(cell.numerics) > 1:
         yield "warn", "different numerics"
+    if others := _otherwise_taught(cell, usual.weights):
+        yield "warn", f"seed {', '.join(map(str, others))} under another training of the teacher"
+
+
+def _chance(cell: Cell, top1: Interval | None) -> Iterable[tuple[str, str]]:
+    """That it learned nothing: it is right hardly more often than one who guesses among the classes."""
+    spec = DATASETS.get(cell.dataset) if cell.dataset in DATASETS else None
+    if spec is not None and top1 is not None and top1.mean < NOTHING_LEARNED * 100 / spec.classes:
+        yield "bad", "no better than chance"
+
+
+def _usual_weights(cells: Iterable[Cell]) -> dict[int, str]:
+    found: dict[int, Counter[str]] = {}
+    for record in (record for cell in cells if cell.measured for record in cell.finished if record["teacher"]):
+        found.setdefault(record["seed"], Counter())[record["teacher"]["weights_sha256"]] += 1
+    return {seed: counted.most_common(1)[0][0] for seed, counted in found.items()}
+
+
+def _otherwise_taught(cell: Cell, usual: Mapping[int, str]) -> list[int]:
+    """The seeds of which no record has the teacher that most rows have: the same recipe trained on another machine."""
+    taught: dict[int, set[str]] = {}
+    for record in cell.finished if cell.measured else ():
+        if record["teacher"]:
+            taught.setdefault(record["seed"], set()).add(record["teacher"]["weights_sha256"])
+    return sorted(seed for seed, found in taught.items() if usual[seed] not in found)
 
 
 def _recomputed(cell: Cell) -> str:

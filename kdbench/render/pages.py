@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
@@ -71,7 +71,7 @@ def all_pages(catalogue: Catalogue, content: Content) -> Iterator[Page | File]:
     yield from _pairs(catalogue)
     yield Page(changes.PAGE, "changes.html", "What changed", {"changed": changed, "views": views})
     yield _choose(answered)
-    yield _compare(compared)
+    yield _compare(compared, {name for name, view in views.items() if view.short or view.known is None})
     yield Page("find.html", "find.html", "Find", {"kinds": _by_kind(entries)})
     yield File(finding.FILE, finding.script(entries))
     yield from downloads.files(catalogue)
@@ -89,7 +89,7 @@ def all_pages(catalogue: Catalogue, content: Content) -> Iterator[Page | File]:
         title = f"Teacher {teacher.facts['name']} on {teacher.dataset}"
         yield Page(teacher.page, "teacher.html", title, {"teacher": teacher, "views": views})
     for versus in compared.values():
-        yield _versus(catalogue, versus, views)
+        yield from _versus(catalogue, versus, views)
     for study in studies:
         yield from downloads.judged(study)
         yield Page(
@@ -155,7 +155,9 @@ def _methods(catalogue: Catalogue) -> Iterator[Page | File]:
         (n, catalogue.cards.get(n), rows[n], len(catalogue.reported_by_method.get(n, ()))) for n in catalogue.methods
     ]
     methods.sort(key=lambda m: (-m[2], -m[3], m[0]))
-    yield Page("methods.html", "methods.html", "Methods", {"methods": methods})
+    known = catalogue.single_methods
+    context = {"methods": methods, "single": len(known), "implemented": sum(name in METHODS for name in known)}
+    yield Page("methods.html", "methods.html", "Methods", context)
     columns = ("method", "title", "family", "measured_rows", "printed_numbers")
     named = ((name, c.title if c else "", c.family if c else "", *counts) for name, c, *counts in methods)
     yield from downloads.listed("methods.html", columns, (dict(zip(columns, row, strict=True)) for row in named))
@@ -218,21 +220,22 @@ def _options(answer: Answer) -> str:
     )
 
 
-def _compare(compared: Mapping[tuple[str, str], Versus]) -> Page:
+def _compare(compared: Mapping[tuple[str, str], Versus], short: Collection[str]) -> Page:
     order = sorted(compared.values(), key=lambda two: (-len(two.counted), -len(two.printed), two.one, two.other))
-    context = {"versus": order, "most": len(compared) >= MOST}
+    little = {two for two, v in compared.items() if v.places and all(place.table.suite in short for place in v.places)}
+    context = {"versus": order, "most": len(compared) >= MOST, "short": little}
     return Page("compare.html", "compare.html", "Compare two methods", context)
 
 
-def _versus(catalogue: Catalogue, versus: Versus, views: Mapping[str, SuiteView]) -> Page:
+def _versus(catalogue: Catalogue, versus: Versus, views: Mapping[str, SuiteView]) -> Iterator[Page | File]:
     printed = [row for together in versus.printed for row in (together.one, together.other)]
     short = all(views[place.table.suite].short for place in versus.places)
-    return Page(
-        versus_page(versus.one, versus.other),
-        "versus.html",
-        f"{versus.one} against {versus.other}",
-        {"versus": versus, "views": views, "short": short, "sources": _sources(catalogue, printed)},
-    )
+    page, cited = versus_page(versus.one, versus.other), {versus.one, versus.other} & catalogue.cards.keys()
+    context = {"versus": versus, "views": views, "short": short, "cited": cited}
+    context["sources"] = _sources(catalogue, printed)
+    yield Page(page, "versus.html", f"{versus.one} against {versus.other}", context)
+    if cited:
+        yield downloads.cited(catalogue, page, cited)
 
 
 def _by_kind(entries: Iterable[finding.Found]) -> list[tuple[str, list[finding.Found]]]:
@@ -240,7 +243,7 @@ def _by_kind(entries: Iterable[finding.Found]) -> list[tuple[str, list[finding.F
 
 
 def _suite(catalogue: Catalogue, view: SuiteView, compared: Mapping[tuple[str, str], Versus], taught: Teachers) -> Page:
-    labels = [row.label for row in view.standings.rows][:LARGEST_MATRIX]
+    page, labels = suite_page(view.name), [row.label for row in view.standings.rows][:LARGEST_MATRIX]
     context = {
         "suite": view,
         "matrix": matrix(catalogue, view.tables, compared, labels) if len(labels) > 1 else [],
@@ -250,8 +253,9 @@ def _suite(catalogue: Catalogue, view: SuiteView, compared: Mapping[tuple[str, s
         "costs": charts.costs(view),
         "placing": places.both(view),
         "teachers": taught.by_suite.get(view.name, ()),
+        "links": {label: href(page, row_page(view.name, label)) for label in (row.label for row in view.rows)},
     }
-    return Page(suite_page(view.name), "suite.html", f"Suite {view.name}", context)
+    return Page(page, "suite.html", f"Suite {view.name}", context)
 
 
 def _rows(catalogue: Catalogue, view: SuiteView, taught: Teachers, studied: bool) -> Iterator[Page | File]:

@@ -20,6 +20,7 @@ from kdbench.render.texts import number
 from kdbench.stats.aggregate import SELECTIONS, Record
 from kdbench.stats.standings import Standing
 from kdbench.studies.measures import MEASURES
+from kdbench.suites import installed_suite
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,12 @@ class RowPage:
     plan: Mapping[str, str]
     sections: tuple[Section, ...]
     command: str
+
+    @property
+    def code(self) -> str:
+        """What trained its last trial."""
+        attempts = (attempt for section in self.sections for attempt in section.attempts)
+        return max(attempts, key=lambda attempt: str(attempt.record["provenance"]["created"])).code
 
     def document(self) -> dict[str, Any]:
         """The page as plain data, for those who would rather not read HTML."""
@@ -170,7 +177,9 @@ def _command(suite: str, label: str, sections: Sequence[Section]) -> str:
     parts = ["kdbench", "run", "--suite", suite, "--method", label, "--again", label]
     pairs = dict.fromkeys(table.pair for section in sections for table, _ in section.places)
     teacherless = all(split(record["pair"])[0] == "none" for s in sections for record in s.line.cell.records)
-    if not teacherless:
+    planned = installed_suite(suite)
+    everywhere = planned is not None and pairs.keys() == {pair.name for pair in planned.pairs}
+    if not teacherless and not everywhere:
         for pair in pairs:
             parts += ["--pair", pair]
     return shlex.join(parts)

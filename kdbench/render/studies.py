@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from kdbench.errors import UserError
-from kdbench.render.address import place_anchor, row_page
+from kdbench.render.address import href, place_anchor, row_page, study_page
 from kdbench.render.catalogue import Catalogue
 from kdbench.render.clouds import cloud_of
 from kdbench.render.lines import plot_of
@@ -19,7 +19,7 @@ from kdbench.studies import STUDIES, Judged, Study, get_study, judge, plotted, r
 from kdbench.studies.check import suites_of
 from kdbench.studies.judge import ON
 from kdbench.studies.study import Claim
-from kdbench.studies.words import claimed, counted, measured, missing_text
+from kdbench.studies.words import claimed, counted, measured, missing_text, mixed_text
 from kdbench.suites import Suite
 
 #: Pixels of a claim's plot, and of its bar alone, under which the bounds are written.
@@ -49,6 +49,8 @@ class ClaimView:
     claimed: str
     measured: str
     missing: tuple[str, ...]
+    #: That its rows had different teachers, or nothing.
+    mixed: str
     plot: Plot | None
     #: The rows that it is judged by, with the page of each.
     rows: tuple[tuple[str, str], ...] = ()
@@ -70,6 +72,8 @@ class StudyView:
     plots: tuple[Figure, ...]
     #: The rows that its plots show, with the page of each.
     drawn: tuple[tuple[str, str], ...] = ()
+    #: From each row and pair, as its clouds of dots name them, to where it stands, seen from the study's page.
+    links: Mapping[str, str] = field(default_factory=dict)
 
 
 def study_views(catalogue: Catalogue) -> Iterator[StudyView]:
@@ -111,6 +115,7 @@ def _view(
             claimed=_written(claimed(each)),
             measured=_written(measured(each)),
             missing=tuple(map(missing_text, each.missing)),
+            mixed=mixed_text(each.mixed),
             plot=_plot(each),
             rows=tuple(_rows(suites[each.claim.suite], each.claim, shown)),
         )
@@ -123,7 +128,13 @@ def _view(
         for name in line.rows
     }
     drawn = tuple((label, row_page(suite, label)) for suite, label in rows if (suite, label) in shown)
-    return StudyView(study, tuple(suites.values()), claims, tuple(counted(found)), plane, plots, drawn)
+    page, own = study_page(study.name), {suite.id for suite in suites.values()}
+    links = {
+        f"{label}{ON}{pair}": f"{href(page, row_page(suite, label))}#{place_anchor(dataset, pair)}"
+        for suite, label, dataset, pair in (place for place in shown if len(place) == 4)
+        if suite in own
+    }
+    return StudyView(study, tuple(suites.values()), claims, tuple(counted(found)), plane, plots, drawn, links)
 
 
 def _rows(suite: Suite, claim: Claim, shown: frozenset[tuple[str, ...]]) -> Iterator[tuple[str, str]]:

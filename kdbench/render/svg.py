@@ -7,6 +7,7 @@ thousands of plots. Every text of a ``Figure`` is escaped here; its numbers are 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from functools import lru_cache
 
 from markupsafe import Markup, escape
@@ -21,9 +22,12 @@ _PLAIN = re.compile(r"[\w .,:%/()+\u2212\u00b1\u2013-]{0,24}", re.ASCII)
 SMALL, USUAL = 2.5, 4
 
 
-def figure(plot: Figure, id: str, open: bool = False) -> Markup:
-    """``plot`` under the ``id``, which must be ours and unique on the page; its numbers are folded unless ``open``."""
-    description, numbers = bdi(plot.described), _numbers(plot.table, id)
+def figure(plot: Figure, id: str, open: bool = False, links: Mapping[str, str] | None = None) -> Markup:
+    """``plot`` under the ``id``, which must be ours and unique on the page; its numbers are folded unless ``open``.
+
+    ``links``: where what lines of its table begin with leads to.
+    """
+    description, numbers = bdi(plot.described), _numbers(plot.table, id, links or {})
     if not open:
         numbers = (
             f'<p class="quiet">{description}</p>\n<details><summary>Numbers of this plot</summary>\n{numbers}</details>'
@@ -118,20 +122,22 @@ def _key(series: Series) -> str:
     return f"<li>{picture} {bdi(series.title)}</li>\n"
 
 
-def _numbers(table: Table, id: str) -> str:
+def _numbers(table: Table, id: str, links: Mapping[str, str]) -> str:
     first, *others = table.head
     head = f'<th scope="col">{bdi(first)}</th>' + "".join(
         f'<th scope="col" class="num">{bdi(name)}</th>' for name in others
     )
+    rows = "".join([_row(row, links.get(row[0])) for row in table.rows])
     return (
         f'<div class="scroll across" role="region" tabindex="0" aria-labelledby="{id}"><table>\n'
-        f"<thead><tr>{head}</tr></thead>\n<tbody>\n{''.join(map(_row, table.rows))}</tbody></table></div>\n"
+        f"<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}</tbody></table></div>\n"
     )
 
 
-def _row(row: tuple[str, ...]) -> str:
+def _row(row: tuple[str, ...], link: str | None) -> str:
     cells = "".join([f'<td class="num">{_cell(text)}</td>' for text in row[1:]])
-    return f'<tr><th scope="row">{_cell(row[0])}</th>{cells}</tr>\n'
+    first = f'<a href="{escape(link)}">{_cell(row[0])}</a>' if link else _cell(row[0])
+    return f'<tr><th scope="row">{first}</th>{cells}</tr>\n'
 
 
 @lru_cache(maxsize=8192)

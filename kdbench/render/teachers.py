@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any
 
 from kdbench.records.agreement import TEACHER
-from kdbench.render.address import slug
+from kdbench.render.address import place_anchor, row_page, slug
 from kdbench.render.catalogue import Catalogue, PairName
 from kdbench.render.measured import Table, flatten
 from kdbench.render.rows import Attempt
@@ -33,17 +33,17 @@ class Training:
 class Teacher:
     """One network, or several that teach as one. ``facts`` are the same in the record of each student of its.
 
-    ``identity`` is what the trials' keys know of it; ``students`` are the tables whose rows it taught, with how many
-    records of these there are.
+    ``identity`` is what the trials' keys know of it; ``file`` and ``row`` are those of one of these records, with the
+    place on the row's page; ``students`` are the tables whose rows it taught, with how many records of these there are.
     """
 
     dataset: str
     facts: Mapping[str, Any]
     identity: Mapping[str, Any]
-    #: The file of one of the records that say so.
     file: str
     trainings: tuple[Training, ...]
     contributed: bool
+    row: tuple[str, str] = ("", "")
     students: dict[tuple[str, str, str], tuple[Table, int]] = field(default_factory=dict)
 
     @cached_property
@@ -82,9 +82,13 @@ class Teachers:
         """The teacher of the student of ``record``; None where nothing was measured of one."""
         return None if record["teacher"] is None else self._places.found[self._places.of(record)]
 
-    def among(self, records: Iterable[Record]) -> list[Teacher]:
-        """The teachers of ``records``, each once."""
-        return list({found.page: found for record in records if (found := self.of(record))}.values())
+    def among(self, records: Iterable[Record]) -> list[tuple[Teacher, list[int]]]:
+        """The teachers of ``records``, each once, with the seeds of the students that each taught."""
+        found: dict[str, tuple[Teacher, set[int]]] = {}
+        for record in records:
+            if teacher := self.of(record):
+                found.setdefault(teacher.page, (teacher, set()))[1].add(record["seed"])
+        return [(teacher, sorted(seeds)) for teacher, seeds in found.values()]
 
 
 def teachers(catalogue: Catalogue) -> Teachers:
@@ -101,7 +105,8 @@ def teachers(catalogue: Catalogue) -> Teachers:
                 continue
             place = places.of(record)
             if place not in found:
-                found[place] = _teacher(record, behind)
+                row = row_page(table.suite, line.cell.label, line.cell.evidence)
+                found[place] = replace(_teacher(record, behind), row=(row, place_anchor(table.dataset, table.pair)))
             known = found[place]
             if known.contributed != (record["evidence"] != "measured"):  # what was measured here is not what others say
                 continue

@@ -38,13 +38,17 @@ class Missing:
 
 @dataclass(frozen=True)
 class Judged:
-    """A claim and what came out; ``missing`` where it cannot be judged yet. ``level``: of its interval."""
+    """A claim and what came out; ``missing`` where it cannot be judged yet. ``level``: of its interval.
+
+    ``mixed``: the seeds at which rows of one pair were taught by different trainings of its teacher.
+    """
 
     claim: Claim
     verdict: Verdict
     finding: Finding | None
     level: float
     missing: tuple[Missing, ...] = ()
+    mixed: tuple[int, ...] = ()
 
 
 #: The label of the teacher of a pair, which is no row: its scores stand on its students' records.
@@ -124,7 +128,7 @@ def _judged(claim: Claim, table: _Table, level: float) -> Judged:
     if missing:
         return Judged(claim, Verdict.INCOMPLETE, None, level, missing)
     finding = _finding(claim, table, level)
-    return Judged(claim, claim.bounds.judge(finding), finding, level)
+    return Judged(claim, claim.bounds.judge(finding), finding, level, mixed=table.mixed(claim))
 
 
 def _finding(claim: Claim, table: _Table, level: float) -> Finding:
@@ -296,6 +300,16 @@ class _Table:
             of = [next(iter(self._records(place, seed)), None) for seed in self.suite.seeds]
             tables.append([[compare(a, b) if a and b else math.nan for b in of] for a in of])
         return np.mean(tables, axis=0)  # type: ignore[no-any-return]
+
+    def mixed(self, claim: Claim) -> tuple[int, ...]:
+        """The seeds at which rows of one pair that ``claim`` names had teachers of different weights."""
+        taught: dict[tuple[str, int], set[frozenset[str]]] = defaultdict(set)
+        for place in {place for name in claim.named for place in self.places(name, claim.pair) if place[1] != TEACHER}:
+            for seed in self.suite.seeds:
+                teachers = [record["teacher"] for record in self._records(place, seed)]
+                if weights := frozenset(teacher["weights_sha256"] for teacher in teachers if teacher):
+                    taught[place[0], seed].add(weights)
+        return tuple(sorted({seed for (_, seed), found in taught.items() if len(found) > 1}))
 
     def missing(self, claim: Claim) -> tuple[Missing, ...]:
         """What is needed and not there. A trial that diverged is there, and is missing among the values."""

@@ -89,5 +89,13 @@ def missing_text(missing: Missing) -> str:
     return f"{missing.label} on {missing.pair} in {missing.suite}, seed{'s' * (len(missing.seeds) > 1)} {seeds}"
 
 
+def mixed_text(seeds: Sequence[int]) -> str:
+    """That rows are compared whose teachers differ; empty where they do not."""
+    if not seeds:
+        return ""
+    which = f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
+    return f"at {which} its rows were taught by different trainings of their teacher, whose difference is in the value"
+
+
 def _many(count: int, noun: str) -> str:
     return f"{count} {noun}{'s' * (count != 1)}"

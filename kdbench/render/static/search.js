@@ -40,17 +40,24 @@
     }
     return sum;
   };
+  // Where the first word stands: a title's own paper before one that only names it, a teacher before a student.
+  const at0 = (all, words) => ` ${all}`.indexOf(` ${words[0]}`);
   const look = () => {
     const query = plain(input.value).trim(), words = query.split(" ").filter(Boolean);
     const found = words.length
-      ? index.map((entry) => [score(entry[3], entry[4], words), entry]).filter(([points]) => points).sort(([a], [b]) => b - a).slice(0, 12)
+      ? index.map((entry) => [score(entry[3], entry[4], words), entry]).filter(([points]) => points)
+        .sort(([a, one], [b, other]) => b - a || at0(one[4], words) - at0(other[4], words) || one[4].length - other[4].length).slice(0, 12)
       : [];
+    // Two methods are a comparison, whatever stands between their names.
+    const two = [...new Set(words.filter((word) => index.some((entry) => entry[1] === "method" && entry[3] === word)))];
+    if (two.length === 2) found.unshift([0, [`${two[0]} against ${two[1]}`, "comparison", `compare.html#~f-search=${two.map(encodeURIComponent).join("+")}`]]);
     at = -1;
     list.replaceChildren(...found.map(([, [title, kind, page]], number) => {
       const item = document.createElement("li"), anchor = document.createElement("a"), what = document.createElement("small");
       item.id = `found-${number}`;
       item.setAttribute("role", "option");
-      anchor.href = root + page.split("/").map((part) => part.split("#").map(encodeURIComponent).join("#")).join("/");
+      const [path, place] = page.split("#");
+      anchor.href = root + path.split("/").map(encodeURIComponent).join("/") + (place ? `#${kind === "comparison" ? place : encodeURIComponent(place)}` : "");
       anchor.tabIndex = -1;
       what.textContent = ` ${kind}`;
       anchor.append(title, what);

@@ -122,6 +122,14 @@ const filter = (scope, rows) => {
   said.textContent = `${count} of ${rows.length} rows shown.`;
   narrow(scope);
   shorten();
+  for (const note of document.querySelectorAll(`[data-left="${scope}"]`)) {
+    const left = [...rows].filter((row) => !row.hidden && row.dataset.helps !== undefined), [first] = left;
+    const name = first?.querySelector("a").textContent;
+    const level = first?.dataset.level === undefined ? 0 : left.filter((row) => row.dataset.level !== undefined).length - 1;
+    note.hidden = !asked.length;
+    note.textContent = !first ? "Nothing that is left is shown to help."
+      : `Best supported of what is left: ${name}${level ? `, and ${level} not told from it` : ""}.`;
+  }
   const place = rows[0]?.closest(".scroll") ?? rows[0]?.closest("table");
   if (place?.nextElementSibling?.className === "nothing") place.nextElementSibling.remove();
   if (count || !place) return;
