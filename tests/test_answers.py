@@ -55,7 +55,7 @@ def site(tmp_path_factory):
     )  # fmt: skip
     sources = {**rr.FEW.sources, "ttm": dataclasses.replace(rr.FEW.sources["ttm"], proposes="ttm nobody")}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("kdbench.render.site.load", lambda: Literature(rows, sources))
+        patch.setattr("kdbench.render.site.load", lambda **_: Literature(rows, sources))
         build(root / "results", root / "out")
     return root / "out"
 
@@ -95,7 +95,7 @@ def test_a_pair_with_little_evidence_says_so(site):
         rr.put(store, 0.4, "ce", "none:resnet20", seed)
         rr.put(store, 0.5, "kd", seed=seed)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("kdbench.render.site.load", lambda: Literature((), {}))
+        patch.setattr("kdbench.render.site.load", lambda **_: Literature((), {}))
         build(root / "results", root / "out")
     assert "Not enough evidence:" in text(root / "out", pair_page(*PAIR))
     assert "not enough evidence; so far kd" in text(root / "out", "choose.html")
@@ -108,7 +108,7 @@ def test_a_suite_that_is_not_at_hand_is_not_taken_for_a_full_one(site):
         rr.put(store, 0.4, "ce", "none:resnet20", seed, suite="gone@7")
         rr.put(store, 0.5, "kd", seed=seed, suite="gone@7")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("kdbench.render.site.load", lambda: Literature((), {}))
+        patch.setattr("kdbench.render.site.load", lambda **_: Literature((), {}))
         build(root / "results", root / "out")
     assert "Not enough evidence:" in text(root / "out", pair_page(*PAIR))
     assert "This suite is not at hand" in text(root / "out", suite_page("gone@7"))

@@ -95,7 +95,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     some = tuple(row for source in sources for row in [row for row in fitting if row.source == source][:14])
     STUDIES.add("small", (STUDY, "small.toml"), "a test")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("kdbench.render.site.load", lambda: Literature(some, whole.sources))
+        patch.setattr("kdbench.render.site.load", lambda **_: Literature(some, whole.sources))
         build(root / "results", root / "out")
     del STUDIES._items["small"], STUDIES._origins["small"]
     return root / "out"

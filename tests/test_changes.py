@@ -26,7 +26,7 @@ SUITE, OLD = "cifar100-short@1", "cifar100-short@0"
 
 @pytest.fixture(autouse=True)
 def _few(monkeypatch):
-    monkeypatch.setattr("kdbench.render.site.load", lambda: rr.FEW)
+    monkeypatch.setattr("kdbench.render.site.load", lambda **_: rr.FEW)
 
 
 def on(day: str, kdbench: str = "0.1.0") -> dict[str, object]:
@@ -115,7 +115,7 @@ def test_the_first_page_counts_what_it_says(store, tmp_path, monkeypatch):
     names = ("kd(T=2,w_kd=9.0)", "kd+crd", "baseline", "unheard_of", "kd")
     rows = tuple(dataclasses.replace(row, method=name, teacher="wrn_40_2") for name in names)
     alone = dataclasses.replace(row, teacher="none", student="resnet20", method="ce")
-    monkeypatch.setattr("kdbench.render.site.load", lambda: rr.Literature((*rows, alone), whole.sources))
+    monkeypatch.setattr("kdbench.render.site.load", lambda **_: rr.Literature((*rows, alone), whole.sources))
     store.put(rr.record("kd", seed=5, status="diverged", detail="the loss was NaN at epoch 2"))
     build(store.root, tmp_path / "out")
     index = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")

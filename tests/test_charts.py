@@ -102,7 +102,7 @@ def test_a_scale_ends_at_its_ends():
 def test_both_plots_stand_on_the_page_with_title_and_description(view, tmp_path, monkeypatch):
     from kdbench.render import build
 
-    monkeypatch.setattr("kdbench.render.site.load", lambda: rr.FEW)
+    monkeypatch.setattr("kdbench.render.site.load", lambda **_: rr.FEW)
     rr.fill(Store(tmp_path / "results"), ("resnet56:resnet20",), seeds=2, images=50)
     build(tmp_path / "results", tmp_path / "out")
     text = Path(tmp_path / "out/suites/cifar100-short@1.html").read_text(encoding="utf-8")

@@ -49,7 +49,7 @@ def cli(bench: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
     """
     monkeypatch.setattr(LocalBackend, "executor", InlineExecutor)
     monkeypatch.setattr(site, "build_and_say", lambda *_: None)
-    monkeypatch.setattr("kdbench.render.site.load", lambda: FEW)
+    monkeypatch.setattr("kdbench.render.site.load", lambda **_: FEW)
 
     def call(*arguments: str) -> Ended:
         try:

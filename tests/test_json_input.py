@@ -257,7 +257,7 @@ def test_a_site_with_records_left_out_is_built_and_says_so(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(site, "build_and_say", BUILD_AND_SAY)
-    monkeypatch.setattr("kdbench.render.site.load", lambda: rr.FEW)
+    monkeypatch.setattr("kdbench.render.site.load", lambda **_: rr.FEW)
     rr.fill(bench.store, ("resnet56:resnet20",), seeds=1)
     damaged = [bench.folder / "results" / "v1" / "tiny@1" / f"{n}.json" for n in range(len(KINDS))]
     for path, kind in zip(damaged, KINDS, strict=True):
@@ -304,7 +304,7 @@ def test_a_damaged_file_of_the_literature_is_named_and_the_records_are_shown(
     assert "\n" not in str(caught.value)
     if name == "published.csv" and kind not in ("nothing", a_pipe):
         return  # a build takes a moment: once for bytes and once for a thing is enough
-    monkeypatch.setattr("kdbench.render.site.load", lambda: literature.load(folder))
+    monkeypatch.setattr("kdbench.render.site.load", lambda **_: literature.load(folder))
     rr.put(Store(tmp_path / "results"), 0.5)
     report = build(tmp_path / "results", tmp_path / "out")
     assert report.problems == [f"The literature is left out: {caught.value}"]

@@ -43,7 +43,7 @@ def alive() -> Iterator[int]:
 @pytest.fixture
 def worlds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
     """Two results folders whose sites differ."""
-    monkeypatch.setattr("kdbench.render.site.load", lambda: rr.FEW)
+    monkeypatch.setattr("kdbench.render.site.load", lambda **_: rr.FEW)
     for name, accuracy in (("one", 0.5), ("other", 0.6)):
         rr.put(Store(tmp_path / name / "results"), accuracy)
     return tmp_path / "one" / "results", tmp_path / "other" / "results"
@@ -247,7 +247,7 @@ def test_temporary_files_of_a_killed_run_go_with_the_next_command(
     if command == "run":
         assert cli(*RUN).code == 0
     else:
-        monkeypatch.setattr("kdbench.render.site.load", lambda: rr.FEW)
+        monkeypatch.setattr("kdbench.render.site.load", lambda **_: rr.FEW)
         build(results, bench.folder / "out")
     for place in PLACES:
         assert [name for name in names(results / place) if name.endswith(".tmp")] == sorted(kept), place

@@ -32,7 +32,7 @@ def _ready(
     """A suite to run, the literature cut to three rows, and an earlier site at ``earlier`` in the current folder."""
     make_suite(suite_text(["ce"], epochs=1))
     monkeypatch.setattr(site, "build_and_say", BUILD_AND_SAY)
-    monkeypatch.setattr("kdbench.render.site.load", lambda: rr.FEW)
+    monkeypatch.setattr("kdbench.render.site.load", lambda **_: rr.FEW)
     (bench.folder / "nothing").mkdir()
     build(bench.folder / "nothing", bench.folder / "earlier")
 

@@ -429,7 +429,7 @@ def test_no_label_leaves_its_plot() -> None:
 def test_reported_and_measured_gains_meet_where_both_are_known(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     row, source = printed("kd", 2020, 72.0)
     other = replace(row, method="at")
-    monkeypatch.setattr("kdbench.render.site.load", lambda: Literature((row, other), {source.source: source}))
+    monkeypatch.setattr("kdbench.render.site.load", lambda **_: Literature((row, other), {source.source: source}))
     store = Store(tmp_path)
     for seed in range(2):
         rr.put(store, 0.52, "ce", "none:resnet20", seed, images=100)

@@ -94,7 +94,7 @@ def results(tmp_path_factory):
 @pytest.fixture
 def few(monkeypatch):
     """The literature cut to three rows: most of a build's time goes into its pages."""
-    monkeypatch.setattr("kdbench.render.site.load", lambda: rr.FEW)
+    monkeypatch.setattr("kdbench.render.site.load", lambda **_: rr.FEW)
 
 
 @pytest.fixture(scope="module")

@@ -80,7 +80,7 @@ def hostile_site(tmp_path_factory):
     source = Source("evil", SCRIPT, JAVASCRIPT, f"{CLIMB}{BREAKOUT}", JAVASCRIPT)
     with pytest.MonkeyPatch.context() as patch:
         everything = Literature((*sound.rows, *rows), {**sound.sources, "evil": source})
-        patch.setattr("kdbench.render.site.load", lambda: everything)
+        patch.setattr("kdbench.render.site.load", lambda **_: everything)
         report = build(root / "results", root / "out")
     (problem,) = report.problems
     assert "holds a lone surrogate" in problem, "records are Unicode; the literature's file cannot hold anything else"

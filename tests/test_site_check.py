@@ -24,7 +24,7 @@ PAIRS = ("resnet56:resnet20", "resnet110:resnet20")
 
 @pytest.fixture(autouse=True)
 def _few(monkeypatch):
-    monkeypatch.setattr("kdbench.render.site.load", lambda: rr.FEW)
+    monkeypatch.setattr("kdbench.render.site.load", lambda **_: rr.FEW)
 
 
 @pytest.fixture

@@ -119,7 +119,7 @@ def study() -> Iterator[None]:
 def test_a_plot_stands_on_the_page_with_its_numbers(
     results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kdbench.render.site.load", lambda: rr.FEW)
+    monkeypatch.setattr("kdbench.render.site.load", lambda **_: rr.FEW)
     build(results, tmp_path / "out")
     text = (tmp_path / "out" / "studies" / "small.html").read_text(encoding="utf-8")
     page = Html(text)

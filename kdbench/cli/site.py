@@ -68,10 +68,13 @@ def build_and_say(
 ) -> BuildReport:
     """Build the site, name what could not be used, and end by naming the page to open."""
     from kdbench.render import build
+    from kdbench.render.output import left_behind
 
     report = build(results, out, data, publish, url, datetime.now(UTC).date().isoformat())
     for problem in report.problems:
         complain(problem)
+    for old in left_behind(out):
+        complain(f"The site before this one could not be removed and lies in {old}; delete it.")
     say(f"{many(report.records, 'record')}, {many(report.pages, 'page')}. Open {report.index}")
     return report
 

@@ -16,6 +16,7 @@ from kdbench.records.curve import compact
 from kdbench.records.memory import Memory
 from kdbench.records.predictions import digest_of
 from kdbench.records.protocols import agreeing
+from kdbench.records.reading import printable
 from kdbench.records.results import fold, placed
 from kdbench.records.scored import Scorer
 from kdbench.records.store import Store
@@ -98,7 +99,8 @@ class _Reader:
         self._digests: dict[bytes, str] = {}
 
     def records(self, memory: Memory) -> Iterator[Record]:
-        for path in self.store.files():
+        unread: list[str] = []
+        for path in self.store.files(unread):
             try:
                 record = self._load(path, memory)
             except UserError as error:
@@ -107,6 +109,7 @@ class _Reader:
             self.count += 1
             record["file"] = self.store.place(path)
             yield record
+        self.problems += map(Problem, (*unread, *self.store.misplaced()))
 
     def _load(self, path: Path, memory: Memory) -> dict[str, Any]:
         """The record at ``path``, its curve made compact; one that was found sound there before is remembered.
@@ -114,7 +117,7 @@ class _Reader:
         What it has in common with others is the same object.
         """
         data = self.store.content(path)
-        name = f"record {digest_of(data)} {path.parent.name}/{path.name}"
+        name = f"record {digest_of(data)} {printable(f'{path.parent.name}/{path.name}')}"
         if (known := memory.recall(name)) is not None:
             with suppress(ValueError, KeyError, TypeError):  # of an earlier version, or damaged
                 return _with_parts(json.loads(known), lambda name: self._recalled(name, memory))

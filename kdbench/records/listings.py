@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -42,7 +43,14 @@ def read_listings(folder: Path) -> tuple[dict[str, set[Place]], list[str]]:
     """Key -> the places of a trial, from all listings in ``folder``; and a sentence for each that cannot be used."""
     found: dict[str, set[Place]] = {}
     problems = []
-    for path in sorted(folder.glob("*.json")):
+    try:
+        names = sorted(name for name in os.listdir(folder) if name.endswith(".json"))
+    except FileNotFoundError:
+        names = []
+    except OSError as error:
+        names, why = [], "it is a file" if isinstance(error, NotADirectoryError) else reason(error.strerror)
+        problems.append(f"The folder v1/{folder.name} cannot be read ({why}), so no listing is used; make it readable.")
+    for path in (folder / name for name in names):
         try:
             for key, place in _read(path):
                 found.setdefault(key, set()).add(place)

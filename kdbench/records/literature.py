@@ -77,10 +77,11 @@ class Literature:
     sources: Mapping[str, Source]
 
 
-def load(folder: Path | None = None) -> Literature:
+def load(folder: Path | None = None, wrong: list[str] | None = None) -> Literature:
     """Read ``published.csv`` and ``sources.csv`` in ``folder``, or the copy shipped with kdbench.
 
-    UserError names the file, the row (the header is row 1) and the field that is wrong.
+    UserError names the file, the row (the header is row 1) and the field that is wrong. ``wrong``: takes a sentence for
+    each row of numbers that is, which is left out then.
     """
     folder = shipped("reported") if folder is None else folder
     sources: dict[str, Source] = {}
@@ -92,14 +93,23 @@ def load(folder: Path | None = None) -> Literature:
         sources[raw["source"]] = Source(**told)
     rows = []
     for where, raw in _read(folder / "published.csv", "reported"):
-        document: dict[str, Any] = dict(raw)
-        for field in _NUMERIC:
-            document[field] = _number(raw[field], f"{where}: {field}")
-        check("reported", document, where)
-        if raw["source"] not in sources:
-            raise UserError(f"{where}: source: {raw['source']!r} is not in sources.csv.")
-        rows.append(Reported(**document, printed=raw["value"], printed_std=raw["std"]))
+        try:
+            rows.append(_reported(where, raw, sources))
+        except UserError as error:
+            if wrong is None:
+                raise
+            wrong.append(f"{error} This number is left out.")
     return Literature(tuple(rows), sources)
+
+
+def _reported(where: str, raw: Mapping[str, str], sources: Mapping[str, Source]) -> Reported:
+    document: dict[str, Any] = dict(raw)
+    for field in _NUMERIC:
+        document[field] = _number(raw[field], f"{where}: {field}")
+    check("reported", document, where)
+    if raw["source"] not in sources:
+        raise UserError(f"{where}: source: {raw['source']!r} is not in sources.csv.")
+    return Reported(**document, printed=raw["value"], printed_std=raw["std"])
 
 
 def _number(text: str, where: str) -> float | None:

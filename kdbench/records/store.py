@@ -39,6 +39,11 @@ WEIGHTS = "weights"
 #: Test images that a data set may have of which nothing is known here.
 MOST_IMAGES = 1_000_000
 
+#: The folders of ``v1`` that hold no records.
+_NO_RECORDS = frozenset({PREDICTIONS, LISTINGS})
+
+#: The name of a record's file: its key, and digits of its content.
+_RECORD = re.compile(r"[0-9a-f]{64}\.[0-9a-f]{12}\.json")
 #: The name that earlier versions gave a record: its key alone.
 _EARLIER = re.compile(r"[0-9a-f]{64}\.json")
 
@@ -230,10 +235,14 @@ class Store:
             raise UserError(
                 f"The record {where} is named as by an earlier version; kdbench results migrate renames it."
             )
-        _check(record, path.parent.name, f"The record {where} is damaged")
+        try:
+            _check(record, path.parent.name, f"The record {where} is damaged")
+        except UserError as error:
+            raise UserError(f"{str(error).rstrip('.')}; restore it or delete it.") from None
         if path.name != (name := file_name(record["key"], data)):
             raise UserError(
-                f"The record {where} is damaged: its name is not that of its key and its content, which is {name}."
+                f"The record {where} is damaged: its name is not that of its key and its content, which is {name}; "
+                "restore it or delete it."
             )
         return record  # type: ignore[no-any-return]
 
@@ -277,10 +286,50 @@ class Store:
         """Record the weights a teacher of ``suite`` had at its first use."""
         write_pin(self.root, suite, teacher, weights_sha256)
 
-    def files(self) -> Iterator[Path]:
-        """The files of all records, sorted; whether they are sound is not looked at."""
-        for folder in sorted(path for path in (self.root / "v1").glob("*/") if path.name != LISTINGS):
-            yield from (folder / name for name in sorted(os.listdir(folder)) if name.endswith(".json"))
+    def files(self, unread: list[str] | None = None) -> Iterator[Path]:
+        """The files of all records, sorted; whether they are sound is not looked at.
+
+        ``unread``: takes a sentence for each folder that cannot be read, which otherwise ends in the system's error.
+        """
+        try:
+            names = sorted(os.listdir(self.root / "v1"))
+            folders = [path for name in names if name not in _NO_RECORDS and (path := self.root / "v1" / name).is_dir()]
+        except OSError as error:
+            folders = []
+            if not isinstance(error, FileNotFoundError) and unread is None:
+                raise
+            if not isinstance(error, FileNotFoundError) and unread is not None:
+                unread.append(self._unlisted(self.root / "v1", error))
+        for folder in folders:
+            try:
+                found = sorted(name for name in os.listdir(folder) if name.endswith(".json"))
+            except OSError as error:
+                if unread is None:
+                    raise
+                unread.append(self._unlisted(folder, error))
+                continue
+            yield from (folder / name for name in found)
+
+    def _unlisted(self, folder: Path, error: OSError) -> str:
+        what = "it is a file" if isinstance(error, NotADirectoryError) else reason(error.strerror)
+        return f"The folder {self.place(folder)} cannot be read ({what}), so nothing in it is used; make it readable."
+
+    def misplaced(self) -> Iterator[str]:
+        """A sentence for each JSON file that lies where no record is looked for."""
+        home = self.root / "v1"
+        for folder, folders, names in os.walk(home):
+            depth = len(Path(folder).relative_to(home).parts)
+            folders[:] = sorted(name for name in folders if name not in (_NO_RECORDS if not depth else ()))
+            for name in sorted(names):
+                read = depth == 1 and name.endswith(".json")
+                if name.lower().endswith(".json") and not name.startswith(".") and not read:
+                    where = self.place(Path(folder, name))
+                    yield f"Nothing reads {where}: records lie in v1/SUITE/NAME.json; move it there, or delete it."
+        if not home.exists() and any(map(_RECORD.fullmatch, _names_below(self.root))):
+            yield (
+                f"{printable(str(self.root))} is no results folder, as it has no folder v1, but records lie in it; "
+                "name the folder above."
+            )
 
     def predictions_path(self, record: Mapping[str, Any]) -> Path:
         """Where the predictions of ``record``, which has some, belong."""
@@ -298,6 +347,13 @@ class Store:
             return self.load(path)
         except UserError:
             return None
+
+
+def _names_below(root: Path) -> Iterator[str]:
+    for folder, folders, names in os.walk(root):
+        if Path(folder) != root:
+            folders.clear()
+        yield from names
 
 
 def _ended(record: Record | None) -> bool:

@@ -57,6 +57,10 @@ class Scored:
     binned: Mapping[str, str]
 
 
+#: How far probabilities of two bytes may be from what they mean, and more.
+HALVES = 0.05
+
+
 class Seen:
     """On which test images the networks of verified records are right, and how sure of it they are.
 
@@ -191,8 +195,20 @@ def _check_shapes(arrays: Arrays, selection: str) -> None:
         or len(top) != len(labels)
     ):
         raise UserError(f"its prediction file lacks sound arrays for {selection}; it is left out.")
+    _check_probabilities(arrays, selection)
     if any(f"{selection}_{part}lead" in arrays for part in ("", "held_out_")):
         _check_leads(arrays, selection)
+
+
+def _check_probabilities(arrays: Arrays, selection: str) -> None:
+    """UserError unless they are some: the true class has the largest where that is the first, and no more elsewhere."""
+    log_p, top_p = (arrays[f"{selection}_{part}"].astype(np.float64) for part in ("log_p_true", "top_p"))
+    sound = top_p.min() > 0 and top_p.max() <= 1 + HALVES
+    if sound:
+        right, ahead = arrays[f"{selection}_top5"][:, 0] == arrays["labels"], log_p - np.log(top_p)
+        sound = ahead.max() <= HALVES and (not right.any() or ahead[right].min() >= -HALVES)
+    if not sound:
+        raise UserError(f"the probabilities in its prediction file are none for {selection}; it is left out.")
 
 
 def _check_leads(arrays: Arrays, selection: str) -> None:
@@ -207,6 +223,7 @@ def _check_leads(arrays: Arrays, selection: str) -> None:
             or len(lead) != (images or len(lead))
             or lead.dtype.kind != "f"
             or right.dtype.kind not in "iu"
+            or not np.isin(right, (0, 1, 2)).all()
             or not np.isfinite(lead).all()
         ):
             raise UserError(f"its prediction file lacks sound leads for {selection}; it is left out.")

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from kdbench.render.parts import th
 from kdbench.render.rows import Attempt
-from kdbench.render.texts import SELECTION_NAMES, bdi, number, rate
+from kdbench.render.texts import SELECTION_NAMES, bdi, escape, number, rate
 
 _MIB = 2**20
 

@@ -6,6 +6,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from datetime import date
 
 from kdbench.render.catalogue import Catalogue
 from kdbench.render.suiteview import SuiteView
@@ -83,4 +84,7 @@ def _changes(catalogue: Catalogue) -> Iterator[Change]:
 
 def _day(created: str) -> str:
     found = _DAY.match(created)
-    return found[0] if found else UNDATED
+    try:
+        return date.fromisoformat(found[0]).isoformat() if found else UNDATED
+    except ValueError:  # no calendar has it
+        return UNDATED

@@ -57,7 +57,11 @@ def _targets(element: Element) -> Iterator[str]:
 
 def _broken(name: str, page: Parsed, pages: dict[str, Parsed], files: set[str]) -> Iterator[str]:
     for target in page.targets:
-        parts = urlsplit(target)
+        try:
+            parts = urlsplit(target)
+        except ValueError:
+            yield f"the link {shown(target)} is no address"
+            continue
         if parts.scheme or parts.netloc:
             continue
         path = normpath(PurePosixPath(name).parent / unquote(parts.path)) if parts.path else name

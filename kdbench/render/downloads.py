@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import io
 import math
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from kdbench.render.measured import Line, Table
 from kdbench.render.rows import as_json
 from kdbench.render.studies import StudyView
 from kdbench.render.teachers import Teachers
+from kdbench.render.texts import visible
 from kdbench.render.versus import Versus
 from kdbench.stats import aggregate
 from kdbench.stats.evidence import Evidence
@@ -71,8 +73,11 @@ CLAIMS = ("claim", "text", "source", "claimed", "verdict", "estimate", "low", "h
 Row = dict[str, Any]
 
 
-#: What a text begins with that a spreadsheet takes for a formula.
-_FORMULA = frozenset("=+-@\t\r")
+#: What a text begins with that a spreadsheet takes for a formula, unless it is a number.
+_FORMULA = frozenset("=+-@")
+_NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
+#: Writers and readers of CSV differ on where a line ends.
+_BREAKS = re.compile(r"[\t\r\n\v\f\x85\u2028\u2029]+")
 
 
 @dataclass(frozen=True)
@@ -319,4 +324,7 @@ def _csv(rows: Iterable[Row], columns: Sequence[str]) -> str:
 def _cell(value: object) -> object:
     if isinstance(value, dict):  # seed -> accuracy
         return "; ".join(f"{seed}: {number:.4f}" for seed, number in value.items())
-    return f"'{value}" if isinstance(value, str) and value[:1] in _FORMULA else value
+    if not isinstance(value, str):
+        return value
+    text = visible(_BREAKS.sub(" ", value))
+    return f"'{text}" if text[:1] in _FORMULA and not _NUMBER.fullmatch(text) else text

@@ -134,7 +134,14 @@ def _swap(new: Path, place: Path) -> None:
             old.rename(place)
         raise
     if old.exists():
-        _remove(old)
+        with suppress(OSError):  # it stays beside the new one, whose place is taken; see ``left_behind``
+            _remove(old)
+
+
+def left_behind(out: Path) -> list[Path]:
+    """Earlier sites beside ``out`` that could not be removed."""
+    place = resolved(out)
+    return [old for old in leftovers(place.parent, "old", place.name) if old.is_dir() and not old.is_symlink()]
 
 
 def _recover(place: Path) -> None:
@@ -145,7 +152,7 @@ def _recover(place: Path) -> None:
         if not place.exists():
             old.rename(place)
         else:
-            with suppress(UserError):  # somebody's files came into it since: they stay
+            with suppress(UserError, OSError):  # somebody's files came into it since, or it cannot be removed: it stays
                 _check_own(old)
                 _remove(old)
     for new in leftovers(place.parent, "new", place.name):

@@ -9,7 +9,7 @@ import re
 from collections.abc import Collection, Iterable
 from functools import lru_cache
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from kdbench.render.address import (
     href,
@@ -26,7 +26,7 @@ from kdbench.render.catalogue import PairName, split
 from kdbench.render.dots import HEIGHT, WIDTH, Dot
 from kdbench.render.measured import Line, Table
 from kdbench.render.suiteview import SuiteView
-from kdbench.render.texts import bdi, number, pair_names, signed, value
+from kdbench.render.texts import bdi, escape, number, pair_names, signed, value
 from kdbench.stats.aggregate import Spread
 from kdbench.stats.evidence import Evidence
 

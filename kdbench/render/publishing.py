@@ -5,11 +5,15 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from markupsafe import escape
-
 from kdbench.errors import UserError, shown
 from kdbench.render.address import https
+from kdbench.render.texts import escape
 
+#: The address of a folder: names that are not empty and do not lead upwards.
+_PLAIN = re.compile(
+    r"https://[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*(:[1-9][0-9]{0,3}|:[1-5][0-9]{4}|:6[0-4][0-9]{3}|:65[0-4][0-9]{2})?"
+    r"(/(?!\.\.?(/|$))([A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})+)*/?"
+)
 NOT_FOUND = "404.html"
 #: Tells GitHub Pages to publish the files as they are.
 AS_THEY_ARE = ".nojekyll"
@@ -21,8 +25,8 @@ def site_address(url: str | None, repository: str | None) -> str:
     A page for addresses that lead nowhere is shown at any depth, so no relative link works on it.
     """
     if url is not None:
-        if https(url) is None:
-            raise UserError(f"--url must be a plain https address, not {shown(url)}.")
+        if https(url) is None or not _PLAIN.fullmatch(url):
+            raise UserError(f"--url must be a plain https address without query and fragment, not {shown(url)}.")
         return url.rstrip("/") + "/"
     if found := re.fullmatch(r"https://github\.com/([A-Za-z0-9-]+)/([A-Za-z0-9_.-]+?)(?:\.git)?/?", repository or ""):
         owner, name = found[1].lower(), found[2]

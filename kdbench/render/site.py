@@ -86,8 +86,10 @@ def gather(store: Store) -> Catalogue:
     found = take_inventory(store)
     problems = list(found.problems)
     literature = Literature((), {})
+    wrong: list[str] = []
     try:
-        literature = load()
+        literature = load(wrong=wrong)
+        problems += map(Problem, wrong)
     except UserError as error:
         problems.append(Problem(f"The literature is left out: {error}"))
     students = [record for record in found.rows if record["label"] != TEACHER]

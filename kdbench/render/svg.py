@@ -10,10 +10,10 @@ import re
 from collections.abc import Mapping
 from functools import lru_cache
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from kdbench.render.plot import LETTERS, Axis, Bar, Dot, Figure, Rule, Series, Table
-from kdbench.render.texts import bdi
+from kdbench.render.texts import bdi, escape
 
 #: What needs no escaping, has one direction and breaks no box.
 _PLAIN = re.compile(r"[\w .,:%/()+\u2212\u00b1\u2013-]{0,24}", re.ASCII)

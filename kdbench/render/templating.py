@@ -8,7 +8,9 @@ from typing import Any
 import jinja2
 from jinja2 import nodes
 from jinja2.compiler import CodeGenerator
-from markupsafe import Markup, escape
+from markupsafe import Markup
+
+from kdbench.render.texts import escape
 
 _text = lru_cache(maxsize=1 << 16)(escape)
 

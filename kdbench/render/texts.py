@@ -3,12 +3,31 @@
 from __future__ import annotations
 
 import math
+import re
 from functools import lru_cache
 
-from markupsafe import Markup, escape
+import markupsafe
+from markupsafe import Markup
 
 from kdbench.stats.aggregate import NO_TEACHER, Spread
 from kdbench.stats.intervals import Interval
+
+#: What no page may hold: control characters, lone surrogates, and what Unicode says is no character.
+_UNSHOWN = re.compile(
+    "[\0-\x08\x0b-\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff"
+    + "".join(chr(plane << 16 | last) for plane in range(1, 17) for last in (0xFFFE, 0xFFFF))
+    + "]"
+)
+
+
+def visible(text: str) -> str:
+    """``text`` with a mark in the place of each character that no page may hold."""
+    return text if text.isascii() and text.isprintable() else _UNSHOWN.sub("\ufffd", text)
+
+
+def escape(value: object) -> Markup:
+    """``value`` as a part of a page, whoever wrote it."""
+    return markupsafe.escape(value if hasattr(value, "__html__") else visible(str(value)))
 
 
 def bdi(text: object) -> Markup:
