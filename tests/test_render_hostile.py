@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import json
+import re
 from html.parser import HTMLParser
 
 import pytest
@@ -13,10 +15,12 @@ from test_store import rewritten
 
 from kdbench.canonical import digest
 from kdbench.errors import UserError
+from kdbench.methods import METHODS
 from kdbench.records.literature import Literature, Source
 from kdbench.records.store import Store
 from kdbench.render import build
 from kdbench.render.address import https, method_page, pair_page, slug
+from kdbench.render.bibtex import is_entry
 from kdbench.render.cards import card
 from kdbench.render.content import load_content
 from kdbench.render.reported import links
@@ -26,12 +30,14 @@ BREAKOUT = '"><img src=x onerror=alert(1)>'
 JAVASCRIPT = "javascript:alert(1)"
 CLIMB = "../../../etc/passwd"
 SURROGATE = "\ud800 lone"
+#: What no page may hold, and where others see the end of a line.
+CONTROLS = "c\x1b[31m\x7f\x85\x9b\ufffe\U0001ffff\r=cmd|x"
 #: Letters that are read from right to left, and an order to turn all that follows around.
 RTL = "\u05e9\u05dc\u05d5\u05dd \u202e"
 LONG = "W" * 300
 HOSTILE = [
     *(SCRIPT, BREAKOUT, JAVASCRIPT, CLIMB, SURROGATE, "{{ 7 * 7 }}", "a\u0000b", "'onfocus=alert(1) x='"),
-    *(RTL, LONG),
+    *(RTL, LONG, CONTROLS),
 ]  # fmt: skip
 
 
@@ -133,6 +139,53 @@ def test_right_to_left_text_is_isolated_wherever_it_stands(hostile_site):
         assert Isolated(page).loose == [], path.name
         found += RTL[0] in page
     assert found > 5
+
+
+def test_no_page_and_no_table_holds_a_control_character(hostile_site):
+    for path in (*hostile_site.rglob("*.html"), *hostile_site.rglob("*.csv"), *hostile_site.rglob("*.bib")):
+        text = path.read_bytes().decode("utf-8")
+        assert not re.search("[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffe\U0001ffff]", text), path.name
+    assert "c\ufffd[31m" in (hostile_site / method_page(CONTROLS)).read_text(encoding="utf-8")
+
+
+def test_every_table_has_as_many_fields_in_each_row_whoever_reads_it(hostile_site):
+    for path in hostile_site.rglob("*.csv"):
+        with path.open(encoding="utf-8", newline="") as file:
+            head, *rows = csv.reader(file)
+        assert {len(row) for row in rows} <= {len(head)}, path.name
+        assert not [cell for row in rows for cell in row if re.match("[=+@]|-[^0-9]", cell)], path.name
+
+
+@pytest.mark.parametrize(
+    ("entry", "sound"),
+    [
+        (r"@article{a2020b, title={A {\"o} B}, note={x@y}}", True),
+        ("@Misc{k,\n\ttitle = {\\emph{A}}\n}", True),
+        ("@article{a, title={unclosed}", False),
+        ("@article{a, title={x}} @article{b, title={y}}", False),
+        ('@preamble{k, "\\write18{calc}"}', False),
+        ("@string(a = {b})", False),
+        ("@article{kdbench, title={x}}", False),
+        ("@article{a, title={\\immediate\\write18{calc}}}", False),
+        ("@article{a, title={\u202e}}", False),
+        ("@article{a, title={\0}}", False),
+        ("no entry", False),
+        ("", False),
+    ],
+)
+def test_what_a_card_brought_along_is_cited_where_it_is_one_entry_and_no_more(entry, sound):
+    assert is_entry(entry) is sound
+
+
+def test_every_paper_that_comes_with_kdbench_is_an_entry():
+    keys = [entry.partition("{")[2].partition(",")[0] for entry in papers()]
+    assert len(keys) == len(set(keys)) > 30
+    assert all(is_entry(entry.replace(f"{{{key},", "{other,", 1)) for entry, key in zip(papers(), keys, strict=True))
+
+
+def papers():
+    found = (METHODS.get(name).paper for name in METHODS)
+    return list(dict.fromkeys(paper.bibtex.strip() for paper in found if paper is not None))
 
 
 def test_nothing_is_written_outside_the_site(hostile_site):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import sqlite3
 import tracemalloc
 import zipfile
@@ -52,6 +53,65 @@ def renamed(path: Path, data: bytes) -> Path:
     new = path.with_name(file_name(json.loads(data)["key"], data))
     new.write_bytes(data)
     return new
+
+
+def test_records_that_nothing_reads_are_problems(box: Store) -> None:
+    rr.put(box, 0.5, "kd", images=200)
+    first, second = box.files()
+    (first.parent / "more").mkdir()
+    first.rename(first.parent / "more" / first.name)
+    second.rename(second.with_suffix(".JSON"))
+    (box.root / "v1" / "loose.json").write_text("{}")
+    (box.root / "v1" / "predictions" / "notes.txt").write_text("mine")
+    found = take_inventory(box)
+    assert found.count == 0
+    assert [problem.text.partition(":")[0] for problem in found.problems] == [
+        "Nothing reads v1/loose.json",
+        f"Nothing reads v1/cifar100-short@1/{second.with_suffix('.JSON').name}",
+        f"Nothing reads v1/cifar100-short@1/more/{first.name}",
+    ]
+    assert not [warning for warning in inspect(box).warnings if (warning.file or "").lower().endswith(".json")]
+
+
+def test_a_folder_too_deep_is_no_empty_results_folder(box: Store) -> None:
+    found = take_inventory(Store(box.root / "v1"))
+    assert [problem.text for problem in found.problems] == [
+        f"{box.root / 'v1'} is no results folder, as it has no folder v1, but records lie in it; name the folder above."
+    ]
+    assert take_inventory(Store(box.root / "nothing")).problems == []
+
+
+def test_a_file_in_the_place_of_the_records_is_a_problem(tmp_path: Path) -> None:
+    (tmp_path / "v1").write_text("")
+    (problem,) = take_inventory(Store(tmp_path)).problems
+    assert problem.text.startswith("The folder v1 cannot be read (it is a file)")
+
+
+@pytest.mark.parametrize("name", ["other@1", "listings"])
+def test_a_folder_that_cannot_be_read_costs_itself_alone(
+    box: Store, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (box.root / "v1" / name).mkdir()
+
+    def refuse(folder: Path, list_folder: Any = os.listdir) -> list[str]:
+        if Path(folder).name == name:
+            raise PermissionError(13, "Permission denied")
+        return list(list_folder(folder))
+
+    monkeypatch.setattr(os, "listdir", refuse)
+    found = take_inventory(box)
+    assert len(found.records) == 1
+    (problem,) = found.problems
+    assert problem.text.startswith(f"The folder v1/{name} cannot be read (Permission denied), so no")
+
+
+def test_a_name_that_is_not_unicode_is_one_sentence(box: Store) -> None:
+    path = next(box.files()).parent
+    Path(os.fsdecode(os.fsencode(path) + b"/\xff.json")).write_bytes(b"{}")
+    found = take_inventory(box)
+    (problem,) = found.problems
+    assert "udcff.json is damaged" in problem.text
+    assert len(found.records) == 1
 
 
 def without(field: str) -> Fault:

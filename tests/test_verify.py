@@ -66,6 +66,22 @@ def test_unsound_arrays_are_a_problem_by_name(name, value):
     assert "lacks sound arrays for last" in problem.text
 
 
+def _flat(value: float, top_p: float) -> dict[str, np.ndarray]:
+    images = np.ones(rr.IMAGES)
+    return {"last_log_p_true": value * images, "last_top_p": top_p * images}
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [_flat(100.0, 1.0), _flat(0.0, 1.0), _flat(-1.0, 0.0), _flat(-1.0, 1.5), _flat(-9.0, 0.9)],
+    ids=["above one", "sure of what is wrong", "a zero", "more than one", "unsure of what is right"],
+)
+def test_what_no_network_can_say_is_no_prediction(arrays):
+    kept, (problem,) = _verified(lambda record, own: (record, own | arrays))
+    assert not kept
+    assert "the probabilities in its prediction file are none for last" in problem.text
+
+
 def _with_labels(shift, seed, data="d" * 64, evidence="measured"):
     """A record whose predictions and test labels are those of other records, shifted; and its arrays."""
     arrays = rr.predictions(0.5, seed)

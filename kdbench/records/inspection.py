@@ -90,6 +90,8 @@ def _strays(store: Store, found: Inventory) -> Iterator[Problem]:
         if _hidden(path.relative_to(store.root)) or (path.is_dir() and not path.is_symlink()):
             continue
         where = store.place(path)
+        if store.root / "v1" in path.parents and path.suffix.lower() == ".json":
+            continue  # a problem, as it may be a record
         if path.parent != store.root / "v1" / PREDICTIONS or path.suffix != ".npz":
             yield Problem(f"Nothing reads the file {where}.", file=where)
         elif not found.problems:

@@ -45,9 +45,9 @@ def read_listings(folder: Path) -> tuple[dict[str, set[Place]], list[str]]:
     problems = []
     try:
         names = sorted(name for name in os.listdir(folder) if name.endswith(".json"))
-    except FileNotFoundError:
-        names = []
     except OSError as error:
+        if not folder.exists():
+            return {}, []
         names, why = [], "it is a file" if isinstance(error, NotADirectoryError) else reason(error.strerror)
         problems.append(f"The folder v1/{folder.name} cannot be read ({why}), so no listing is used; make it readable.")
     for path in (folder / name for name in names):

@@ -312,7 +312,7 @@ class Store:
 
     def _unlisted(self, folder: Path, error: OSError) -> str:
         what = "it is a file" if isinstance(error, NotADirectoryError) else reason(error.strerror)
-        return f"The folder {self.place(folder)} cannot be read ({what}), so nothing in it is used; make it readable."
+        return f"The folder {self.place(folder)} cannot be read ({what}), so no record in it is used; make it readable."
 
     def misplaced(self) -> Iterator[str]:
         """A sentence for each JSON file that lies where no record is looked for."""

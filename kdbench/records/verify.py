@@ -201,12 +201,13 @@ def _check_shapes(arrays: Arrays, selection: str) -> None:
 
 
 def _check_probabilities(arrays: Arrays, selection: str) -> None:
-    """UserError unless they are some: the true class has the largest where that is the first, and no more elsewhere."""
+    """UserError unless they are some: the true class has the largest where it is the first, else what is left."""
     log_p, top_p = (arrays[f"{selection}_{part}"].astype(np.float64) for part in ("log_p_true", "top_p"))
     sound = top_p.min() > 0 and top_p.max() <= 1 + HALVES
     if sound:
         right, ahead = arrays[f"{selection}_top5"][:, 0] == arrays["labels"], log_p - np.log(top_p)
-        sound = ahead.max() <= HALVES and (not right.any() or ahead[right].min() >= -HALVES)
+        others = np.where(right, 0.0, np.exp(log_p))
+        sound = (ahead <= HALVES).all() and (ahead[right] >= -HALVES).all() and (others + top_p <= 1 + HALVES).all()
     if not sound:
         raise UserError(f"the probabilities in its prediction file are none for {selection}; it is left out.")
 

@@ -306,7 +306,7 @@ class _Table:
         taught: dict[tuple[str, int], set[frozenset[str]]] = defaultdict(set)
         for place in {place for name in claim.named for place in self.places(name, claim.pair) if place[1] != TEACHER}:
             for seed in self.suite.seeds:
-                teachers = [record["teacher"] for record in self._records(place, seed)]
+                teachers = [record.get("teacher") for record in self._records(place, seed)]
                 if weights := frozenset(teacher["weights_sha256"] for teacher in teachers if teacher):
                     taught[place[0], seed].add(weights)
         return tuple(sorted({seed for (_, seed), found in taught.items() if len(found) > 1}))
