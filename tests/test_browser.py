@@ -394,12 +394,43 @@ def test_an_address_that_is_pasted_into_an_open_page_is_obeyed(opened, site):
     assert page.locator("tbody tr:not([hidden])").count() < page.locator("tbody tr").count()
 
 
+def test_two_methods_in_the_search_are_a_comparison(opened, site):
+    page = opened(site / PAGES["index"])
+    page.locator(".finder input").fill("wttm against dkd")
+    page.locator("#found a", has_text="wttm against dkd").wait_for()
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/compare.html#*")
+    assert [text.split("\n")[0] for text in cells(page, ".searchable", 0)] == ["dkd \u2013 wttm short"]
+    page.locator(".finder input").fill("decoupled knowledge distillation")
+    page.locator("#found a").first.wait_for()
+    assert page.locator("#found a").first.inner_text().split()[0] == "dkd"
+
+
+def test_limits_on_a_pair_name_what_is_left(opened, site):
+    page = opened(site / PAIR)
+    left = page.locator("[data-left=options]")
+    assert left.is_hidden()
+    for box in page.locator("[data-without]").all():
+        box.check()
+    assert left.inner_text().startswith("Best supported of what is left: ")
+    named = left.inner_text().partition(": ")[2].rstrip(".").partition(",")[0]
+    assert named in [text.split("\n")[0] for text in cells(page, "#options", 0)]
+    page.locator("#budget").fill("0.01")
+    assert left.inner_text() == "Nothing that is left is shown to help."
+    page.locator("#budget").fill("")
+    for box in page.locator("[data-without]").all():
+        box.uncheck()
+    assert left.is_hidden()
+
+
 def test_a_whole_name_is_searched_for_as_such(opened, site):
     page = opened(site / PAGES["compare"])
     page.locator("#search").fill("kd")
     found = [text.split("\n")[0] for text in cells(page, ".searchable", 0)]
     assert found
-    assert all("kd" in text.replace(" pairs disagree", "").removesuffix(" short").split(" \u2013 ") for text in found), "and not dkd alone"
+    assert all(
+        "kd" in text.replace(" pairs disagree", "").removesuffix(" short").split(" \u2013 ") for text in found
+    ), "and not dkd alone"
     page.locator("#search").fill("dkd vs kd")
     assert len(cells(page, ".searchable", 0)) == 1
     page.locator("#search").fill("dk")

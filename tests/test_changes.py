@@ -14,6 +14,7 @@ from kdbench.methods import METHODS
 from kdbench.records.literature import load
 from kdbench.records.store import Store
 from kdbench.render import build
+from kdbench.render.address import row_page
 from kdbench.render.changes import changes
 from kdbench.render.downloads import LICENCE
 from kdbench.render.site import gather
@@ -78,6 +79,14 @@ def test_the_first_page_says_what_is_new_and_when_it_was_built(store, tmp_path):
     assert f"rows/{SUITE}/dkd.html" in page.attributes("href")
 
 
+@pytest.mark.parametrize("day", ["9999-99-99", "2026-02-30", "yesterday", ""])
+def test_what_no_calendar_has_is_no_day(store, day):
+    rr.put(store, 0.6, "wttm", seed=0, images=50, **on(day))
+    found = changes(gather(store), views(store).values())
+    assert [day for day, _ in found.days] == ["2026-02-03", "2026-01-01", ""]
+    assert found.since == "2026-01-01"
+
+
 def test_one_day_has_nothing_before_it(tmp_path):
     store = Store(tmp_path / "results")
     rr.put(store, 0.6, images=50)
@@ -97,6 +106,19 @@ def test_an_old_version_of_a_suite_says_so_wherever_its_rows_are(store, tmp_path
         text = re.sub(r"</?bdi>", "", (tmp_path / "out" / page).read_text(encoding="utf-8"))
         assert "superseded by" in text, page
     assert [view.name for view in changes(gather(store), views(store).values()).superseded] == [OLD]
+
+
+def test_the_command_of_a_row_is_one_that_can_be_run(store, tmp_path):
+    rr.put(store, 0.5, "kd", seed=5, images=50, suite=OLD)
+    rr.put(store, 0.5, "kd", seed=6, images=50, suite="gone@1")
+    build(store.root, tmp_path / "out")
+
+    def said(suite: str) -> str:
+        return (tmp_path / "out" / row_page(suite, "kd")).read_text(encoding="utf-8").partition("<h1>")[2]
+
+    assert "Train it anew:" in said(SUITE)
+    assert "has taken this suite's place. Train the row anew with the code that trained it" in said(OLD)
+    assert "Train the row anew with the suite's file in place of its name" in said("gone@1")
 
 
 @pytest.mark.parametrize("suite", ["cifar100-short@0", "cifar100-short@1", "cifar100-short@99"])

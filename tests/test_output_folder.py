@@ -15,7 +15,7 @@ from test_cli import BUILD_AND_SAY, RUN, Cli, Ended, cli  # noqa: F401
 from kdbench.cli import site
 from kdbench.paths import CACHE_FOLDERS
 from kdbench.records import Store
-from kdbench.render import build
+from kdbench.render import build, output
 from kdbench.render.output import MARKER
 from kdbench.suites import Suite
 
@@ -35,6 +35,22 @@ def _ready(
     monkeypatch.setattr("kdbench.render.site.load", lambda **_: rr.FEW)
     (bench.folder / "nothing").mkdir()
     build(bench.folder / "nothing", bench.folder / "earlier")
+
+
+def test_an_earlier_site_that_cannot_be_removed_stays_and_is_named(
+    cli: Cli,  # noqa: F811
+    bench: Bench,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(site: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(output, "_remove", refuse)
+    ended = cli("site", "--results", str(bench.folder / "nothing"), "--out", str(bench.folder / "earlier"))
+    assert ended.code == 0
+    (old,) = bench.folder.glob(".earlier.*.old")
+    assert f"The site before this one could not be removed and lies in {old}; delete it." in ended.err
+    assert (bench.folder / "earlier" / "index.html").is_file()
 
 
 def everything(folder: Path) -> dict[str, object]:

@@ -103,8 +103,16 @@ def test_publish_adds_what_github_wants_and_the_next_build_takes_it_away(results
 def test_an_address_that_is_missing_wrong_or_of_no_use_is_one_sentence(results, capsys):
     assert main(["site", "publish", "--out", "out"]) == 2
     assert "give --url https://OWNER.github.io/NAME" in capsys.readouterr().err
-    assert main(["site", "publish", "--out", "out", "--url", "javascript:x"]) == 2
-    assert "must be a plain https address" in capsys.readouterr().err
+    for url in (
+        "javascript:x",
+        "https://a.b/c?x=1#f",
+        "https://..",
+        "https://a.b:99999/",
+        "https://a.b/..",
+        "https://a.b/%zz",
+    ):
+        assert main(["site", "publish", "--out", "out", "--url", url]) == 2
+        assert "must be a plain https address" in capsys.readouterr().err
     assert site("--url", "https://me.github.io/kd") == 2
     assert not (results.parent / "out").exists()
 

@@ -19,12 +19,15 @@ from test_cli import Cli, cli  # noqa: F401
 from test_intervals import _record
 from torch.nn import functional as F
 
+from kdbench.cli.study_text import lines
 from kdbench.errors import UserError
 from kdbench.methods.zoo.kd import kd_loss
 from kdbench.methods.zoo.kd_renyi import KDRenyi, renyi_entropy
 from kdbench.methods.zoo.ttm import ttm_loss
 from kdbench.records import Store
+from kdbench.records.inventory import take_inventory
 from kdbench.records.results import fold, placed
+from kdbench.shipped import shipped
 from kdbench.stats import claims
 from kdbench.stats.claims import Bounds, Finding, Verdict, difference, family_level
 from kdbench.studies import STUDIES, get_study, judge, parse_study
@@ -314,6 +317,18 @@ def verdicts(gain: float, seeds: int = 3) -> list[Any]:
             row["scores"]["last"]["entropy"] = 0.5 + (more + noise) / 10
             rows.append(row)
     return judge(study, {"digits": get_suite("digits")}, rows)
+
+
+def test_a_claim_says_at_which_seeds_its_rows_had_different_teachers() -> None:
+    study = get_study("ttm")
+    records = take_inventory(Store(shipped("results"))).rows
+    found = {judged.claim.name: judged for judged in judge(study, suites_of(study), records)}
+    mixed = {name: judged.mixed for name, judged in found.items()}
+    assert set(mixed.values()) == {(), (0,)}
+    wttm_and_dist = next(each for each in found.values() if each.claim.named == ("wttm-g0.25-b1", "dist"))
+    assert mixed[wttm_and_dist.claim.name] == (0,)
+    text = "\n".join(lines(study, list(found.values())))
+    assert "teachers: at seed 0 its rows were taught by different trainings of their teacher" in text
 
 
 def test_a_row_without_a_teacher_is_compared_once_however_many_pairs_show_it() -> None:

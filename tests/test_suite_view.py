@@ -25,6 +25,18 @@ def taught(catalogue: Catalogue) -> Teachers:
     return teachers(catalogue)
 
 
+def test_a_row_that_learned_nothing_and_a_seed_under_another_teacher_say_so(catalogue: Catalogue) -> None:
+    def badges(suite: str, label: str) -> list[str]:
+        lines = [line for table in catalogue.tables_of(suite) for line in table.lines if line.cell.label == label]
+        return [text for line in lines for _, text in line.badges]
+
+    assert "no better than chance" in badges("digits@1", "cat_kd")
+    assert "no better than chance" not in badges("digits@1", "kd")
+    assert "seed 0 under another training of the teacher" in badges("study-ttm@1", "wttm-g0.25-b1")
+    assert not any("another training" in text for text in badges("study-ttm@1", "wttm-g1-b1"))
+    assert not any("another training" in text for text in badges("digits@1", "kd")), "it ran under both"
+
+
 def test_students_of_labels_of_their_own_make_no_row_incomplete(catalogue: Catalogue) -> None:
     view = suite_view(catalogue, "study-biased-teachers@1")
     assert [table.pair for table in view.others] == ["none:resnet8"]

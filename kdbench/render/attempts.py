@@ -88,7 +88,7 @@ def _record(attempt: Attempt, name: str, selection: str, dated: bool) -> Markup:
         measures = f'<tbody>\n<tr><th scope="rowgroup" colspan="2">{title}</th></tr>\n{read}</tbody>'
     # Browsers open what is folded where a link leads into it, and not where it leads to the fold.
     return Markup(
-        f'<details><summary>Record of seed {record["seed"]}{when}</summary>\n'
+        f"<details><summary>Record of seed {record['seed']}{when}</summary>\n"
         f'<table class="facts" id="record-{name}"><tbody>\n{facts}</tbody>{measures}</table></details>\n'
     )
 

@@ -141,7 +141,8 @@ def _swap(new: Path, place: Path) -> None:
 def left_behind(out: Path) -> list[Path]:
     """Earlier sites beside ``out`` that could not be removed."""
     place = resolved(out)
-    return [old for old in leftovers(place.parent, "old", place.name) if old.is_dir() and not old.is_symlink()]
+    beside = sorted(path for path in place.parent.iterdir() if path.name.startswith(f".{place.name}."))
+    return [path for path in beside if path.name.endswith(".old") and path.is_dir() and not path.is_symlink()]
 
 
 def _recover(place: Path) -> None:
