@@ -5,7 +5,7 @@ Functions and no templates: of these there are as many as a site has records. Ev
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from markupsafe import Markup
@@ -18,7 +18,7 @@ _MIB = 2**20
 
 
 def scores(attempts: Sequence[Attempt], section: int, by: str) -> Markup:
-    """Every trial with its scores, a line a selection, in the ``section``, whose heading is ``by``."""
+    """Every trial with its scores, a line an epoch that is selected, in the ``section``, whose heading is ``by``."""
     found = [score for attempt in attempts for _, score in attempt.scores]
     unsure = any("entropy" in score for score in found)
     taught = any(score.get("agreement") is not None for score in found)
@@ -43,9 +43,8 @@ def _lines(attempt: Attempt, name: str, unsure: bool, taught: bool) -> Iterator[
     minutes = number(None if cost.get("seconds") is None else cost["seconds"] / 60, 1)
     status, date = escape(record["status"].replace("_", " ")), bdi(record["provenance"]["created"][:10])
     key = f'<a href="#record-{name}"><code>{escape(record["key"][:8])}</code></a>'
-    nothing: tuple[str, dict[str, Any]] = ("", {})
-    for selection, score in attempt.scores or [nothing]:
-        chosen = f'<span class="sel {selection}">{SELECTION_NAMES[selection]}</span>' if selection else ""
+    for selections, score in _by_epoch(attempt) or [([], {})]:
+        chosen = "<br>".join([f'<span class="sel {name}">{SELECTION_NAMES[name]}</span>' for name in selections])
         ece = score.get("ece")
         cells = [
             ("Epoch", score.get("epoch", "\u2013")),
@@ -66,6 +65,14 @@ def _lines(attempt: Attempt, name: str, unsure: bool, taught: bool) -> Iterator[
             f'<td>{chosen}</td>{numbers}<td data-label="Date">{date}</td><td data-label="Record">{key}</td></tr>\n'
         )
         key = ""
+
+
+def _by_epoch(attempt: Attempt) -> list[tuple[list[str], Mapping[str, Any]]]:
+    """The selections of each epoch that has any, with its scores: one network may be the last and the best."""
+    found: dict[int, tuple[list[str], Mapping[str, Any]]] = {}
+    for name, score in attempt.scores:
+        found.setdefault(score["epoch"], ([], score))[0].append(name)
+    return list(found.values())
 
 
 def records(attempts: Sequence[Attempt], section: int, selection: str = "") -> Markup:
