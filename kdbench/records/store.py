@@ -291,28 +291,23 @@ class Store:
 
         ``unread``: takes a sentence for each folder that cannot be read, which otherwise ends in the system's error.
         """
-        try:
-            names = sorted(os.listdir(self.root / "v1"))
-            folders = [path for name in names if name not in _NO_RECORDS and (path := self.root / "v1" / name).is_dir()]
-        except OSError as error:
-            folders = []
-            if not isinstance(error, FileNotFoundError) and unread is None:
-                raise
-            if not isinstance(error, FileNotFoundError) and unread is not None:
-                unread.append(self._unlisted(self.root / "v1", error))
-        for folder in folders:
-            try:
-                found = sorted(name for name in os.listdir(folder) if name.endswith(".json"))
-            except OSError as error:
-                if unread is None:
-                    raise
-                unread.append(self._unlisted(folder, error))
-                continue
-            yield from (folder / name for name in found)
+        home = self.root / "v1"
+        folders = [home / name for name in self._listed(home, unread) if name not in _NO_RECORDS]
+        for folder in filter(Path.is_dir, folders):
+            yield from (folder / name for name in self._listed(folder, unread) if name.endswith(".json"))
 
-    def _unlisted(self, folder: Path, error: OSError) -> str:
-        what = "it is a file" if isinstance(error, NotADirectoryError) else reason(error.strerror)
-        return f"The folder {self.place(folder)} cannot be read ({what}), so no record in it is used; make it readable."
+    def _listed(self, folder: Path, unread: list[str] | None) -> list[str]:
+        try:
+            return sorted(os.listdir(folder))
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            if unread is None:
+                raise
+            what = "it is a file" if isinstance(error, NotADirectoryError) else reason(error.strerror)
+            where = self.place(folder)
+            unread.append(f"The folder {where} cannot be read ({what}), so no record in it is used; make it readable.")
+            return []
 
     def misplaced(self) -> Iterator[str]:
         """A sentence for each JSON file that lies where no record is looked for."""
