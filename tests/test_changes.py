@@ -14,7 +14,7 @@ from kdbench.methods import METHODS
 from kdbench.records.literature import load
 from kdbench.records.store import Store
 from kdbench.render import build
-from kdbench.render.address import row_page
+from kdbench.render.address import row_page, suite_page
 from kdbench.render.changes import changes
 from kdbench.render.downloads import LICENCE
 from kdbench.render.site import gather
@@ -111,14 +111,22 @@ def test_an_old_version_of_a_suite_says_so_wherever_its_rows_are(store, tmp_path
 def test_the_command_of_a_row_is_one_that_can_be_run(store, tmp_path):
     rr.put(store, 0.5, "kd", seed=5, images=50, suite=OLD)
     rr.put(store, 0.5, "kd", seed=6, images=50, suite="gone@1")
+    rr.put(store, 0.5, "kd", seed=7, images=50, label="kd-3", suite="study-ttm-tuned-rung-1@1")
     build(store.root, tmp_path / "out")
 
-    def said(suite: str) -> str:
-        return (tmp_path / "out" / row_page(suite, "kd")).read_text(encoding="utf-8").partition("<h1>")[2]
+    def said(suite: str, label: str = "kd") -> str:
+        return (tmp_path / "out" / row_page(suite, label)).read_text(encoding="utf-8").partition("<h1>")[2]
 
     assert "Train it anew:" in said(SUITE)
     assert "has taken this suite's place. Train the row anew with the code that trained it" in said(OLD)
     assert "Train the row anew with the suite's file in place of its name" in said("gone@1")
+    rung = said("study-ttm-tuned-rung-1@1", "kd-3")
+    assert "It is trained, with all configurations that are tried beside it, by" in rung
+    assert "kdbench tune study-ttm-tuned" in re.sub("<[^>]*>", "", rung)
+    page = (tmp_path / "out" / suite_page("study-ttm-tuned-rung-1@1")).read_text(encoding="utf-8")
+    assert "A step of choosing hyper-parameters for" in page
+    assert "short suite" in page
+    assert "not at hand" not in page
 
 
 @pytest.mark.parametrize("suite", ["cifar100-short@0", "cifar100-short@1", "cifar100-short@99"])

@@ -20,7 +20,7 @@ from kdbench.render.texts import number
 from kdbench.stats.aggregate import SELECTIONS, Record
 from kdbench.stats.standings import Standing
 from kdbench.studies.measures import MEASURES
-from kdbench.suites import installed_suite
+from kdbench.suites import installed_suite, rung_of
 
 
 @dataclass(frozen=True)
@@ -174,6 +174,8 @@ def _measures(record: Record, selection: str) -> Iterator[tuple[str, str]]:
 
 def _command(suite: str, label: str, sections: Sequence[Section]) -> str:
     """What trains the row anew on the pairs that it is shown on, under every seed it has."""
+    if (tuned := rung_of(suite)) is not None:
+        return shlex.join(["kdbench", "tune", tuned])
     parts = ["kdbench", "run", "--suite", suite, "--method", label, "--again", label]
     pairs = dict.fromkeys(table.pair for section in sections for table, _ in section.places)
     teacherless = all(split(record["pair"])[0] == "none" for s in sections for record in s.line.cell.records)

@@ -22,7 +22,7 @@ from kdbench.stats.intervals import Interval
 from kdbench.stats.placing import Placing, placing
 from kdbench.stats.standings import Standing, Standings, whole_rows
 from kdbench.stats.versus import meeting
-from kdbench.suites import Suite, installed_suite
+from kdbench.suites import Suite, installed_suite, rung_of
 
 Column = tuple[str, str]
 
@@ -86,7 +86,12 @@ class SuiteView:
     @cached_property
     def known(self) -> Suite | None:
         """The suite in whatever version is at hand; without one nothing says whether it trains in full."""
-        return self.installed or installed_suite(self.name.partition("@")[0])
+        return self.installed or installed_suite(self.rung_of or self.name.partition("@")[0])
+
+    @property
+    def rung_of(self) -> str | None:
+        """The suite whose hyper-parameters this one is a step of choosing."""
+        return rung_of(self.name)
 
     @cached_property
     def newer(self) -> Suite | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from importlib import resources
@@ -29,8 +30,10 @@ __all__ = [
     "is_file",
     "parse_suite",
     "parsed_suites",
+    "rung_of",
 ]
 
+_RUNG = re.compile(r"(.+)-rung-[0-9]+")
 #: Suite name -> (TOML text, where it lies); parsed when asked for, so that one broken file does not hide the others.
 SUITES: Registry[tuple[str, str]] = Registry("suite")
 
@@ -84,6 +87,13 @@ def installed_suite(name: str) -> Suite | None:
         return get_suite(name) if name.partition("@")[0] in SUITES else None
     except UserError:
         return None
+
+
+def rung_of(name: str) -> str | None:
+    """The suite whose tuning has ``name`` as a rung (``suites.rungs``); None where that is a suite of its own."""
+    bare = name.partition("@")[0]
+    found = _RUNG.fullmatch(bare)
+    return found[1] if found and bare not in SUITES and found[1] in SUITES else None
 
 
 def parsed_suites() -> Iterator[Suite]:
