@@ -172,7 +172,9 @@ const fits = ([, , , , least, needs]) => limits.every((each) =>
     : !each.value || (least !== null && least <= Number(each.value)));
 for (const each of limits) control(each, "pairs", rowsOf("pairs"), (row) => JSON.parse(row.dataset.options).some(fits));
 const came = new Map([...document.querySelectorAll("[data-options]")].map((row) =>
-  [row, [row.dataset.grade, [2, 3, 4].map((at) => [row.cells[at], row.cells[at].cloneNode(true), row.cells[at].dataset.v])]]));
+  [row, [row.dataset.grade, [2, 3, 4, 6, 7].map((at) => [row.cells[at], row.cells[at].cloneNode(true), row.cells[at].dataset.v])]]));
+const named = new Map(limits.filter((each) => each.type === "checkbox").map((each) =>
+  [each.value, each.parentNode.textContent.trim().replace(/^without /, "")]));
 const asked = new Set(limits.map((each) => `f-${each.id || each.value}`));
 const give = () => {
   const limited = limits.some((each) => (each.type === "checkbox" ? each.checked : each.value));
@@ -184,10 +186,11 @@ const give = () => {
     row.dataset.grade = found ? found[3] : grade;
     for (const [cell, before, number] of cells) {
       cell.replaceChildren(...before.cloneNode(true).childNodes);
-      if (number !== undefined) cell.dataset.v = number;
+      if (number === undefined) delete cell.dataset.v;
+      else cell.dataset.v = number;
     }
     if (!found) continue;
-    const [[method], [gain], [evidence]] = cells, name = document.createElement("a");
+    const [[method], [gain], [evidence], [cost], [needs]] = cells, name = document.createElement("a");
     name.href = found[1].split("/").map(encodeURIComponent).join("/");
     name.textContent = found[0];
     method.replaceChildren(name);
@@ -196,6 +199,10 @@ const give = () => {
     gain.textContent = found[2];
     gain.dataset.v = parseFloat(found[2].replace("\u2212", "-"));
     evidence.textContent = grades.get(found[3]) ?? "";
+    cost.textContent = found[4] === null ? "\u2013" : found[4].toFixed(2);
+    cost.dataset.v = found[4] ?? "";
+    needs.textContent = found[5].map((need) => named.get(need) ?? need).join(", ") || "\u2013";
+    needs.toggleAttribute("data-v", !found[5].length);
   }
 };
 for (const each of limits)
