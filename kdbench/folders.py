@@ -130,15 +130,20 @@ def temporary(path: Path, end: str) -> Path:
 def leftovers(folder: Path, end: str, name: str = "") -> list[Path]:
     """The temporary() paths in ``folder``, of ``name`` alone if one is given, whose process is gone; newest first."""
     found: list[tuple[float, Path]] = []
-    for path in folder.glob(f".*.{end}"):
-        made = _TEMPORARY.fullmatch(path.name)
-        if made is None or (name and made["name"] != name):
-            continue
+    for path, made in temporaries(folder, end, name):
         with contextlib.suppress(FileNotFoundError):
             since = path.lstat().st_mtime
             if not _alive(int(made["process"])) or time.time() - since > OLD:
                 found.append((since, path))
     return [path for _, path in sorted(found, reverse=True)]
+
+
+def temporaries(folder: Path, end: str, name: str = "") -> Iterator[tuple[Path, re.Match[str]]]:
+    """The temporary() paths in ``folder``, whose process may live, and what each name says."""
+    for path in sorted(folder.glob(f".*.{end}")):
+        made = _TEMPORARY.fullmatch(path.name)
+        if made is not None and name in ("", made["name"]):
+            yield path, made
 
 
 def clear_leftovers(folder: Path) -> None:

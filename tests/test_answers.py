@@ -128,9 +128,9 @@ def test_two_methods_are_compared_by_seed_and_beside_what_is_printed(site):
     page = versus_page("kd", "dkd")
     assert page == versus_page("dkd", "kd") == "compare/dkd--kd.html"
     said = text(site, page)
-    assert "dkd is better where both were measured." in said
+    assert "dkd is better on average over the pairs where both were measured." in said
     assert "All of it is from short suites" in said
-    assert "1 printed comparison from 1 source." in said
+    assert "1 printed comparison from 1 source: dkd is higher in 1, kd in 0." in said
     measured, printed = html(site, page).rows[1], html(site, page).rows[3]
     store = {line["label"]: line for line in json.loads((site / DOCUMENT).read_text())["rows"]}
     gaps = [store["dkd"]["seeds"][str(seed)] - store["kd"]["seeds"][str(seed)] for seed in SEEDS]
@@ -171,7 +171,7 @@ def test_what_is_taken_away_says_what_the_pages_say(site):
         csv.DictReader(io.StringIO((site / suite_page("cifar100-short@1").replace("html", "csv")).read_text()))
     )
     assert list(lines[0]) == list(COLUMNS)
-    assert [float(line["top1"]) for line in lines] == [row["top1"] for row in by_suite]
+    assert [float(line["top1"]) for line in lines] == pytest.approx([row["top1"] for row in by_suite], abs=1e-6)
     assert "Decoupled" in (site / "methods/dkd.bib").read_text()
     for page in ("index.html", pair_page(*PAIR)):
         assert any(link.endswith(DOCUMENT) for link in html(site, page).attributes("href"))
@@ -186,8 +186,8 @@ def test_a_pair_and_a_method_are_taken_away_with_their_numbers_apart(site):
     page = pair_page(*PAIR).removesuffix(".html")
     measured, printed = sheet(site, f"{page}.csv"), sheet(site, f"{page}--reported.csv")
     assert [row["label"] for row in measured] == [row["label"] for row in document["rows"]]
-    assert {row["method"]: row["gain"][:4] for row in printed if row["source"] == "mdistiller"} == {
-        "kd": "1.59", "dkd": "2.90", "at": "1.48",
+    assert {row["method"]: row["gain"] for row in printed if row["source"] == "mdistiller"} == {
+        "kd": "1.6", "dkd": "2.91", "at": "1.49",
     }  # fmt: skip
     both = json.loads((site / f"{page}.json").read_text())
     assert (len(both["rows"]), len(both["reported"])) == (len(measured), len(printed))
@@ -250,11 +250,11 @@ def test_no_cell_of_a_csv_file_is_a_formula():
 
 
 def test_the_index_of_the_search_is_one_constant_whatever_the_names():
-    made = script([Found('</script><script>x"\u2028', "method", "methods/a.html", "\\")])
+    made = script([Found('</script><script>x"\u2028', "method", "methods/a.html", "\\")], [])
     assert "</script" not in made
     assert "\u2028" not in made
-    assert made.count("\n") == 2
-    (entry,) = json.loads(made.split("const pages = ")[1].rstrip(";\n"))
+    assert made.count("\n") == 3
+    (entry,) = json.loads(made.split("const pages = ")[1].partition(";\n")[0])
     assert entry[0] == '</script><script>x"\u2028'
 
 
@@ -273,7 +273,7 @@ def test_architectures_are_found_by_other_names(name, also):
 
 
 def test_every_page_is_found_by_name(site):
-    index = json.loads((site / "static/index.js").read_text().split("const pages = ")[1].rstrip(";\n"))
+    index = json.loads((site / "static/index.js").read_text().split("const pages = ")[1].partition(";\n")[0])
     for title, _, page, _ in index:
         assert (site / page.partition("#")[0]).is_file(), title
     listed = set(html(site, "find.html").attributes("href"))

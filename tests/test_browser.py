@@ -416,7 +416,7 @@ def test_limits_on_a_pair_name_what_is_left(opened, site):
     named = left.inner_text().partition(": ")[2].rstrip(".").partition(",")[0]
     assert named in [text.split("\n")[0] for text in cells(page, "#options", 0)]
     page.locator("#budget").fill("0.01")
-    assert left.inner_text() == "Nothing that is left is shown to help."
+    assert left.inner_text() == "Nothing is left."
     page.locator("#budget").fill("")
     for box in page.locator("[data-without]").all():
         box.uncheck()

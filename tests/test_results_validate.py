@@ -55,36 +55,58 @@ def renamed(path: Path, data: bytes) -> Path:
     return new
 
 
+def _strayed(box: Store) -> list[str]:
+    found = take_inventory(box)
+    assert all("nowhere else; move them there, or name another folder." in problem.text for problem in found.problems)
+    return [problem.text.partition(":")[0].removeprefix("Nothing reads ") for problem in found.problems]
+
+
 def test_records_that_nothing_reads_are_problems(box: Store) -> None:
     rr.put(box, 0.5, "kd", images=200)
     first, second = box.files()
     (first.parent / "more").mkdir()
     first.rename(first.parent / "more" / first.name)
-    second.rename(second.with_suffix(".JSON"))
+    second.with_suffix(".JSON").write_bytes(second.read_bytes())
+    second.rename(box.root / "v1" / "predictions" / second.name)
     (box.root / "v1" / "loose.json").write_text("{}")
-    (box.root / "v1" / "predictions" / "notes.txt").write_text("mine")
-    found = take_inventory(box)
-    assert found.count == 0
-    assert [problem.text.partition(":")[0] for problem in found.problems] == [
-        "Nothing reads v1/loose.json",
-        f"Nothing reads v1/cifar100-short@1/{second.with_suffix('.JSON').name}",
-        f"Nothing reads v1/cifar100-short@1/more/{first.name}",
+    (box.root / "runs").mkdir()
+    (box.root / "runs" / first.name).write_text("{}")
+    (first.parent / "elsewhere").symlink_to(first.parent / "more")
+    for harmless in ("predictions/notes.txt", "cifar100-short@1/._x.json", "cifar100-short@1/README.md"):
+        (box.root / "v1" / harmless).write_text("mine")
+    (box.root / ".git").mkdir()
+    (box.root / ".git" / first.name).write_text("{}")
+    assert _strayed(box) == [
+        "1 JSON file in the folder runs",
+        "1 JSON file in the folder v1",
+        "1 JSON file in the folder v1/cifar100-short@1",
+        "the folder v1/cifar100-short@1/elsewhere",
+        "1 JSON file in the folder v1/cifar100-short@1/more",
+        "1 JSON file in the folder v1/predictions",
     ]
     assert not [warning for warning in inspect(box).warnings if (warning.file or "").lower().endswith(".json")]
 
 
-def test_a_folder_too_deep_is_no_empty_results_folder(box: Store) -> None:
-    found = take_inventory(Store(box.root / "v1"))
-    assert [problem.text for problem in found.problems] == [
-        f"{box.root / 'v1'} is no results folder, as it has no folder v1, but records lie in it; name the folder above."
-    ]
-    assert take_inventory(Store(box.root / "nothing")).problems == []
+def test_a_folder_too_deep_or_not_deep_enough_is_no_empty_results_folder(box: Store) -> None:
+    assert _strayed(Store(box.root / "v1")) == ["1 JSON file in the folder cifar100-short@1"]
+    assert _strayed(Store(box.root.parent)) == ["1 JSON file in the folder results/v1/cifar100-short@1"]
+    assert _strayed(Store(box.root / "nothing")) == []
+    (box.root / "v1").rename(box.root / "V1")
+    assert _strayed(box) == ["1 JSON file in the folder V1/cifar100-short@1"]
+
+
+@pytest.mark.parametrize("name", ["v1", "v1/other@1", "v1/listings"])
+def test_a_link_that_leads_nowhere_is_a_problem(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).symlink_to(tmp_path / "unmounted")
+    (problem,) = take_inventory(Store(tmp_path)).problems
+    assert name in problem.text
 
 
 def test_a_file_in_the_place_of_the_records_is_a_problem(tmp_path: Path) -> None:
     (tmp_path / "v1").write_text("")
     (problem,) = take_inventory(Store(tmp_path)).problems
-    assert problem.text.startswith("The folder v1 cannot be read (it is a file)")
+    assert problem.text.startswith("v1 is a file where a folder belongs; move it away")
 
 
 @pytest.mark.parametrize("name", ["other@1", "listings"])
@@ -102,7 +124,7 @@ def test_a_folder_that_cannot_be_read_costs_itself_alone(
     found = take_inventory(box)
     assert len(found.records) == 1
     (problem,) = found.problems
-    assert problem.text.startswith(f"The folder v1/{name} cannot be read (Permission denied), so no")
+    assert problem.text.startswith(f"The folder v1/{name} cannot be read (Permission denied)")
 
 
 def test_a_name_that_is_not_unicode_is_one_sentence(box: Store) -> None:

@@ -100,32 +100,35 @@ def test_each_setting_of_a_method_is_evidence_of_its_own_and_has_nothing_printed
     assert [e.sources for e in found] == [(), (), ("s1",)]
 
 
-def test_printed_gains_are_told_apart_by_the_sources_that_ran_both():
-    def ran(**gains: float) -> list[Printed]:
-        return [Printed(source, gain, "re-run") for source, gain in gains.items()]
+def test_printed_gains_are_told_apart_by_what_compares_them():
+    def ran(by: str = "re-run", **gains: float) -> list[Printed]:
+        return [Printed(source, gain, by) for source, gain in gains.items()]
 
     printed = {
         "a": ran(s1=2.1, s2=2.2, s3=0.6),
-        "b": ran(s3=0.5),  # the one source that ran both has them level, far below all others
-        "c": ran(s1=1.5, s4=3.0),
+        "b": ran(s3=0.5),  # by the one source that ran both it is level, and no other ran it
+        "c": ran(s3=0.5, s4=0.4),  # and others found far less
         "d": ran(s5=1.81),
         "e": ran(s5=1.79),
         "f": ran(s3=-0.5),
+        "g": [*ran(s6=0.1), *ran("authors", s7=9.0)],  # what its authors found is no re-run
     }
     found = ranked({}, printed)
-    assert [e.method for e in found] == ["c", "a", "d", "e", "b", "f"]
-    assert [e.method for e in level(found)] == ["c", "a"], "a is ahead where both were run"
-    assert [e.method for e in level(found[1:])] == ["a", "d", "b"]
-    assert [e.helps for e in found] == [True] * 5 + [False]
+    assert [e.method for e in found] == ["a", "d", "e", "b", "c", "g", "f"]
+    assert [e.method for e in level(found)] == ["a", "d", "b"], "e is 0.31 below the middle of a"
+    assert [e.helps for e in found] == [True] * 6 + [False]
     assert level([]) == []
 
 
-def test_sources_of_one_work_count_once():
+def test_sources_of_one_work_count_once_and_authors_are_no_re_run():
     logs = [Printed("x", 1.0, "authors", "them/x"), Printed("x_logs", 3.0, "authors", "them/x")]
-    found = Evidence("m", (), (*logs, Printed("y", 5.0, "re-run")))
+    found = Evidence("m", (), (*logs, Printed("y", 5.0, "re-run"), Printed("z", 9.0, "quoted")))
     assert found.sources == ("x", "y")
     assert found.reported is not None
-    assert (found.reported.middle, found.reported.low, found.reported.high) == (3.5, 2.0, 5.0)
+    assert (found.grade, found.reported.middle, found.reported.high) == ("re-run", 5.0, 5.0)
+    alone = Evidence("m", (), tuple(logs))
+    assert alone.reported is not None
+    assert (alone.grade, alone.reported.middle, alone.reported.high) == ("authors", 2.0, 2.0)
 
 
 def test_what_was_measured_is_level_where_a_suite_may_have_either_first():

@@ -44,12 +44,14 @@ def read_listings(folder: Path) -> tuple[dict[str, set[Place]], list[str]]:
     found: dict[str, set[Place]] = {}
     problems = []
     try:
-        names = sorted(name for name in os.listdir(folder) if name.endswith(".json"))
+        names = sorted(name for name in os.listdir(folder) if name.endswith(".json") and not name.startswith("."))
     except OSError as error:
-        if not folder.exists():
+        if not folder.exists() and not folder.is_symlink():
             return {}, []
         names, why = [], "it is a file" if isinstance(error, NotADirectoryError) else reason(error.strerror)
-        problems.append(f"The folder v1/{folder.name} cannot be read ({why}), so no listing is used; make it readable.")
+        problems.append(
+            f"The folder v1/{folder.name} cannot be read ({why}), so no listing is used; mend or remove it."
+        )
     for path in (folder / name for name in names):
         try:
             for key, place in _read(path):
@@ -65,9 +67,14 @@ def _read(path: Path) -> Iterator[tuple[str, Place]]:
         document = read_json(path)
     except ValueError as error:
         raise UserError(f"{where} cannot be read ({reason(error)}); restore it or delete it.") from None
-    check("listing", document, f"{where} is damaged")
+    try:
+        check("listing", document, f"{where} is damaged")
+    except UserError as error:
+        raise UserError(f"{str(error).rstrip('.')}; restore it or delete it.") from None
     if path.name != _name(document["suite"], path.read_bytes()):
-        raise UserError(f"{where} is damaged: its name is not that of its suite and its content.")
+        raise UserError(
+            f"{where} is damaged: its name is not that of its suite and its content; restore it or delete it."
+        )
     for trial in document["trials"]:
         yield trial["key"], Place(document["suite"], trial["label"], trial["pair"])
 

@@ -65,8 +65,8 @@ class Source:
 
     @property
     def work(self) -> str:
-        """What it shares with other sources of the same people: papers, logs and threads of one repository."""
-        return self.repository or self.source
+        """What it shares with other sources of the same people: papers and logs of one method in one repository."""
+        return f"{self.repository or self.source} {self.proposes}".strip()
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def load(folder: Path | None = None, wrong: list[str] | None = None) -> Literatu
             raise UserError(f"{where}: source: {raw['source']!r} occurs twice.")
         sources[raw["source"]] = Source(**told)
     rows = []
-    for where, raw in _read(folder / "published.csv", "reported"):
+    for where, raw in _read(folder / "published.csv", "reported", wrong):
         try:
             rows.append(_reported(where, raw, sources))
         except UserError as error:
@@ -126,10 +126,11 @@ def _year(text: str, where: str) -> int | None:
     return int(text) if text else None
 
 
-def _read(path: Path, kind: str) -> Iterator[tuple[str, dict[str, str]]]:
+def _read(path: Path, kind: str, wrong: list[str] | None = None) -> Iterator[tuple[str, dict[str, str]]]:
     """Each row of ``path`` with its place; the columns must be the fields of the schema ``kind``.
 
-    One that is not required may be missing, and is empty then.
+    One that is not required may be missing, and is empty then. ``wrong``: takes a sentence for each row of another
+    number of fields, which is left out.
     """
     wanted, required = list(schema(kind)["properties"]), set(schema(kind)["required"])
     if not path.exists():
@@ -145,7 +146,10 @@ def _read(path: Path, kind: str) -> Iterator[tuple[str, dict[str, str]]]:
         for number, row in enumerate(reader, start=2):
             where = f"{path}: row {number}"
             if None in row or None in row.values():
-                raise UserError(f"{where}: it must have {len(names)} fields.")
+                if wrong is None:
+                    raise UserError(f"{where}: it must have {len(names)} fields.")
+                wrong.append(f"{where}: it must have {len(names)} fields. This number is left out.")
+                continue
             yield where, {name: row.get(name, "") for name in wanted}
     except (ValueError, csv.Error) as error:
         raise UserError(f"{path}: not a readable CSV file in UTF-8: {reason(error)}.") from None

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,10 @@ MOST_IMAGES = 1_000_000
 _NO_RECORDS = frozenset({PREDICTIONS, LISTINGS})
 
 #: The name of a record's file: its key, and digits of its content.
-_RECORD = re.compile(r"[0-9a-f]{64}\.[0-9a-f]{12}\.json")
+_RECORD = re.compile(r"[0-9a-f]{64}\.[0-9a-f]{12}\.json", re.IGNORECASE)
+_JSON = re.compile(r"[^.].*\.json", re.IGNORECASE | re.DOTALL)
+#: Folders inside one another in which misplaced records are looked for.
+DEEPEST_FOLDER = 4
 #: The name that earlier versions gave a record: its key alone.
 _EARLIER = re.compile(r"[0-9a-f]{64}\.json")
 
@@ -293,38 +297,44 @@ class Store:
         """
         home = self.root / "v1"
         folders = [home / name for name in self._listed(home, unread) if name not in _NO_RECORDS]
-        for folder in filter(Path.is_dir, folders):
-            yield from (folder / name for name in self._listed(folder, unread) if name.endswith(".json"))
+        for folder in folders:
+            if folder.is_dir() or folder.is_symlink():
+                names = self._listed(folder, unread)
+                yield from (folder / name for name in names if name.endswith(".json") and not name.startswith("."))
 
     def _listed(self, folder: Path, unread: list[str] | None) -> list[str]:
         try:
             return sorted(os.listdir(folder))
-        except FileNotFoundError:
-            return []
         except OSError as error:
+            if isinstance(error, FileNotFoundError) and not folder.is_symlink():
+                return []
             if unread is None:
                 raise
-            what = "it is a file" if isinstance(error, NotADirectoryError) else reason(error.strerror)
-            where = self.place(folder)
-            unread.append(f"The folder {where} cannot be read ({what}), so no record in it is used; make it readable.")
+            unread.append(f"{_unlisted(self.place(folder), folder, error)}, so no record in it is used.")
             return []
 
     def misplaced(self) -> Iterator[str]:
-        """A sentence for each JSON file that lies where no record is looked for."""
-        home = self.root / "v1"
-        for folder, folders, names in os.walk(home):
-            depth = len(Path(folder).relative_to(home).parts)
-            folders[:] = sorted(name for name in folders if name not in (_NO_RECORDS if not depth else ()))
-            for name in sorted(names):
-                read = depth == 1 and name.endswith(".json")
-                if name.lower().endswith(".json") and not name.startswith(".") and not read:
-                    where = self.place(Path(folder, name))
-                    yield f"Nothing reads {where}: records lie in v1/SUITE/NAME.json; move it there, or delete it."
-        if not home.exists() and any(map(_RECORD.fullmatch, _names_below(self.root))):
-            yield (
-                f"{printable(str(self.root))} is no results folder, as it has no folder v1, but records lie in it; "
-                "name the folder above."
-            )
+        """A sentence for each folder below the root with JSON files in ``v1``, or records, that nothing looks for."""
+        found = Counter[Path]()
+        for folder, folders, names in os.walk(self.root):
+            here = Path(folder)
+            parts = here.relative_to(self.root).parts
+            folders[:] = [name for name in folders if not name.startswith(".") and len(parts) < DEEPEST_FOLDER]
+            inside, depth = parts[:1] == ("v1",), len(parts)
+            if inside and depth > 1:
+                found.update(here / name for name in folders if (here / name).is_symlink())
+            if inside and depth == 2 and here.name != PREDICTIONS:  # its files are read
+                names = [name for name in names if not name.endswith(".json")]
+            like = _JSON if inside else _RECORD
+            found[here] += sum(like.fullmatch(name) is not None for name in names)
+        for place, count in sorted(found.items()):
+            if count:
+                what = "the folder" if place.is_symlink() else f"{count} JSON file{'s' * (count > 1)} in the folder"
+                where = printable(str(place)) if place == self.root else self.place(place)
+                yield (
+                    f"Nothing reads {what} {where}: records lie in v1/SUITE of the results folder that is named, and "
+                    "nowhere else; move them there, or name another folder."
+                )
 
     def predictions_path(self, record: Mapping[str, Any]) -> Path:
         """Where the predictions of ``record``, which has some, belong."""
@@ -344,11 +354,12 @@ class Store:
             return None
 
 
-def _names_below(root: Path) -> Iterator[str]:
-    for folder, folders, names in os.walk(root):
-        if Path(folder) != root:
-            folders.clear()
-        yield from names
+def _unlisted(name: str, folder: Path, error: OSError) -> str:
+    if isinstance(error, NotADirectoryError):
+        return f"{name} is a file where a folder belongs; move it away"
+    if folder.is_symlink() and not folder.exists():
+        return f"{name} is a link that leads nowhere; mend or delete it"
+    return f"The folder {name} cannot be read ({reason(error.strerror)}); make it readable"
 
 
 def _ended(record: Record | None) -> bool:

@@ -193,6 +193,7 @@ def _check_shapes(arrays: Arrays, selection: str) -> None:
         or top.dtype.kind not in "iu"
         or any(f is None or f.shape != labels.shape or f.dtype.kind != "f" or not np.isfinite(f).all() for f in floats)
         or len(top) != len(labels)
+        or top.min() < 0
     ):
         raise UserError(f"its prediction file lacks sound arrays for {selection}; it is left out.")
     _check_probabilities(arrays, selection)

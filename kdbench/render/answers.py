@@ -225,7 +225,8 @@ def _by(catalogue: Catalogue, row: Reported) -> str:
     own = source.proposes.split()
     for name in (row.method, *components(row.method)):
         card = catalogue.cards.get(name)
-        paper = "" if card is None or card.paper is None else card.paper["identifier"]
+        known = card.paper if card is not None and not card.contributed else None
+        paper = "" if known is None else known["identifier"]
         if name in own or (paper and paper == source.identifier):
             return "authors"
     if own:
@@ -250,6 +251,7 @@ def _option(
 ) -> Option:
     trained = implementation(evidence.method) or evidence.method
     card = catalogue.card_of(trained)
+    card = None if card is not None and card.contributed else card
     own = here.get(trained)
     return Option(
         evidence=evidence,

@@ -8,17 +8,23 @@ from functools import cache
 
 from kdbench import __version__
 from kdbench.methods import METHODS, leaves
-from kdbench.render.cards import Card
 from kdbench.render.catalogue import Catalogue
 
-#: How an entry begins: its kind and its key.
-_HEAD = re.compile(r"@([A-Za-z]+)\s*\{\s*([^\s,{}@%\"#'()=~\\]+)\s*,")
+#: How an entry begins: its kind and its key; and one of its fields, up to the value.
+_HEAD = re.compile(r"@([A-Za-z]+)\s*\{\s*([^\s,{}@%\"#()=~\\]+)\s*,")
+_FIELD = re.compile(r"\s*[A-Za-z][\w.:-]*\s*=\s*")
+_BARE = re.compile(r"[A-Za-z][\w.:-]*|[0-9]+")
 _NO_ENTRY = frozenset({"preamble", "string", "comment"})
-#: What TeX obeys: a command, or an escaped letter; and those that names and titles are written with.
-_COMMAND = re.compile(r"\\([A-Za-z]+|.|$)", re.DOTALL)
-_COMMANDS = frozenset("\"'`^~=.&%_$#{}- bcdHijklortuv".replace(" ", "")) | {
-    *("aa", "AA", "ae", "AE", "oe", "OE", "ss", "o", "O", "L", "emph", "textit", "textbf", "url", "textsc"),
-}
+_ANOTHER = re.compile(r"@\s*[A-Za-z]+\s*[{(]")
+#: What TeX obeys, and those words that read or write files or make commands of their own; "^^5c" is another backslash.
+_COMMAND = re.compile(r"\\([A-Za-z@]+)")
+_FORBIDDEN = frozenset({
+    *("input", "include", "openin", "openout", "read", "readline", "write", "immediate", "special", "output"),
+    *("everypar", "loop", "toks", "begin", "end", "def", "edef", "gdef", "xdef", "let", "futurelet", "chardef"),
+    *("mathchardef", "catcode", "csname", "expandafter", "scantokens", "uppercase", "lowercase", "directlua"),
+    *("latelua", "luaexec", "newcommand", "renewcommand", "providecommand", "newenvironment", "usepackage"),
+    *("RequirePackage", "documentclass", "verbatiminput", "lstinputlisting", "inputminted", "ShellEscape"),
+})  # fmt: skip
 
 OWN = f"""@software{{kdbench,
   author  = {{{{The kdbench authors}}}},
@@ -30,44 +36,80 @@ OWN = f"""@software{{kdbench,
 def bibtex(catalogue: Catalogue, methods: Iterable[str]) -> str:
     """The entries of ``methods``, each once, and of kdbench; a composition has those of what it is made of."""
     entries = {OWN: None} | {entry: None for method in sorted(set(methods)) for entry in _of(catalogue, method)}
-    return "\n\n".join([*entries, ""])
+    known = {key for entry in entries if (key := _key(entry))}
+    brought = {entry: None for method in sorted(set(methods)) for entry in _brought(catalogue, method, known)}
+    return "\n\n".join([*entries, *brought, ""])
 
 
 def _of(catalogue: Catalogue, method: str) -> Iterator[str]:
     if method in METHODS:
         papers = (leaf.paper for leaf in leaves(METHODS.get(method)))
         yield from (paper.bibtex.strip() for paper in papers if paper is not None)
-    elif (card := catalogue.cards.get(method)) is not None:
-        yield from _brought(card)
 
 
-def _brought(card: Card) -> Iterator[str]:
-    """The entry that a record's card brought along: one that is no sound entry would spoil those after it."""
-    entry = card.paper["bibtex"].strip() if card.paper else ""
-    if entry and is_entry(entry):
+def _brought(catalogue: Catalogue, method: str, known: set[str]) -> Iterator[str]:
+    """The entry that a record's card brought along: one that is no sound entry would spoil those after it.
+
+    ``known`` has the keys that are taken, and gets its own.
+    """
+    card = None if method in METHODS else catalogue.cards.get(method)
+    text = card.paper["bibtex"] if card is not None and card.paper else ""
+    entry = "\n".join(line.replace("\u00a0", " ").rstrip() for line in text.strip().splitlines())
+    name = method if method.isprintable() else ascii(method)
+    if not entry:
+        return
+    if not is_entry(entry):
+        yield f"% Left out: what a record of {name} brought along is not one plain entry of BibTeX."
+    elif (key := _key(entry)) in known | _our_keys():
+        yield f"% Left out: what a record of {name} brought along has the key of another entry."
+    else:
+        known.add(key)
         yield entry
-    elif entry:
-        name = card.name if card.name.isprintable() else ascii(card.name)
-        yield f"% Left out: what a record of {name} brought along is not one entry of BibTeX."
 
 
 def is_entry(text: str) -> bool:
-    """Whether ``text`` is one entry with a key that is none of ours, balanced, and without commands that TeX obeys."""
+    """Whether ``text`` is one entry and nothing else, whose fields are closed and hold no command that acts."""
     head = _HEAD.match(text)
-    if head is None or head[1].lower() in _NO_ENTRY or head[2] in _our_keys():
+    if head is None or head[1].lower() in _NO_ENTRY or _ANOTHER.search(text, head.end()) or "^^" in text:
         return False
-    if not text.replace("\n", "").replace("\t", "").isprintable() or not set(_COMMAND.findall(text)) <= _COMMANDS:
+    printed = text.replace("\n", "").replace("\t", "")
+    if not printed.isprintable() or _FORBIDDEN & set(_COMMAND.findall(text)):
         return False
+    place = head.end()
+    while field := _FIELD.match(text, place):
+        if (end := _value(text, field.end())) is None:
+            return False
+        rest = text[end:].lstrip()
+        if not rest.startswith(","):
+            return rest == "}"
+        place = len(text) - len(rest) + 1
+    return place > head.end() and text[place:].strip() == "}"
+
+
+def _value(text: str, begin: int) -> int | None:
+    """Where the value that begins there ends: in balanced braces or quotes, or a bare word; None for others."""
+    opening = text[begin : begin + 1]
+    if opening not in ("{", '"'):
+        found = _BARE.match(text, begin)
+        return None if found is None else found.end()
     depth = 0
-    for place, letter in enumerate(text):
+    for place in range(begin, len(text)):
+        letter = text[place]
         depth += (letter == "{") - (letter == "}")
-        if depth == 0 and letter == "}":
-            return place == len(text) - 1
-    return False
+        if depth < 0:
+            return None
+        if depth == 0 and (letter == "}" if opening == "{" else letter == '"' and place > begin):
+            return place + 1
+    return None
+
+
+def _key(entry: str) -> str:
+    """What an entry is called, as BibTeX compares it."""
+    head = _HEAD.match(entry)
+    return "" if head is None else head[2].casefold()
 
 
 @cache
 def _our_keys() -> frozenset[str]:
     papers = (METHODS.get(name).paper for name in METHODS)
-    heads = [_HEAD.match(entry) for entry in (OWN, *(paper.bibtex.strip() for paper in papers if paper is not None))]
-    return frozenset(head[2] for head in heads if head is not None)
+    return frozenset(map(_key, (OWN, *(paper.bibtex.strip() for paper in papers if paper is not None))))

@@ -45,14 +45,17 @@ class Card:
     passes: float | None
     paper: Mapping[str, str] | None
     url: str | None
+    #: A record of others alone brought it along: it decides nothing of printed numbers.
+    contributed: bool = False
 
 
-def card(name: str, raw: Mapping[str, Any]) -> Card:
+def card(name: str, raw: Mapping[str, Any], contributed: bool = False) -> Card:
     """The card ``raw`` (as ``MethodSpec.describe`` gives it) of the method ``name``; odd fields become empty."""
     paper, unpublished = _mapping(raw.get("paper")), raw.get("paper", "") is None
     needs = raw.get("needs")
     return Card(
         name=name,
+        contributed=contributed,
         title=_text(raw.get("title")),
         version=_text(raw.get("version")),
         family=_text(raw.get("family")),

@@ -88,6 +88,12 @@ class Catalogue:
     def suites(self) -> list[str]:
         return sorted({suite for suite, _, _ in self.tables})
 
+    @property
+    def homeless(self) -> list[Problem]:
+        """The problems of files of no suite, or of one that has no page."""
+        suites = set(self.suites)
+        return [problem for problem in self.problems if problem.suite not in suites]
+
     @cached_property
     def cards(self) -> dict[str, Card]:
         """The installed card of every registered method; for others, the newest that a record brought along.
@@ -100,7 +106,8 @@ class Catalogue:
         found = {}
         for name in brought.keys() - set(METHODS):
             ours = [record for record in brought[name] if record["evidence"] == "measured"] or brought[name]
-            found[name] = card(name, newest(record["method_card"] for record in ours))
+            contributed = ours[0]["evidence"] != "measured"
+            found[name] = card(name, newest(record["method_card"] for record in ours), contributed)
         found.update({name: card(name, METHODS.get(name).describe()) for name in METHODS})
         return dict(sorted(found.items()))
 

@@ -324,6 +324,8 @@ def _csv(rows: Iterable[Row], columns: Sequence[str]) -> str:
 def _cell(value: object) -> object:
     if isinstance(value, dict):  # seed -> accuracy
         return "; ".join(f"{seed}: {number:.4f}" for seed, number in value.items())
+    if isinstance(value, float):
+        return round(value, 6)
     if not isinstance(value, str):
         return value
     text = visible(_BREAKS.sub(" ", value))

@@ -16,8 +16,10 @@ from kdbench.render.suiteview import SuiteView
 #: What an architecture is also called: a prefix of its name -> the other way to begin it.
 _SHORT = (
     ("resnet", "r"),
+    ("resnet", "rn"),
     ("resnet", "resnet-"),
     ("wrn_", "wrn-"),
+    ("wrn_", "wrn"),
     ("wrn_", "wide-resnet-"),
     ("mobilenet", "mn"),
     ("shufflenet", "shuf"),
@@ -73,9 +75,15 @@ def aliases(name: str) -> list[str]:
     return list(dict.fromkeys([*made, re.sub(r"[_\s]+", "-", name)]))
 
 
-def script(entries: Sequence[Found]) -> str:
-    """The index as a script, which a page may load where it may not fetch: no text can end the script or the string."""
+def script(entries: Sequence[Found], compared: Iterable[tuple[str, str]]) -> str:
+    """The index as a script, which a page may load where it may not fetch: no text can end the script or the string.
+
+    Of the methods that are ``compared`` with one another it has the places among the methods.
+    """
     places = [f"{entry.page}#{entry.anchor}" if entry.anchor else entry.page for entry in entries]
     rows = [[entry.title, entry.kind, place, entry.words] for entry, place in zip(entries, places, strict=True)]
     text = json.dumps(rows, ensure_ascii=True, separators=(",", ":")).replace("<", "\\u003c")
-    return f'"use strict";\nconst pages = {text};\n'
+    at = {entry.title: place for place, entry in enumerate(entry for entry in entries if entry.kind == "method")}
+    versus = sorted(sorted((at[one], at[other])) for one, other in compared if one in at and other in at)
+    both = json.dumps(versus, separators=(",", ":"))
+    return f'"use strict";\nconst pages = {text};\nconst versus = {both};\n'

@@ -38,6 +38,8 @@ class Line:
     notes: tuple[str, ...]
     variant: str = ""
     dot: Dot | None = None
+    #: The row of the student alone that the gain is over.
+    alone: str = ""
 
     @property
     def plan(self) -> Mapping[str, str]:
@@ -140,6 +142,7 @@ def _line(
         badges=(*_badges(cell, cells, reconstructions, usual), *_chance(cell, top1)),
         notes=tuple(_notes(cell)),
         variant=_what_differs(cell, variants),
+        alone="" if base is None else base.label,
     )
 
 

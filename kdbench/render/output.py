@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from pathlib import Path, PurePosixPath
 
 from kdbench.errors import UserError
-from kdbench.folders import check_writable, leftovers, locked, resolved, temporary
+from kdbench.folders import check_writable, leftovers, locked, resolved, temporaries, temporary
 from kdbench.paths import CACHE_FOLDERS, cache_dir
 from kdbench.records.store import FOLDERS
 
@@ -141,8 +141,7 @@ def _swap(new: Path, place: Path) -> None:
 def left_behind(out: Path) -> list[Path]:
     """Earlier sites beside ``out`` that could not be removed."""
     place = resolved(out)
-    beside = sorted(path for path in place.parent.iterdir() if path.name.startswith(f".{place.name}."))
-    return [path for path in beside if path.name.endswith(".old") and path.is_dir() and not path.is_symlink()]
+    return [old for old, _ in temporaries(place.parent, "old", place.name) if (old / MARKER).is_file()]
 
 
 def _recover(place: Path) -> None:

@@ -10,7 +10,7 @@ from itertools import groupby
 from typing import Any
 
 from kdbench.methods import METHODS, leaves
-from kdbench.records.gains import histories
+from kdbench.records.gains import ALONE, histories
 from kdbench.records.implementations import implementation
 from kdbench.records.reported import METRICS, contradictions
 from kdbench.render import (
@@ -73,7 +73,7 @@ def all_pages(catalogue: Catalogue, content: Content) -> Iterator[Page | File]:
     yield _choose(answered)
     yield _compare(compared, {name for name, view in views.items() if view.short or view.known is None})
     yield Page("find.html", "find.html", "Find", {"kinds": _by_kind(entries)})
-    yield File(finding.FILE, finding.script(entries))
+    yield File(finding.FILE, finding.script(entries, compared))
     yield from downloads.files(catalogue)
     yield from downloads.taught(taught)
     yield from downloads.answered(answered.values())
@@ -137,8 +137,8 @@ def _index(
         {
             "suites": list(views.values()),
             "measured_trials": len({r["key"] for r in catalogue.measured if r["status"] == "finished"}),
-            "single": catalogue.single_methods,
-            "implemented": sum(name in METHODS for name in catalogue.single_methods),
+            "single": _known(catalogue),
+            "implemented": sum(name in METHODS for name in _known(catalogue)),
             "taught": taught,
             "measured_pairs": sum(
                 any(table.lines for table in catalogue.measured_by_pair.get(pair, ())) for pair in taught
@@ -149,13 +149,18 @@ def _index(
     )
 
 
+def _known(catalogue: Catalogue) -> list[str]:
+    """The methods, without the student alone and without combinations and settings of others."""
+    return [name for name in catalogue.single_methods if name not in ALONE]
+
+
 def _methods(catalogue: Catalogue) -> Iterator[Page | File]:
     rows = Counter(line.cell.method for table in catalogue.tables.values() for line in table.lines)
     methods = [
         (n, catalogue.cards.get(n), rows[n], len(catalogue.reported_by_method.get(n, ()))) for n in catalogue.methods
     ]
     methods.sort(key=lambda m: (-m[2], -m[3], m[0]))
-    known = catalogue.single_methods
+    known = _known(catalogue)
     context = {"methods": methods, "single": len(known), "implemented": sum(name in METHODS for name in known)}
     yield Page("methods.html", "methods.html", "Methods", context)
     columns = ("method", "title", "family", "measured_rows", "printed_numbers")
@@ -191,6 +196,9 @@ def _choose(answered: Mapping[PairName, Answer]) -> Page:
 def _gain_text(evidence: Evidence) -> str:
     printed = evidence.reported
     middle = texts.signed(evidence.middle)
+    measured = next((each.standing.gain for each in evidence.measured if each.standing.gain is not None), None)
+    if evidence.grade.startswith("measured") and measured is not None and measured.half is not None:
+        return f"{middle} \u00b1 {texts.number(measured.half)}"
     if evidence.grade.startswith("measured") or printed is None or printed.high <= printed.low:
         return middle
     return f"{middle} ({texts.signed(printed.low)} to {texts.signed(printed.high)})"
@@ -199,7 +207,8 @@ def _gain_text(evidence: Evidence) -> str:
 def _options(answer: Answer) -> str:
     """What may be chosen on a pair, best first, for the page's script.
 
-    Of each its name, page, gain, grade, least cost, needs, and whether it is level with the best.
+    Of each its name, page, gain, grade, least cost, needs (null where nobody knows), whether it is level with the best,
+    and whether it helps.
     """
     leading = answer.leading
     return json.dumps(
@@ -210,11 +219,11 @@ def _options(answer: Answer) -> str:
                 _gain_text(option.evidence),
                 option.evidence.grade,
                 None if option.least is None else round(option.least, 2),
-                option.needs,
+                option.needs if option.implemented else None,
                 option in leading,
+                option.evidence.helps,
             )
             for option in answer.options
-            if option.evidence.helps
         ],
         separators=(",", ":"),
     )
@@ -347,7 +356,6 @@ GLOBALS = {
     "pair_link": parts.pair_link,
     "table_link": parts.table_link,
     "gain_link": parts.gain_link,
-    "line_address": parts.line_address,
     "needs": NEEDS,
     "epoch": EPOCH,
     "suite_link": parts.suite_link,
@@ -355,6 +363,7 @@ GLOBALS = {
     "th": parts.th,
     "badges": parts.badges,
     "superseded": parts.superseded,
+    "line_address": parts.line_address,
     "attempt_scores": attempts.scores,
     "attempt_records": attempts.records,
     "studies_linked": parts.studies_linked,

@@ -11,8 +11,8 @@ from kdbench.render.texts import escape
 
 #: The address of a folder: names that are not empty and do not lead upwards.
 _PLAIN = re.compile(
-    r"https://[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*(:[1-9][0-9]{0,3}|:[1-5][0-9]{4}|:6[0-4][0-9]{3}|:65[0-4][0-9]{2})?"
-    r"(/(?!\.\.?(/|$))([A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})+)*/?"
+    r"https://[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[1-9][0-9]{0,3}|:[1-5][0-9]{4}|:6[0-4][0-9]{3}|:65[0-4][0-9]{2})?"
+    r"(/(?!\.\.?(/|$))([A-Za-z0-9._~!$&'()*+,;=:@-]|%(?!00|2[EeFf]|5[Cc])[0-9A-Fa-f]{2})+)*/?"
 )
 NOT_FOUND = "404.html"
 #: Tells GitHub Pages to publish the files as they are.

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from kdbench.plan.expand import Selection, inapplicable
+from kdbench.records.gains import ALONE
 from kdbench.render import measured
 from kdbench.render.catalogue import Catalogue, split, spread
 from kdbench.render.content import outline
@@ -106,8 +107,8 @@ class SuiteView:
 
     @property
     def methods(self) -> int:
-        """How many different methods the rows are made of; several rows may share one."""
-        return len({row.method for row in self.rows})
+        """How many different methods the rows are made of; several may share one, and the student alone is none."""
+        return len({row.method for row in self.rows}.difference(ALONE))
 
     @property
     def trials(self) -> int:

@@ -78,6 +78,11 @@ class Versus:
         """Printed comparisons of which the source did not run both."""
         return sum("quoted" in (t.one.provenance, t.other.provenance) for t in self.printed)
 
+    def ahead(self, name: str) -> int:
+        """In how many printed comparisons ``name`` has the higher number."""
+        sign = 1 if name == self.one else -1
+        return sum(sign * together.difference > 0 for together in self.printed)
+
     @property
     def sources(self) -> list[str]:
         return sorted({together.one.source for together in self.printed})

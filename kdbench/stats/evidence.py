@@ -85,18 +85,22 @@ class Evidence:
         own = sorted(((p.work or p.source, p.source) for p in self.printed if p.by != "quoted"), reverse=True)
         return tuple(sorted(dict(own).values()))
 
-    @property
-    def by_work(self) -> dict[str, float]:
-        """The median gain of each work that found one itself; of quotes where there is nothing else."""
+    def by_work(self, *by: str) -> dict[str, float]:
+        """The median gain of each work that printed some, of those that found them as ``by`` says."""
         gains: dict[str, list[float]] = {}
-        for printed in [p for p in self.printed if p.by != "quoted"] or self.printed:
+        for printed in (p for p in self.printed if p.by in by):
             gains.setdefault(printed.work or printed.source, []).append(printed.gain)
         return {work: median(found) for work, found in gains.items()}
 
     @property
+    def best_works(self) -> dict[str, float]:
+        """The gains of works that re-ran it; of its authors where nobody did, of quotes where there is nothing else."""
+        return self.by_work("re-run") or self.by_work("authors") or self.by_work("quoted")
+
+    @property
     def reported(self) -> Spread | None:
-        """The median and the range of the gains in ``by_work``."""
-        gains = [*self.by_work.values()]
+        """The median and the range of the gains in ``best_works``."""
+        gains = [*self.best_works.values()]
         return Spread(median(gains), min(gains), max(gains)) if gains else None
 
     @property
@@ -128,8 +132,7 @@ def level(found: Sequence[Evidence]) -> list[Evidence]:
     """Those of ``found``, best first, that are not told from the first, which is one of them.
 
     Of what was measured those that may be the best of a suite in which the first may be, too; of what is printed those
-    of the same grade that lie no more than EPOCH below the first: in the middle of the works that ran both, or, where
-    none did, by their gains.
+    of the same grade that lie less than EPOCH below the first.
     """
     if not found:
         return []
@@ -138,13 +141,21 @@ def level(found: Sequence[Evidence]) -> list[Evidence]:
         suites = {m.suite for m in first.measured if m.best}
         return [first, *(e for e in found[1:] if any(m.best and m.suite in suites for m in e.measured) and e.helps)]
     others = (e for e in found[1:] if e.grade == first.grade and e.helps)
-    return [first, *(e for e in others if _lead(first, e) <= EPOCH + 1e-9)]
+    return [first, *(e for e in others if _lead(first, e) < EPOCH - 1e-9)]
 
 
 def _lead(one: Evidence, other: Evidence) -> float:
-    """By how many points ``one`` is printed ahead of ``other``, beside each other where that was done."""
-    both = [gain - other.by_work[work] for work, gain in one.by_work.items() if work in other.by_work]
-    return median(both) if both else one.gain - other.gain
+    """By how many points ``one`` is printed ahead of ``other``: the middle of what compares them.
+
+    That is the difference in each work that ran both under one recipe, and once that of what the other works found.
+    """
+    first, second = (each.by_work("re-run", "authors") for each in (one, other))
+    both = first.keys() & second.keys()
+    found = [first[work] - second[work] for work in both]
+    apart = [[gain for work, gain in each.best_works.items() if work not in both] for each in (one, other)]
+    if all(apart):
+        found.append(median(apart[0]) - median(apart[1]))
+    return median(found) if found else one.gain - other.gain
 
 
 def best_supported(found: Iterable[Evidence], suite: str) -> list[tuple[Evidence, Measured]]:

@@ -15,14 +15,16 @@
   list.setAttribute("aria-label", "Found");
   box.append(input, list);
   link.replaceWith(box);
-  const plain = (text) => text.toLowerCase().replace(/[-_:>\s→]+/g, " ");
-  let index = null, at = -1;
+  const plain = (text) => text.toLowerCase().replace(/[-_:>/,\s→]+/g, " ");
+  const LITTLE = new Set(["to", "vs", "vs.", "against", "and"]); // words between names
+  let index = null, compared = new Set(), at = -1;
   const load = () => {
     if (index) return;
     index = [];
     const script = document.createElement("script");
     script.src = `${root}static/index.js`;
     script.onload = () => {
+      compared = new Set(versus.map((two) => two.join(" ")));
       index = pages.map(([title, kind, page, words]) => [title, kind, page, plain(title), plain(`${title} ${kind} ${words}`)]);
       look();
     };
@@ -43,14 +45,15 @@
   // Where the first word stands: a title's own paper before one that only names it, a teacher before a student.
   const at0 = (all, words) => ` ${all}`.indexOf(` ${words[0]}`);
   const look = () => {
-    const query = plain(input.value).trim(), words = query.split(" ").filter(Boolean);
+    const query = plain(input.value).trim(), words = query.split(" ").filter((word) => word && !LITTLE.has(word));
     const found = words.length
       ? index.map((entry) => [score(entry[3], entry[4], words), entry]).filter(([points]) => points)
         .sort(([a, one], [b, other]) => b - a || at0(one[4], words) - at0(other[4], words) || one[4].length - other[4].length).slice(0, 12)
       : [];
     // Two methods are a comparison, whatever stands between their names.
-    const two = [...new Set(words.filter((word) => index.some((entry) => entry[1] === "method" && entry[3] === word)))];
-    if (two.length === 2) found.unshift([0, [`${two[0]} against ${two[1]}`, "comparison", `compare.html#~f-search=${two.map(encodeURIComponent).join("+")}`]]);
+    const two = input.value.toLowerCase().split(/\s+|,(?![^(]*\))/).filter((word) => word && !LITTLE.has(word));
+    const places = two.map((word) => index.filter((entry) => entry[1] === "method").findIndex((entry) => entry[0] === word));
+    if (two.length === 2 && compared.has(`${Math.min(...places)} ${Math.max(...places)}`)) found.unshift([0, [`${two[0]} against ${two[1]}`, "comparison", `compare.html#~f-search=${two.map(encodeURIComponent).join("+")}`]]);
     at = -1;
     list.replaceChildren(...found.map(([, [title, kind, page]], number) => {
       const item = document.createElement("li"), anchor = document.createElement("a"), what = document.createElement("small");

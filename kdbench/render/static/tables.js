@@ -102,6 +102,8 @@ function columns(table, heads, number) {
 for (const controls of document.querySelectorAll(".controls")) controls.hidden = false;
 // Each control says which rows of its table it wants; a row is shown where all of them do.
 const wanted = new Map();
+// Grades of which one is enough for an answer.
+const ENOUGH = new Set(["measured", "re-run"]);
 // A list offers what is left by the other controls.
 const lists = new Map();
 const others = (scope, but) =>
@@ -123,12 +125,14 @@ const filter = (scope, rows) => {
   narrow(scope);
   shorten();
   for (const note of document.querySelectorAll(`[data-left="${scope}"]`)) {
-    const left = [...rows].filter((row) => !row.hidden && row.dataset.helps !== undefined), [first] = left;
-    const name = first?.querySelector("a").textContent;
+    const left = [...rows].filter((row) => !row.hidden), [first] = left, enough = ENOUGH.has(first?.dataset.grade);
+    const name = first?.querySelector("a").textContent, helps = first?.dataset.helps !== undefined;
     const level = first?.dataset.level === undefined ? 0 : left.filter((row) => row.dataset.level !== undefined).length - 1;
     note.hidden = !asked.length;
-    note.textContent = !first ? "Nothing that is left is shown to help."
-      : `Best supported of what is left: ${name}${level ? `, and ${level} not told from it` : ""}.`;
+    note.textContent = !first ? "Nothing is left."
+      : !helps ? `Of what is left none is shown to help; ${name} is the best.`
+        : !enough ? `Not enough evidence of what is left; so far ${name}.`
+          : `Best supported of what is left: ${name}${level ? `, and ${level} not told from it` : ""}.`;
   }
   const place = rows[0]?.closest(".scroll") ?? rows[0]?.closest("table");
   if (place?.nextElementSibling?.className === "nothing") place.nextElementSibling.remove();
@@ -149,8 +153,9 @@ const control = (element, scope, rows, wants) => {
     remember(name, asked && (check ? "1" : asked));
   };
   if (state.has(name)) {
-    if (check) element.checked = true;
+    if (check) element.checked = state.get(name) === "1";
     else element.value = state.get(name);
+    if (element.selectedIndex === -1) element.selectedIndex = 0; // what it offered once
     apply();
   }
   element.addEventListener(element.type === "search" || element.type === "number" ? "input" : "change", apply);
@@ -164,11 +169,11 @@ for (const each of document.querySelectorAll("[data-filter]")) {
 for (const each of document.querySelectorAll("[data-most]"))
   control(each, each.dataset.most, rowsOf(each.dataset.most), (row, asked) => row.dataset.cost !== "" && Number(row.dataset.cost) <= Number(asked));
 for (const each of document.querySelectorAll("[data-without]"))
-  control(each, each.dataset.without, rowsOf(each.dataset.without), (row, asked) => !row.dataset.needs.split(" ").includes(asked));
+  control(each, each.dataset.without, rowsOf(each.dataset.without), (row, asked) => row.dataset.needs !== "?" && !row.dataset.needs.split(" ").includes(asked));
 // On the page of all pairs, what costs too much or needs what is not to be had gives way to the next best.
 const limits = [...document.querySelectorAll("[data-limit]")];
 const fits = ([, , , , least, needs]) => limits.every((each) =>
-  each.type === "checkbox" ? !each.checked || !needs.includes(each.value)
+  each.type === "checkbox" ? !each.checked || (needs !== null && !needs.includes(each.value))
     : !each.value || (least !== null && least <= Number(each.value)));
 for (const each of limits) control(each, "pairs", rowsOf("pairs"), (row) => JSON.parse(row.dataset.options).some(fits));
 const came = new Map([...document.querySelectorAll("[data-options]")].map((row) =>
@@ -190,19 +195,24 @@ const give = () => {
       else cell.dataset.v = number;
     }
     if (!found) continue;
+    const enough = ENOUGH.has(found[3]), helps = found[7];
     const [[method], [gain], [evidence], [cost], [needs]] = cells, name = document.createElement("a");
     name.href = found[1].split("/").map(encodeURIComponent).join("/");
     name.textContent = found[0];
-    method.replaceChildren(name);
-    const level = found[6] ? left.filter((each) => each[6]).length - 1 : 0;
+    if (!helps) {
+      method.textContent = enough ? "none is shown to help" : "not enough evidence";
+      [gain, evidence, cost, needs].forEach((each) => { each.textContent = "\u2013"; each.dataset.v = ""; });
+      continue;
+    }
+    method.replaceChildren(...(enough ? [] : ["not enough evidence; so far "]), name);
+    const level = enough && found[6] ? left.filter((each) => each[6]).length - 1 : 0;
     if (level) method.append(` and ${level} not told from it`);
     gain.textContent = found[2];
     gain.dataset.v = parseFloat(found[2].replace("\u2212", "-"));
     evidence.textContent = grades.get(found[3]) ?? "";
     cost.textContent = found[4] === null ? "\u2013" : found[4].toFixed(2);
     cost.dataset.v = found[4] ?? "";
-    needs.textContent = found[5].map((need) => named.get(need) ?? need).join(", ") || "\u2013";
-    needs.toggleAttribute("data-v", !found[5].length);
+    needs.textContent = found[5] === null ? "unknown" : found[5].map((need) => named.get(need) ?? need).join(", ") || "nothing more";
   }
 };
 for (const each of limits)
@@ -212,12 +222,24 @@ for (const each of limits)
       filter("pairs", rowsOf("pairs")()); // by the grades of what is named now
     });
 if (limits.length) give();
+// One box for all that a method may need.
+for (const all of document.querySelectorAll("[data-each]")) {
+  const boxes = [...all.closest(".controls").querySelectorAll("[data-limit], [data-without]")].filter((each) => each.type === "checkbox");
+  const look = () => { all.checked = boxes.every((each) => each.checked); };
+  boxes.forEach((each) => each.addEventListener("change", look));
+  all.addEventListener("change", () => boxes.forEach((each) => {
+    if (each.checked === all.checked) return;
+    each.checked = all.checked;
+    each.dispatchEvent(new Event("change"));
+  }));
+  look();
+}
 // A word that is the whole of a name means that one alone: "kd" is no part of "dkd".
 for (const each of document.querySelectorAll("[data-search]")) {
   const rows = () => document.querySelectorAll(".searchable tbody tr");
   const names = (row) => (row.dataset.names ?? "").split(" ");
   const known = new Set([...rows()].flatMap(names));
-  control(each, "", rows, (row, asked) => asked.toLowerCase().split(/[\s,\u2013]+|\bvs\.?\s|\bagainst\s/).filter(Boolean).every((word) =>
+  control(each, "", rows, (row, asked) => asked.toLowerCase().split(/[\s\u2013]+|,(?![^(]*\))|\bvs\.?\s|\bagainst\s/).filter(Boolean).every((word) =>
     known.has(word) ? names(row).includes(word) : row.textContent.toLowerCase().includes(word)));
 }
 shorten();
