@@ -278,7 +278,7 @@ def test_the_teacher_of_a_pair_is_compared_by_what_its_students_records_say() ->
         ce = _record("ce", "none:tiny_cnn_m", seed, 90.0 + 0.1 * seed, suite="digits@1")
         records.append({**ce, "teacher": None})
         kd = _record("kd", "tiny_cnn_l:tiny_cnn_m", seed, 92.0, suite="digits@1")
-        records.append({**kd, "teacher": {"top1": 94.0}})
+        records.append({**kd, "teacher": {"top1": 94.0, "weights_sha256": "a" * 64}})
     found = judged("top1", "difference", 'of = "teacher"\nversus = "ce"', records)
     assert found.verdict is Verdict.AGREES
     assert found.finding.estimate == pytest.approx(3.9)

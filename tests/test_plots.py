@@ -165,7 +165,8 @@ def sure(*networks: tuple[list[float], list[bool]]) -> tuple[Line, Seen]:
         labels = np.zeros(len(right), np.int16)
         top = np.where(np.array(right)[:, None], np.arange(5), np.arange(1, 6)).astype(np.int16)
         p = np.array(confidence, np.float16)
-        arrays = {"labels": labels, "last_top5": top, "last_top_p": p, "last_log_p_true": np.log(p)}
+        true = np.log(np.where(right, p, 0.01))
+        arrays = {"labels": labels, "last_top5": top, "last_top_p": p, "last_log_p_true": true}
         record = rr.record(seed=seed, arrays=arrays)
         record["predictions"] = {"sha256": f"{seed:064}", "classes": 10}
         seen.keep(record, score(arrays))

@@ -314,13 +314,18 @@ class Store:
             return []
 
     def misplaced(self) -> Iterator[str]:
-        """A sentence for each folder below the root with JSON files in ``v1``, or records, that nothing looks for."""
+        """A sentence for each folder below the root with JSON files in ``v1``, or records, that nothing looks for.
+
+        Where there are records in their place, others are looked for in the folders beside them alone.
+        """
         found = Counter[Path]()
+        deepest = 1 if any(self.files([])) else DEEPEST_FOLDER
         for folder, folders, names in os.walk(self.root):
             here = Path(folder)
             parts = here.relative_to(self.root).parts
-            folders[:] = [name for name in folders if not name.startswith(".") and len(parts) < DEEPEST_FOLDER]
             inside, depth = parts[:1] == ("v1",), len(parts)
+            farthest = DEEPEST_FOLDER if inside or not parts else deepest
+            folders[:] = [name for name in folders if not name.startswith(".") and depth < farthest]
             if inside and depth > 1:
                 found.update(here / name for name in folders if (here / name).is_symlink())
             if inside and depth == 2 and here.name != PREDICTIONS:  # its files are read
