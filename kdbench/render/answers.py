@@ -6,7 +6,7 @@ import shlex
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 
 from kdbench.methods import METHODS
 from kdbench.records.gains import ALONE, weak_sources
@@ -106,17 +106,25 @@ class Answer:
     #: Measures one method; empty where no suite has the pair.
     command: str
 
-    @property
+    @cached_property
     def enough(self) -> bool:
         return any(option.evidence.grade in ("measured", "re-run") for option in self.options)
 
-    @property
+    @cached_property
     def leading(self) -> list[Option]:
         """The options with the best evidence, none of which is told from the first; empty where that does not help."""
         if not self.enough or not self.options[0].evidence.helps:
             return []
         best = {id(evidence) for evidence in level([option.evidence for option in self.options])}
         return [option for option in self.options if id(option.evidence) in best]
+
+    @cached_property
+    def _leaders(self) -> frozenset[int]:
+        return frozenset(map(id, self.leading))
+
+    def leads(self, option: Option) -> bool:
+        """Whether ``option``, one of these, is among the ``leading``."""
+        return id(option) in self._leaders
 
     @property
     def hint(self) -> Option | None:

@@ -210,7 +210,6 @@ def _options(answer: Answer) -> str:
     Of each its name, page, gain, grade, least cost, needs (null where nobody knows), whether it is level with the best,
     and whether it helps.
     """
-    leading = answer.leading
     return json.dumps(
         [
             (
@@ -220,7 +219,7 @@ def _options(answer: Answer) -> str:
                 option.evidence.grade,
                 None if option.least is None else round(option.least, 2),
                 option.needs if option.implemented else None,
-                option in leading,
+                answer.leads(option),
                 option.evidence.helps,
             )
             for option in answer.options
