@@ -328,5 +328,5 @@ def _cell(value: object) -> object:
         return round(value, 6)
     if not isinstance(value, str):
         return value
-    text = visible(_BREAKS.sub(" ", value))
+    text = value if value.isascii() and value.isprintable() else visible(_BREAKS.sub(" ", value))
     return f"'{text}" if text[:1] in _FORMULA and not _NUMBER.fullmatch(text) else text
