@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -203,14 +203,32 @@ def _check_shapes(arrays: Arrays, selection: str) -> None:
 
 def _check_probabilities(arrays: Arrays, selection: str) -> None:
     """UserError unless they are some: the true class has the largest where it is the first, else what is left."""
-    log_p, top_p = (arrays[f"{selection}_{part}"].astype(np.float64) for part in ("log_p_true", "top_p"))
-    sound = top_p.min() > 0 and top_p.max() <= 1 + HALVES
-    if sound:
-        right, ahead = arrays[f"{selection}_top5"][:, 0] == arrays["labels"], log_p - np.log(top_p)
-        others = np.where(right, 0.0, np.exp(log_p))
-        sound = (ahead <= HALVES).all() and (ahead[right] >= -HALVES).all() and (others + top_p <= 1 + HALVES).all()
+    top_p, p = _floats(arrays[f"{selection}_top_p"]), _floats(arrays[f"{selection}_log_p_true"], exp=True)
+    wrong = arrays[f"{selection}_top5"][:, 0] != arrays["labels"]
+    sound = (
+        top_p.min() > 0
+        and top_p.max() <= 1 + HALVES
+        and (p <= (1 + HALVES) * top_p).all()
+        and ((p >= (1 - HALVES) * top_p) | wrong).all()
+        and ((p + top_p <= 1 + HALVES) | ~wrong).all()
+    )
     if not sound:
         raise UserError(f"the probabilities in its prediction file are none for {selection}; it is left out.")
+
+
+def _floats(values: NDArray[np.floating], exp: bool = False) -> NDArray[np.float32]:
+    """``values`` or what e is to the power of them; of floats of two bytes looked up, as there are few of them."""
+    if values.dtype == np.float16 and values.flags.c_contiguous:
+        return _of_halves(exp).take(values.view(np.uint16))
+    with np.errstate(over="ignore"):
+        return np.exp(values, dtype=np.float32) if exp else values.astype(np.float32)
+
+
+@cache
+def _of_halves(exp: bool) -> NDArray[np.float32]:
+    with np.errstate(all="ignore"):
+        every = np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(np.float32)
+        return np.exp(every) if exp else every
 
 
 def _check_leads(arrays: Arrays, selection: str) -> None:
