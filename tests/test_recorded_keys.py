@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,8 @@ from kdbench.models.catalogue import BUILTIN
 from kdbench.plan.expand import Selection, expand
 from kdbench.records import Store
 from kdbench.shipped import shipped
-from kdbench.suites import Suite, get_suite
+from kdbench.suites import Suite, get_suite, rung_of
+from kdbench.suites.rungs import course
 from kdbench.trials.trial import Trial, teacher_trial
 
 #: Suite, row, pair, seed and the key, as it was recorded. Nothing but ENGINE_VERSION may ever change one.
@@ -48,6 +50,16 @@ def test_keys_are_what_they_were(name: str) -> None:
     assert wanted - found == set()
 
 
+def suite_of(name: str, records: Sequence[Mapping[str, Any]]) -> Suite:
+    """The suite called ``name``; a rung of a tuning follows from the ``records`` of those before it."""
+    tuned = rung_of(name)
+    if tuned is None:
+        return get_suite(name)
+    suite = get_suite(tuned)
+    assert suite.tuning is not None
+    return next(rung.suite for rung in course(suite, suite.tuning, records).rungs if rung.suite.name == name)
+
+
 def test_every_record_that_comes_with_kdbench_is_found_under_its_key() -> None:
     records, problems = Store(shipped("results")).read()
     assert not problems
@@ -55,10 +67,11 @@ def test_every_record_that_comes_with_kdbench_is_found_under_its_key() -> None:
     for record in records:
         labels.setdefault(record["suite"].partition("@")[0], set()).add(record["label"])
     keys = set()
-    for suite, used in ((get_suite(name), used) for name, used in labels.items()):
+    at_hand = {name: suite_of(name, records) for name in labels}
+    for suite, used in ((at_hand[name], used) for name, used in labels.items()):
         added = used - {row.label for row in suite.rows} - {"teacher"}
         keys |= {trial.key for trial in planned(suite, *sorted(added))}
-    current = [record for record in records if record["suite"] == get_suite(record["suite"].partition("@")[0]).id]
+    current = [record for record in records if record["suite"] == at_hand[record["suite"].partition("@")[0]].id]
     current = [
         record for record in current if DATASETS.get(record["dataset"]).digest
     ]  # else nobody can tell which copy
