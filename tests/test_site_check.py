@@ -108,6 +108,8 @@ def test_an_address_that_is_missing_wrong_or_of_no_use_is_one_sentence(results, 
         "https://a.b/c?x=1#f",
         "https://..",
         "https://a.b:99999/",
+        "https://a.b:65536/",
+        "https://a..b/",
         "https://a.b/..",
         "https://a.b/%zz",
     ):

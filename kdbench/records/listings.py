@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from kdbench.errors import UserError, reason
 from kdbench.folders import write_atomically
-from kdbench.records.reading import printable, read_json
+from kdbench.records.reading import printable, read_json, unlisted
 from kdbench.records.validate import SCHEMA_VERSION, check
 
 
@@ -48,10 +48,8 @@ def read_listings(folder: Path) -> tuple[dict[str, set[Place]], list[str]]:
     except OSError as error:
         if not folder.exists() and not folder.is_symlink():
             return {}, []
-        names, why = [], "it is a file" if isinstance(error, NotADirectoryError) else reason(error.strerror)
-        problems.append(
-            f"The folder v1/{folder.name} cannot be read ({why}), so no listing is used; mend or remove it."
-        )
+        names = []
+        problems.append(f"{unlisted(f'v1/{folder.name}', folder, error)}, so no listing is used.")
     for path in (folder / name for name in names):
         try:
             for key, place in _read(path):

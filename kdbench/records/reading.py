@@ -138,3 +138,12 @@ def printable(name: str) -> str:
     if name.isprintable():
         return name[:400]
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in name)[:400]
+
+
+def unlisted(name: str, folder: Path, error: OSError) -> str:
+    """Why ``folder``, which a sentence calls ``name``, cannot be listed, and what to do, as the beginning of it."""
+    if isinstance(error, NotADirectoryError):
+        return f"{name} is a file where a folder belongs; move it away"
+    if folder.is_symlink() and not folder.exists():
+        return f"{name} is a link that leads nowhere; mend or delete it"
+    return f"The folder {name} cannot be read ({error.strerror}); make it readable"

@@ -21,7 +21,7 @@ from kdbench.records.agreement import disagreement, home
 from kdbench.records.listings import Place, read_listings, write_listing
 from kdbench.records.pins import read_pins, write_pin
 from kdbench.records.predictions import digest_of, pack, unpack
-from kdbench.records.reading import LARGEST_JSON, parse_json, printable, read_file
+from kdbench.records.reading import LARGEST_JSON, parse_json, printable, read_file, unlisted
 from kdbench.records.results import DONE
 from kdbench.records.validate import check
 
@@ -310,7 +310,7 @@ class Store:
                 return []
             if unread is None:
                 raise
-            unread.append(f"{_unlisted(self.place(folder), folder, error)}, so no record in it is used.")
+            unread.append(f"{unlisted(self.place(folder), folder, error)}, so no record in it is used.")
             return []
 
     def misplaced(self) -> Iterator[str]:
@@ -357,14 +357,6 @@ class Store:
             return self.load(path)
         except UserError:
             return None
-
-
-def _unlisted(name: str, folder: Path, error: OSError) -> str:
-    if isinstance(error, NotADirectoryError):
-        return f"{name} is a file where a folder belongs; move it away"
-    if folder.is_symlink() and not folder.exists():
-        return f"{name} is a link that leads nowhere; mend or delete it"
-    return f"The folder {name} cannot be read ({reason(error.strerror)}); make it readable"
 
 
 def _ended(record: Record | None) -> bool:

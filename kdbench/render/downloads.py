@@ -152,12 +152,18 @@ def taught(found: Teachers) -> Iterator[File]:
 
 def _records(path: str, records: Iterable[Record]) -> File:
     """Each of ``records`` once, whose it is and what made it."""
-    found: dict[tuple[str, str], Row] = {}
+    return File(path, _csv(_once(records), (*_RECORD, *_MADE)))
+
+
+def _once(records: Iterable[Record]) -> Iterator[Row]:
+    seen: set[tuple[str, str]] = set()
     for record in records:
-        made = {**record["provenance"], **(record["numerics"] or {}), **record}
-        made["predictions"] = (record["predictions"] or {}).get("sha256")
-        found.setdefault((record["key"], record.get("file", "")), {name: made.get(name) for name in (*_RECORD, *_MADE)})
-    return File(path, _csv(found.values(), (*_RECORD, *_MADE)))
+        place = record["key"], record.get("file", "")
+        if place not in seen:
+            seen.add(place)
+            made = {**record["provenance"], **(record["numerics"] or {}), **record}
+            made["predictions"] = (record["predictions"] or {}).get("sha256")
+            yield {name: made.get(name) for name in (*_RECORD, *_MADE)}
 
 
 def answered(found: Iterable[Answer]) -> Iterator[File]:

@@ -196,7 +196,7 @@ def _choose(answered: Mapping[PairName, Answer]) -> Page:
 def _gain_text(evidence: Evidence) -> str:
     printed = evidence.reported
     middle = texts.signed(evidence.middle)
-    measured = next((each.standing.gain for each in evidence.measured if each.standing.gain is not None), None)
+    measured = None if evidence.best is None else evidence.best.standing.gain
     if evidence.grade.startswith("measured") and measured is not None and measured.half is not None:
         return f"{middle} \u00b1 {texts.number(measured.half)}"
     if evidence.grade.startswith("measured") or printed is None or printed.high <= printed.low:

@@ -102,7 +102,7 @@ def studies_linked(page: str, text: str, studies: Collection[str]) -> Markup:
 
 def gain_link(page: str, evidence: Evidence) -> Markup:
     """The gain that ``evidence`` is ordered by: a measured one leads to the row's page; of printed ones the range."""
-    best = next((each for each in evidence.measured if each.standing.gain), None)
+    best = evidence.best
     if evidence.grade.startswith("measured") and best is not None:
         address = href(page, row_page(best.suite, best.standing.label))
         return Markup(f'<a class="value" href="{escape(address)}">{value(best.standing.gain, plus=True)}</a>')

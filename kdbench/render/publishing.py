@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from kdbench.errors import UserError, shown
 from kdbench.render.address import https
@@ -11,7 +12,7 @@ from kdbench.render.texts import escape
 
 #: The address of a folder: names that are not empty and do not lead upwards.
 _PLAIN = re.compile(
-    r"https://[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[1-9][0-9]{0,3}|:[1-5][0-9]{4}|:6[0-4][0-9]{3}|:65[0-4][0-9]{2})?"
+    r"https://[A-Za-z0-9](-*[A-Za-z0-9]|\.[A-Za-z0-9])*(:[0-9]+)?"
     r"(/(?!\.\.?(/|$))([A-Za-z0-9._~!$&'()*+,;=:@-]|%(?!00|2[EeFf]|5[Cc])[0-9A-Fa-f]{2})+)*/?"
 )
 NOT_FOUND = "404.html"
@@ -25,13 +26,20 @@ def site_address(url: str | None, repository: str | None) -> str:
     A page for addresses that lead nowhere is shown at any depth, so no relative link works on it.
     """
     if url is not None:
-        if https(url) is None or not _PLAIN.fullmatch(url):
+        if https(url) is None or not _PLAIN.fullmatch(url) or not _port_is_one(url):
             raise UserError(f"--url must be a plain https address without query and fragment, not {shown(url)}.")
         return url.rstrip("/") + "/"
     if found := re.fullmatch(r"https://github\.com/([A-Za-z0-9-]+)/([A-Za-z0-9_.-]+?)(?:\.git)?/?", repository or ""):
         owner, name = found[1].lower(), found[2]
         return f"https://{owner}.github.io/" + ("" if name.lower() == f"{owner}.github.io" else f"{name}/")
     raise UserError("site publish must know where the site will be read: give --url https://OWNER.github.io/NAME.")
+
+
+def _port_is_one(url: str) -> bool:
+    try:
+        return urlsplit(url).port != 0
+    except ValueError:  # there are 65,535
+        return False
 
 
 def write(folder: Path, title: str, address: str, csp: str) -> None:

@@ -64,11 +64,16 @@ class Evidence:
         return next(grade for grade in GRADES if grade in held | {p.by for p in self.printed})
 
     @property
+    def best(self) -> Measured | None:
+        """What was measured first of it that has a gain."""
+        return next((m for m in self.measured if m.standing.gain is not None), None)
+
+    @property
     def middle(self) -> float:
         """The gain that a reader is told first: the mean of what was measured, else the middle of what is printed."""
-        best = next((m.standing.gain for m in self.measured if m.standing.gain is not None), None)
-        if self.grade.startswith("measured") and best is not None:
-            return best.mean
+        gain = None if self.best is None else self.best.standing.gain
+        if self.grade.startswith("measured") and gain is not None:
+            return gain.mean
         return self.gain
 
     @property
