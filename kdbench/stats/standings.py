@@ -84,14 +84,14 @@ def standings(cells: Sequence[Cell], selection: str, right: Right = lambda recor
     table = np.array([[scores[label].get(seed, np.nan) for seed in seeds] for label in labels], float)
     looks = max((looks_of(cell) for label in labels for cell in rows[label].values()), key=len, default=())
     found = compare(table.reshape(len(labels), len(seeds)), looks)
-    images = {label: _images(rows[label], right) for label in labels}
     ranks = rank_intervals(found.better)
-    made = [
-        _standing(number, label, rows[label], scores[label], ranks[number], _Beside(found, labels, alone, images))
-        for number, label in enumerate(labels)
-    ]
+    beside = _Beside(found, labels, alone, {} if alone is None else _images(rows[alone], right))
+    made, counts = [], set()
+    for number, label in enumerate(labels):
+        images = _images(rows[label], right)  # of one row at a time: those of many do not fit into memory
+        counts |= {len(next(iter(images.values())))} if images else set()
+        made.append(_standing(number, label, rows[label], scores[label], ranks[number], images, beside))
     twins = _twins(found, {label: rows[label] for label in labels})
-    counts = {len(next(iter(seen.values()))) for seen in images.values() if seen}
     return Standings(
         rows=tuple(_marked(made)),
         apart=tuple(sorted({cell.label for cell in cells} - scores.keys())),
@@ -172,12 +172,12 @@ def _mean_of(arrays: Sequence[Floats | None]) -> Floats | None:
 
 @dataclass(frozen=True)
 class _Beside:
-    """What a row stands beside: all comparisons, the labels in order, the student alone, what rows were right on."""
+    """What a row stands beside: all comparisons, the labels in order, the student alone, and what that was right on."""
 
     comparisons: Comparisons
     labels: Sequence[str]
     alone: str | None
-    images: Mapping[str, Mapping[int, Floats]]
+    images: Mapping[int, Floats]
 
 
 def _standing(
@@ -186,10 +186,11 @@ def _standing(
     row: Row,
     scores: Mapping[int, float],
     rank: tuple[int, int],
+    images: Mapping[int, Floats],
     beside: _Beside,
 ) -> Standing:
     first = next(iter(row.values()))
-    gain, on_images, p = (None, None, None) if beside.alone in (None, label) else _gain(number, label, beside)
+    gain, on_images, p = (None, None, None) if beside.alone in (None, label) else _gain(number, images, beside)
     return Standing(
         label=label,
         kind="aa" if first.stream else "baseline" if label == beside.alone else "measured",
@@ -205,7 +206,9 @@ def _standing(
     )
 
 
-def _gain(number: int, label: str, beside: _Beside) -> tuple[Interval | None, Interval | None, float | None]:
+def _gain(
+    number: int, mine: Mapping[int, Floats], beside: _Beside
+) -> tuple[Interval | None, Interval | None, float | None]:
     assert beside.alone is not None
     other = beside.labels.index(beside.alone)
     found, at = beside.comparisons, beside.comparisons.of(number, other)
@@ -213,7 +216,7 @@ def _gain(number: int, label: str, beside: _Beside) -> tuple[Interval | None, In
     if not n:
         return None, None, None
     gain = _interval(found, at, 1 if number < other else -1)
-    mine, theirs = beside.images[label], beside.images[beside.alone]
+    theirs = beside.images
     common = [seed for seed in mine if seed in theirs and len(mine[seed]) == len(theirs[seed])]
     if n == 1 or not found.df[at] > 0:
         alone = common and len(common) == 1 and {*np.unique(mine[common[0]])} <= {0.0, 1.0}
