@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from scipy.special import ndtri, polygamma
 
-from kdbench.stats import aggregate, bootstrap
+from kdbench.stats import aggregate, bootstrap, comparisons
 from kdbench.stats.across import across
 from kdbench.stats.bootstrap import percentiles, redrawn
 from kdbench.stats.comparisons import compare, mcnemar
@@ -422,3 +422,13 @@ def test_pairs_that_share_the_student_alone_count_as_one() -> None:
     apart = across(table(students[1:]), "last", "ce")
     assert apart is not None
     assert (apart.pairs, apart.averaged) == (6, False)
+
+
+def test_pairs_are_compared_alike_however_many_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = np.random.default_rng(0).normal(size=(9, 5))
+    scores[2, 1] = np.nan
+    whole = compare(scores, (3, 5))
+    monkeypatch.setattr(comparisons, "_AT_ONCE", 7)
+    parts = compare(scores, (3, 5))
+    for name in ("n", "difference", "error", "df", "apart"):
+        assert np.array_equal(getattr(parts, name), getattr(whole, name), equal_nan=True)

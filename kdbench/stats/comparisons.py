@@ -69,6 +69,10 @@ def _halves(df: Floats, error: Floats, level: float) -> Floats:
     return np.where(known, t_quantiles(np.where(known, df, 1.0), level) * error, np.inf)
 
 
+#: Differences that are held at a time.
+_AT_ONCE = 1 << 18
+
+
 def compare(scores: ArrayLike, looks: Sequence[int] = (), level: float = LEVEL) -> Comparisons:
     """Compare all rows of ``scores`` [rows, seeds], nan where a row lacks a seed, pair by pair over common seeds.
 
@@ -78,9 +82,8 @@ def compare(scores: ArrayLike, looks: Sequence[int] = (), level: float = LEVEL) 
     """
     table = np.asarray(scores, float)
     first, second = np.triu_indices(len(table), 1)
-    gaps = table[first] - table[second]
     stages = sorted({min(look, table.shape[1]) for look in looks}) if looks else [table.shape[1]]
-    seen = [_summary(gaps[:, :stage], len(table)) for stage in stages]
+    seen = [_summary(*_gaps(table[:, :stage], first, second), len(table)) for stage in stages]
     p = np.full((len(stages), len(first)), np.nan)
     before = np.ones(len(first), int)
     for number, (n, mean, error, df) in enumerate(seen):
@@ -92,11 +95,24 @@ def compare(scores: ArrayLike, looks: Sequence[int] = (), level: float = LEVEL) 
     return Comparisons(len(table), first, second, n, mean, error, df, apart)
 
 
-def _summary(gaps: Floats, rows: int) -> tuple[Ints, Floats, Floats, Floats]:
-    """Number, mean, standard error of the mean and its degrees of freedom of each line of ``gaps``."""
-    n = np.isfinite(gaps).sum(axis=1)
-    mean = np.nansum(gaps, axis=1) / np.maximum(n, 1)
-    squares = np.nansum((gaps - mean[:, None]) ** 2, axis=1)
+def _gaps(table: Floats, first: Ints, second: Ints) -> tuple[Ints, Floats, Floats]:
+    """How many differences each two rows have, their mean, and the squares about it.
+
+    A few pairs at a time: of many rows on many seeds all differences are larger than all that they are made of.
+    """
+    at_once = max(_AT_ONCE // max(table.shape[1], 1), 1)
+    found = []
+    for begin in range(0, max(len(first), 1), at_once):
+        gaps = table[first[begin : begin + at_once]] - table[second[begin : begin + at_once]]
+        n = np.isfinite(gaps).sum(axis=1)
+        mean = np.nansum(gaps, axis=1) / np.maximum(n, 1)
+        found.append((n, mean, np.nansum((gaps - mean[:, None]) ** 2, axis=1)))
+    n, mean, squares = map(np.concatenate, zip(*found, strict=True))
+    return n, mean, squares
+
+
+def _summary(n: Ints, mean: Floats, squares: Floats, rows: int) -> tuple[Ints, Floats, Floats, Floats]:
+    """Number, mean, standard error of the mean and its degrees of freedom of the differences of each two rows."""
     own = np.maximum(n - 1, 0)
     variance = squares / np.maximum(own, 1)
     # Differences share rows: R rows on n seeds leave (R - 1)(n - 1) degrees of freedom, however many pairs they make.
