@@ -13,6 +13,7 @@ from bench import ROOT
 from kdbench.data import DATASETS, load
 from kdbench.data.builtin import BUILTIN
 from kdbench.data.spec import labels_digest
+from kdbench.errors import UserError
 from kdbench.records.verify import score, verify
 from kdbench.render import build
 
@@ -80,6 +81,26 @@ def test_what_no_network_can_say_is_no_prediction(arrays):
     kept, (problem,) = _verified(lambda record, own: (record, own | arrays))
     assert not kept
     assert "the probabilities in its prediction file are none for last" in problem.text
+
+
+def test_no_class_is_likelier_than_the_likeliest_and_none_is_beyond_the_datas():
+    even = rr.predictions(0.5, 1) | _flat(-9.0, 0.01)
+    even["last_top5"] = even["last_top5"] * 0 + (even["labels"][:, None] + 1) % rr.CLASSES
+    assert score(even, 100).scores["last"]["top1"] == 0
+    with pytest.raises(UserError, match="probabilities in its prediction file are none for last"):
+        score(even, rr.CLASSES)
+    with pytest.raises(UserError, match="names classes for last that its data has not"):
+        score(rr.predictions(0.5, 1), rr.CLASSES - 1)
+
+
+def test_an_epoch_that_is_best_and_last_is_judged_once_and_by_its_own_arrays():
+    arrays = rr.predictions(0.5, 1)
+    parts = ("top5", "top_p", "log_p_true")
+    twins = arrays | {f"best_test_{part}": arrays[f"last_{part}"] for part in parts}
+    copies = arrays | {f"best_test_{part}": arrays[f"last_{part}"].copy() for part in parts}
+    assert score(twins) == score(copies)
+    sure = {**twins, "best_test_top_p": (arrays["last_top_p"] * 1.01).astype(np.float16)}
+    assert score(sure).scores["best_test"]["ece"] != score(twins).scores["best_test"]["ece"], "one array is another"
 
 
 def _with_labels(shift, seed, data="d" * 64, evidence="measured"):

@@ -56,23 +56,23 @@ def unpack(data: bytes, images: int) -> dict[str, NDArray[Any]]:
     most = _HEADER + images * _BYTES_AN_IMAGE
     if len(members) > _MOST_ARRAYS:
         raise ValueError(f"it holds {len(members):,} arrays, a prediction file at most {_MOST_ARRAYS}")
-    found = {}
+    found: dict[str, NDArray[Any]] = {}
+    read: dict[tuple[bytes, int, int, int], NDArray[Any]] = {}  # where the best epoch is the last, all is there twice
     for member in members:
         name = member.filename.removesuffix(".npy")
         if member.file_size > most:
             raise ValueError(
                 f"{name[:40]!r} unpacks to {member.file_size:,} bytes, and {images:,} images have {most:,}"
             )
-        found[name] = _array(_inflated(data, member))
+        packed = _packed(data, member), member.compress_type, member.file_size, member.CRC
+        if packed not in read:
+            read[packed] = _array(_inflated(*packed))
+        found[name] = read[packed]
     return found
 
 
-def _inflated(data: bytes, member: zipfile.ZipInfo) -> bytes:
-    """The content of a ``member`` of the archive ``data``, in one piece, which zipfile makes of many.
-
-    No more than it says, whatever else it would inflate to; ValueError where it is damaged, encrypted or packed in
-    another way than numpy does.
-    """
+def _packed(data: bytes, member: zipfile.ZipInfo) -> bytes:
+    """The content of a ``member`` of the archive ``data`` as it is there; ValueError where that is unsound."""
     header = data[member.header_offset : member.header_offset + _LOCAL]
     named, extra = (int.from_bytes(header[at : at + 2], "little") for at in (26, 28))
     begin = member.header_offset + _LOCAL + named + extra
@@ -81,15 +81,24 @@ def _inflated(data: bytes, member: zipfile.ZipInfo) -> bytes:
         raise ValueError("an array of it is damaged")
     if member.flag_bits & _ENCRYPTED:
         raise ValueError("it is encrypted or a patch")
-    body = data[begin : begin + member.compress_size]
-    if member.compress_type == zipfile.ZIP_DEFLATED:
+    return data[begin : begin + member.compress_size]
+
+
+def _inflated(packed: bytes, how: int, size: int, crc: int) -> bytes:
+    """What is ``packed``, in one piece, which zipfile makes of many.
+
+    No more than its ``size``, whatever else it would inflate to; ValueError where it is damaged or packed in another
+    way than numpy does.
+    """
+    body = packed
+    if how == zipfile.ZIP_DEFLATED:
         try:
-            body = zlib.decompressobj(-zlib.MAX_WBITS).decompress(body, member.file_size + 1)
+            body = zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed, size + 1)
         except zlib.error:
             raise ValueError("an array of it is damaged") from None
-    elif member.compress_type != zipfile.ZIP_STORED:
+    elif how != zipfile.ZIP_STORED:
         raise ValueError("it is packed in a way that numpy does not use")
-    if len(body) != member.file_size or zlib.crc32(body) != member.CRC:
+    if len(body) != size or zlib.crc32(body) != crc:
         raise ValueError("an array of it is damaged")
     return body
 

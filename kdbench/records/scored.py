@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from kdbench.data import DATASETS
 from kdbench.records.memory import Memory
 from kdbench.records.store import Store
 from kdbench.records.verify import Scored, score
@@ -25,6 +26,8 @@ class Scorer:
         if (known := self._memory.recall(name)) is not None:
             with contextlib.suppress(ValueError, TypeError):
                 return Scored(**json.loads(known))
-        found = score(self._store.unpacked(packed, record))
+        dataset = record["dataset"]
+        classes = DATASETS.get(dataset).classes if dataset in DATASETS else None
+        found = score(self._store.unpacked(packed, record), classes)
         self._memory.keep(name, json.dumps(vars(found)))
         return found

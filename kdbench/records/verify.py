@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from kdbench.data.spec import labels_digest
 from kdbench.errors import UserError
 from kdbench.stats.aggregate import SELECTIONS
 from kdbench.stats.bias import corrected
-from kdbench.stats.scores import judge
+from kdbench.stats.scores import Judged, judge
 
 Record = Mapping[str, Any]
 Arrays = Mapping[str, NDArray[Any]]
@@ -57,6 +58,8 @@ class Scored:
     binned: Mapping[str, str]
 
 
+#: What a prediction file has of each selection; the last four where classes were left out.
+PARTS = ("top5", "log_p_true", "top_p", "lead", "right", "held_out_lead", "held_out_right")
 #: How far probabilities of two bytes may be from what they mean, and more.
 HALVES = 0.05
 
@@ -95,14 +98,20 @@ class Seen:
         return None if known is None else np.frombuffer(known, "<f4").reshape(3, -1)
 
 
-def score(arrays: Arrays) -> Scored:
-    """Score a prediction file; UserError where its arrays are not sound."""
-    selections = [name for name in SELECTIONS if f"{name}_top5" in arrays]
-    for selection in selections:
-        _check_shapes(arrays, selection)
-    if not selections:
+def score(arrays: Arrays, classes: int | None = None) -> Scored:
+    """Score a prediction file over ``classes``, where they are known; UserError where its arrays are not sound."""
+    arrays = dict(arrays)
+    judged: dict[str, Judged] = {}
+    known: dict[tuple[int, ...], Judged] = {}  # where the best epoch is the last, both have the same arrays
+    for name in (name for name in SELECTIONS if f"{name}_top5" in arrays):
+        same = tuple(id(arrays.get(f"{name}_{part}")) for part in PARTS)
+        if same not in known:
+            _check_shapes(arrays, name)
+            _check_probabilities(arrays, name, classes)
+            known[same] = judge(arrays, name)
+        judged[name] = known[same]
+    if not judged:
         raise UserError("its prediction file has no scores of any epoch; it is left out.")
-    judged = {name: judge(arrays, name) for name in selections}
     scores = {name: found.scores | corrected(arrays, name) for name, found in judged.items()}
     bits = {name: np.packbits(found.right).tobytes().hex() for name, found in judged.items()}
     hexes = {name: found.binned.astype("<f4").tobytes().hex() for name, found in judged.items()}
@@ -196,17 +205,23 @@ def _check_shapes(arrays: Arrays, selection: str) -> None:
         or top.min() < 0
     ):
         raise UserError(f"its prediction file lacks sound arrays for {selection}; it is left out.")
-    _check_probabilities(arrays, selection)
     if any(f"{selection}_{part}lead" in arrays for part in ("", "held_out_")):
         _check_leads(arrays, selection)
 
 
-def _check_probabilities(arrays: Arrays, selection: str) -> None:
-    """UserError unless they are some: the true class has the largest where it is the first, else what is left."""
+def _check_probabilities(arrays: Arrays, selection: str, classes: int | None) -> None:
+    """UserError unless they are some: the true class has the largest where it is the first, else what is left.
+
+    The largest of ``classes`` is no smaller than the mean of all, and no class is beyond them.
+    """
     top_p, p = _floats(arrays[f"{selection}_top_p"]), _floats(arrays[f"{selection}_log_p_true"], exp=True)
-    wrong = arrays[f"{selection}_top5"][:, 0] != arrays["labels"]
+    top = arrays[f"{selection}_top5"]
+    wrong = top[:, 0] != arrays["labels"]
+    if classes is not None and top.max() >= classes:
+        raise UserError(f"its prediction file names classes for {selection} that its data has not; it is left out.")
     sound = (
         top_p.min() > 0
+        and top_p.min() >= (1 - HALVES) / (classes or math.inf)
         and top_p.max() <= 1 + HALVES
         and (p <= (1 + HALVES) * top_p).all()
         and ((p >= (1 - HALVES) * top_p) | wrong).all()
