@@ -66,6 +66,14 @@ def test_a_trial_that_was_run_again_is_no_change(store):
     assert [day for day, _ in changes(gather(store), ()).days] == ["2026-02-03", "2026-01-01"]
 
 
+def test_a_record_from_the_future_is_of_no_day(store, tmp_path):
+    rr.put(store, 0.6, "wttm", seed=0, images=50, **on("2126-02-03"))
+    assert changes(gather(store), ()).days[0][0] == "2126-02-03", "nobody said what day it is"
+    assert [day for day, _ in changes(gather(store, "2026-04-05"), ()).days] == ["2026-02-03", "2026-01-01", ""]
+    build(store.root, tmp_path / "out", built="2026-04-05")
+    assert "2126" not in (tmp_path / "out" / "changes.html").read_text(encoding="utf-8")
+
+
 def test_the_first_page_says_what_is_new_and_when_it_was_built(store, tmp_path):
     build(store.root, tmp_path / "out", built="2026-04-05")
     index = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")

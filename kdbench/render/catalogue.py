@@ -7,6 +7,7 @@ import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from functools import cache, cached_property
 
 from kdbench.methods import METHODS
@@ -24,11 +25,17 @@ from kdbench.stats.standings import Standings, standings
 PairName = tuple[str, str, str]
 
 
+#: The day of what has none; sorts before every other.
+UNDATED = ""
+_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+
+
 @dataclass(frozen=True)
 class Catalogue:
     """``records`` are the students' verified ones, ``trainings`` the teachers' own; ``count`` is how many were read.
 
-    ``measured`` are those that were made here; contributed ones count nowhere but in rows of their own.
+    ``measured`` are those that were made here; contributed ones count nowhere but in rows of their own. ``built`` is
+    the day on which the site is, where that is said.
     """
 
     records: Sequence[Record]
@@ -37,6 +44,7 @@ class Catalogue:
     count: int
     seen: Seen = field(default_factory=Seen)
     trainings: Sequence[Record] = ()
+    built: str = ""
 
     @cached_property
     def measured(self) -> list[Record]:
@@ -184,8 +192,17 @@ class Catalogue:
 
     @cached_property
     def latest(self) -> str:
-        """When the newest record was made, as it says itself; empty without records."""
-        return max((str(record["provenance"]["created"]) for record in self.records), default="")
+        """When the newest record was made, as it says itself; empty without records whose day is known."""
+        return max((str(record["provenance"]["created"]) for record in self.records if self.day(record)), default="")
+
+    def day(self, record: Record) -> str:
+        """The day on which it was made, as it says itself; UNDATED where no calendar has that, or it is yet to come."""
+        found = _DAY.match(str(record["provenance"]["created"]))
+        try:
+            day = date.fromisoformat(found[0]).isoformat() if found else UNDATED
+        except ValueError:
+            return UNDATED
+        return UNDATED if self.built and day > self.built else day
 
     @cached_property
     def digest(self) -> str:

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import date
 
 from kdbench.render.catalogue import Catalogue
 from kdbench.render.suiteview import SuiteView
 
 #: Where the page lies.
 PAGE = "changes.html"
-#: What has no date that can be read; sorts before every day.
-UNDATED = ""
-_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
 @dataclass(frozen=True)
@@ -68,7 +63,7 @@ def _changes(catalogue: Catalogue) -> Iterator[Change]:
         for table in catalogue.tables_of(suite):
             for line in table.lines:
                 for record in line.cell.records:
-                    day = _day(str(record["provenance"]["created"]))
+                    day = catalogue.day(record)
                     first[record["key"]] = min(day, first.get(record["key"], day))
                     rows[line.cell.label] = min(day, rows.get(line.cell.label, day))
                     made_by[day].add(str(record["provenance"]["kdbench"]))
@@ -80,11 +75,3 @@ def _changes(catalogue: Catalogue) -> Iterator[Change]:
                 trials=sum(began == day for began in first.values()),
                 versions=tuple(sorted(made_by[day])),
             )
-
-
-def _day(created: str) -> str:
-    found = _DAY.match(created)
-    try:
-        return date.fromisoformat(found[0]).isoformat() if found else UNDATED
-    except ValueError:  # no calendar has it
-        return UNDATED

@@ -71,7 +71,7 @@ def build(
     with replacing(out, results, data) as folder:
         store = Store(results)
         store.tidy()
-        catalogue = gather(store)
+        catalogue = gather(store, built)
         if address is not None:
             publishing.write(folder, content.title, address, CSP)
         shared = {"site": content, "results_name": results.resolve().name, "built": built}
@@ -81,8 +81,11 @@ def build(
     return BuildReport(catalogue.count, count, problems, resolved(out) / "index.html")
 
 
-def gather(store: Store) -> Catalogue:
-    """All that a site shows of ``store``; the teachers' own trainings are behind their teachers and have no rows."""
+def gather(store: Store, built: str = "") -> Catalogue:
+    """All that a site ``built`` on a day shows of ``store``.
+
+    The teachers' own trainings are behind their teachers and have no rows.
+    """
     found = take_inventory(store)
     problems = list(found.problems)
     literature = Literature((), {})
@@ -94,7 +97,7 @@ def gather(store: Store) -> Catalogue:
         problems.append(Problem(f"The literature is left out: {error}"))
     students = [record for record in found.rows if record["label"] != TEACHER]
     trainings = [record for record in found.records if record["label"] == TEACHER]
-    return Catalogue(students, problems, literature, found.count, found.seen, trainings)
+    return Catalogue(students, problems, literature, found.count, found.seen, trainings, built)
 
 
 @contextmanager
