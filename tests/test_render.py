@@ -187,6 +187,18 @@ def test_a_cell_says_how_many_seeds_it_has_where_most_have_another_number(pages)
     assert page.row("my-method", "1 of 13")[-2].split()[3:5] == ["n", "2"]
 
 
+@pytest.mark.usefixtures("few")
+def test_a_table_of_too_many_cells_leads_to_the_pages_of_its_pairs(results, tmp_path, monkeypatch, pages):
+    monkeypatch.setattr("kdbench.render.pages.MOST_CELLS", 3)
+    build(results, tmp_path / "out")
+    name = "suites/cifar100-short@1.html"
+    page, whole = Html((tmp_path / "out" / name).read_text(encoding="utf-8")), pages[name]
+    assert page.row("kd", "3 of 13") == whole.row("kd", "3 of 13")[:6]
+    pairs = {link for link in whole.attributes("href") if link.startswith("../pairs/")}
+    assert len(pairs) == 3
+    assert pairs <= set(page.attributes("href"))
+
+
 def test_a_method_page_has_its_card_and_both_kinds_of_numbers(pages):
     page = pages["methods/wttm.html"]
     assert page.row("gamma", "Zheng and Yang")[1] == "0.2"

@@ -46,6 +46,8 @@ from kdbench.stats.evidence import EPOCH, Evidence
 #: Rows that the matrix of a suite's page has at most, the best first, and its table over pairs.
 LARGEST_MATRIX = 60
 MOST_OVER_PAIRS = 100
+#: Rows times pairs of a table, which a browser lays out in a second or two.
+MOST_CELLS = 30_000
 
 
 @dataclass(frozen=True)
@@ -256,6 +258,7 @@ def _suite(catalogue: Catalogue, view: SuiteView, compared: Mapping[tuple[str, s
         "suite": view,
         "matrix": matrix(catalogue, view.tables, compared, labels) if len(labels) > 1 else [],
         "most": MOST_OVER_PAIRS,
+        "most_cells": MOST_CELLS,
         "beyond": len(view.standings.rows) - len(labels),
         "forest": charts.forest(view),
         "costs": charts.costs(view),
