@@ -380,7 +380,7 @@ def test_a_budget_leaves_the_best_of_what_it_allows_on_every_line(opened, site):
 def test_controls_of_one_table_leave_others_alone(opened, site):
     page = opened(site / PAIR)
     reported = page.locator("#rows-top1 tbody tr:not(.group):not([hidden])").count()
-    page.locator("#budget").fill("1.05")
+    page.locator("#budget").fill("2")
     assert page.locator("#rows-top1 tbody tr:not(.group):not([hidden])").count() == reported
     assert page.locator("#filter-top1 option[disabled]").count() == 0
     page.select_option("#filter-top1", "last")
@@ -397,10 +397,15 @@ def test_an_address_that_is_pasted_into_an_open_page_is_obeyed(opened, site):
 def test_two_methods_in_the_search_are_a_comparison(opened, site):
     page = opened(site / PAGES["index"])
     page.locator(".finder input").fill("wttm against dkd")
-    page.locator("#found a", has_text="wttm against dkd").wait_for()
+    page.locator("#found a", has_text="dkd against wttm").wait_for()
     page.keyboard.press("Enter")
-    page.wait_for_url("**/compare.html#*")
-    assert [text.split("\n")[0] for text in cells(page, ".searchable", 0)] == ["dkd \u2013 wttm short"]
+    page.wait_for_url("**/compare/dkd--wttm.html")
+    page.locator(".finder input").fill("sdd(kd) versus kd-of-nobody")
+    page.locator("#found [aria-disabled]").wait_for()
+    page.locator(".finder input").fill("wttm versus fitnet")
+    page.locator("#found a").nth(1).wait_for()
+    found = [text.split("\n")[0].split()[0] for text in page.locator("#found a").all_inner_texts()]
+    assert found[:2] == ["fitnet", "wttm"], "they share nothing, and have a page each"
     page.locator(".finder input").fill("decoupled knowledge distillation")
     page.locator("#found a").first.wait_for()
     assert page.locator("#found a").first.inner_text().split()[0] == "dkd"
@@ -421,6 +426,15 @@ def test_limits_on_a_pair_name_what_is_left(opened, site):
     for box in page.locator("[data-without]").all():
         box.uncheck()
     assert left.is_hidden()
+    every = page.locator("[data-each]")
+    every.check()
+    assert all(box.is_checked() for box in page.locator("[data-without]").all())
+    assert left.inner_text().startswith("Best supported of what is left: ")
+    page.locator("[data-without]").first.uncheck()
+    assert not every.is_checked()
+    every.check()
+    every.uncheck()
+    assert not any(box.is_checked() for box in page.locator("[data-without]").all())
 
 
 def test_a_whole_name_is_searched_for_as_such(opened, site):

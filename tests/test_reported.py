@@ -94,8 +94,13 @@ def test_the_audit_of_epochs_and_logs():
     rows = [best, last, claim, row(90.0, "two", method="at")]
     (gap,) = best_against_last(rows)
     assert (gap.claimed, gap.found, gap.better) == (best, last, 0.5)
-    (claimed,) = claimed_against_logged(rows)
-    assert (claimed.claimed, claimed.found, claimed.better) == (claim, best, 0.25)
+    log, own, other = best.source, "kd -", "-"
+    sources = {
+        name: Source(name, "A paper", "", "", "", 2020, proposes)
+        for name, proposes in ((log, own), ("authors", "kd"), ("two", other))
+    }
+    (claimed,) = claimed_against_logged([*rows, row(74.0, "two", selection="best_test")], sources)
+    assert (claimed.claimed, claimed.found, claimed.better) == (claim, best, 0.25), "others claim nothing of that log"
     errors = [row(27.0, metric="wer", selection="best_test"), row(27.5, metric="wer")]
     assert best_against_last(errors)[0].better == 0.5, "a smaller error is the better one"
 
@@ -104,6 +109,8 @@ def test_many_values_are_those_of_several_sources_that_ran_them():
     rows = [row(71.0, "one"), row(71.5, "two"), row(72.0, "three"), row(72.0, "four", provenance="quoted")]
     (spread,) = many_values(rows)
     assert ([n.value for n in spread.numbers], spread.low, spread.high) == ([71.0, 71.5, 72.0], 71.0, 72.0)
+    (spread,) = many_values([*rows, row(79.0, "five", provenance="quoted")])
+    assert spread.high == 72.0, "nor is a quote whose original is not at hand"
     assert not many_values([*rows[:2], row(72.0, "three", apart="other teachers")])
 
 

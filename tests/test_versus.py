@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from kdbench.render.versus import Place, Versus
-from kdbench.stats.evidence import Evidence, Measured, Printed, best_supported, level, ranked
+from kdbench.stats.evidence import Evidence, Measured, Printed, best_supported, leading, ranked, ties
 from kdbench.stats.intervals import Interval, t_quantile
 from kdbench.stats.standings import Standing
 from kdbench.stats.versus import Meeting, disagreement, pooled
@@ -100,6 +100,10 @@ def test_each_setting_of_a_method_is_evidence_of_its_own_and_has_nothing_printed
     assert [e.sources for e in found] == [(), (), ("s1",)]
 
 
+def best(found: list[Evidence]) -> list[str]:
+    return [found[place].method for place in leading(found, ties(found))]
+
+
 def test_printed_gains_are_told_apart_by_what_compares_them():
     def ran(by: str = "re-run", **gains: float) -> list[Printed]:
         return [Printed(source, gain, by) for source, gain in gains.items()]
@@ -115,9 +119,32 @@ def test_printed_gains_are_told_apart_by_what_compares_them():
     }
     found = ranked({}, printed)
     assert [e.method for e in found] == ["a", "d", "e", "b", "c", "g", "f"]
-    assert [e.method for e in level(found)] == ["a", "d", "b"], "e is 0.31 below the middle of a"
+    assert best(found) == ["a", "d", "b"], "e is 0.31 below the middle of a"
     assert [e.helps for e in found] == [True] * 6 + [False]
-    assert level([]) == []
+    assert best([]) == []
+
+
+def test_what_a_source_that_ran_both_prints_ahead_is_not_told_from_nothing():
+    """A higher gain of another source leads only where nothing is printed ahead of it."""
+    ran = {"a": ["s1", 3.2], "b": ["s1", 4.0], "c": ["s3", 3.0]}
+    printed = {name: [Printed(source, gain, "re-run")] for name, (source, gain) in ran.items()}
+    printed["b"].append(Printed("s2", 1.9, "re-run"))
+    printed["b"].append(Printed("s4", 1.8, "re-run"))
+    found = ranked({}, printed)
+    assert [e.method for e in found] == ["a", "c", "b"]
+    assert best(found) == ["c", "a"], "b is ahead of a where both were run, and c of b"
+    assert best(found[:1]) == ["a"]
+    told = ties(found)
+    assert (told[0].level, told[0].beaten, told[1].beaten, told[2].beaten) == ((1,), (2,), (), (1,))
+
+
+def test_a_gain_names_the_sources_that_it_is_of():
+    found = Evidence("m", (), (Printed("x", 2.9, "authors"), Printed("y", 0.2, "re-run"), Printed("z", 0.4, "re-run")))
+    assert (found.behind, found.sources) == (("y", "z"), ("x", "y", "z"))
+    assert found.authors is not None
+    assert (found.authors.middle, found.reported.middle) == (2.9, pytest.approx(0.3))
+    own = Evidence("m", (), (Printed("x", 2.9, "authors"), Printed("q", 9.0, "quoted")))
+    assert (own.behind, own.authors) == (("x",), None)
 
 
 def test_sources_of_one_work_count_once_and_authors_are_no_re_run():
@@ -138,7 +165,7 @@ def test_what_was_measured_is_level_where_a_suite_may_have_either_first():
         ("b", ""): [Measured("full@1", False, 3, standing("b", 70.9, (1, 2), Interval(3, 1.9, 1.1, 2.7)))],
         ("c", ""): [Measured("full@1", False, 3, standing("c", 69.0, (3, 3), Interval(3, 0.5, 0.1, 0.9)))],
     }
-    assert [e.method for e in level(ranked(rows, {}))] == ["a", "b"]
+    assert best(ranked(rows, {})) == ["a", "b"]
     chance = Measured("full@1", False, 3, standing("x", 70.0, (1, 3), Interval(3, 0.5, -0.2, 1.2)))
     assert not Evidence("x", (chance,)).helps
 

@@ -236,15 +236,28 @@ def best_against_last(rows: Iterable[Reported]) -> list[Difference]:
     return _widest(Difference(best[0], last[0]) for best, last in both if len(best) == len(last) == 1)
 
 
-def claimed_against_logged(rows: Iterable[Reported]) -> list[Difference]:
-    """What a source prints beside what a training log of the same method, pair and selection says, widest first."""
+def claimed_against_logged(rows: Iterable[Reported], sources: Mapping[str, Source]) -> list[Difference]:
+    """What a source prints beside what a training log of the same people says, widest first.
+
+    Both are of one method, pair and selection; what others found when they ran it claims nothing of that log.
+    """
     rows = list(rows)
     logged = [row for row in rows if row.provenance == "log"]
     ran: dict[tuple[Place, str], list[Reported]] = defaultdict(list)
     for row in rows:
         if row.provenance == "ran":
             ran[place(row), row.selection].append(row)
-    return _widest(Difference(claim, log) for log in logged for claim in ran[place(log), log.selection])
+    return _widest(
+        Difference(claim, log)
+        for log in logged
+        for claim in ran[place(log), log.selection]
+        if _own(sources[claim.source]) & _own(sources[log.source])
+    )
+
+
+def _own(source: Source) -> set[str]:
+    """What a source proposes, and the repository that it is of."""
+    return {*source.proposes.split(), source.repository} - {"", "-"}
 
 
 def _widest(differences: Iterable[Difference]) -> list[Difference]:
@@ -270,7 +283,8 @@ class Spread:
 def many_values(rows: Iterable[Reported], sources: int = 3) -> list[Spread]:
     """The methods for which so many ``sources`` print different values on one pair; most values first."""
     groups: dict[Place, dict[str, Reported]] = defaultdict(dict)
-    for number in folded(row for row in rows if not row.apart and row.teacher != "none"):
+    ran = (row for row in rows if not row.apart and row.teacher != "none" and row.provenance != "quoted")
+    for number in folded(ran):
         groups[place(number.row)].setdefault(number.row.printed, number.row)
     spreads = (Spread(where, tuple(sorted(found.values(), key=lambda r: r.value))) for where, found in groups.items())
     many = [spread for spread in spreads if len({row.source for row in spread.numbers}) >= sources]

@@ -41,13 +41,13 @@ def met(answers: Iterable[Answer]) -> Iterator[Met]:
         for option in answer.options:
             evidence = option.evidence
             for each in evidence.measured:
-                if evidence.reported is not None and each.standing.gain is not None:
+                if (printed := evidence.printed_by_all) is not None and each.standing.gain is not None:
                     yield Met(
                         method=evidence.method,
                         pair=f"{teacher} \u2192 {student}, {dataset}",
                         suite=each.suite,
                         short=each.short,
-                        reported=evidence.reported,
+                        reported=printed,
                         measured=each.standing.gain,
                         sources=evidence.sources or tuple(sorted({printed.source for printed in evidence.printed})),
                         row=each.standing.label,

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 
+from kdbench.data import DATASETS
 from kdbench.methods import METHODS
 from kdbench.records.gains import ALONE, weak_sources
 from kdbench.records.implementations import implementation, one_name
@@ -17,9 +18,9 @@ from kdbench.render.catalogue import Catalogue, PairName, components, outdated, 
 from kdbench.render.measured import Line, Table
 from kdbench.render.suiteview import SuiteView
 from kdbench.stats.aggregate import NO_TEACHER, Cell, Spread, cost
-from kdbench.stats.evidence import Evidence, Measured, Printed, best_supported, level, ranked
+from kdbench.stats.evidence import EPOCH, Evidence, Measured, Printed, Ties, best_supported, leading, ranked, ties
 from kdbench.stats.standings import Standings
-from kdbench.suites import Suite, parsed_suites
+from kdbench.suites import Suite, parsed_suites, rung_of
 
 #: What a grade of evidence is called.
 GRADE_NAMES = {
@@ -31,6 +32,8 @@ GRADE_NAMES = {
 }
 
 
+#: Rows that a command names one by one.
+MOST_NAMED = 12
 #: What a method may need beside the logits of the teacher, in words.
 NEEDS = {
     "stages": "feature maps of stages",
@@ -68,6 +71,7 @@ class Option:
     ``cost`` is the median over this pair's records, or else over all on its data set of the method that
     ``elsewhere`` names.
     ``passes`` are the epochs, times the protocol's, and the views of each image together: about the least it can cost.
+    ``costs_known``: of some method a cost was measured on the data set.
     """
 
     evidence: Evidence
@@ -76,11 +80,14 @@ class Option:
     elsewhere: str | None
     implemented: bool
     passes: float | None = None
+    costs_known: bool = False
 
     @property
     def least(self) -> float | None:
-        """What a budget must allow: the cost, or the passes where none is known."""
-        return self.passes if self.cost is None else self.cost.middle
+        """What a budget must allow, as it is shown: the cost; where none was measured of any method, the passes."""
+        if self.cost is not None:
+            return round(self.cost.middle, 2)
+        return None if self.costs_known else self.passes
 
 
 @dataclass(frozen=True)
@@ -111,20 +118,26 @@ class Answer:
         return any(option.evidence.grade in ("measured", "re-run") for option in self.options)
 
     @cached_property
-    def leading(self) -> list[Option]:
-        """The options with the best evidence, none of which is told from the first; empty where that does not help."""
-        if not self.enough or not self.options[0].evidence.helps:
-            return []
-        best = {id(evidence) for evidence in level([option.evidence for option in self.options])}
-        return [option for option in self.options if id(option.evidence) in best]
+    def ties(self) -> list[Ties]:
+        """How each of the options stands to the others."""
+        return ties([option.evidence for option in self.options])
 
     @cached_property
-    def _leaders(self) -> frozenset[int]:
-        return frozenset(map(id, self.leading))
+    def leading(self) -> list[Option]:
+        """The option with the best evidence, and those not told from it; empty where it does not help."""
+        best = leading([option.evidence for option in self.options], self.ties) if self.enough else []
+        return [self.options[place] for place in best] if best and self.options[best[0]].evidence.helps else []
 
-    def leads(self, option: Option) -> bool:
-        """Whether ``option``, one of these, is among the ``leading``."""
-        return id(option) in self._leaders
+    @property
+    def more(self) -> list[Option]:
+        """Options of a lesser grade whose authors or quotes print more than the best-supported one has, most first."""
+        first = self.leading[0] if self.leading else self.options[0] if self.enough else None
+        if first is None:
+            return []
+        said = (o for o in self.options if o.evidence.grade in ("authors", "quoted"))
+        return sorted(
+            (o for o in said if o.evidence.gain >= first.evidence.middle + EPOCH), key=lambda o: -o.evidence.gain
+        )
 
     @property
     def hint(self) -> Option | None:
@@ -137,7 +150,8 @@ def answers(catalogue: Catalogue, views: Mapping[str, SuiteView]) -> dict[PairNa
     """The answer of every pair that has a teacher."""
     tables: dict[str, list[Table]] = defaultdict(list)
     for table in catalogue.tables.values():
-        tables[table.dataset].append(table)
+        if rung_of(table.suite) is None:  # whose hyper-parameters are random
+            tables[table.dataset].append(table)
     # A network twenty times as large makes another cost of the same method: only pairs of one data set have one.
     costs = {dataset: _costs(found) for dataset, found in tables.items()}
     return {
@@ -150,7 +164,7 @@ def answers(catalogue: Catalogue, views: Mapping[str, SuiteView]) -> dict[PairNa
 def _answer(
     catalogue: Catalogue, pair: PairName, views: Mapping[str, SuiteView], costs: Mapping[str, Spread]
 ) -> Answer:
-    tables = catalogue.measured_by_pair.get(pair, [])
+    tables = [table for table in catalogue.measured_by_pair.get(pair, []) if rung_of(table.suite) is None]
     rows = catalogue.reported_by_pair.get(pair, [])
     measured: dict[tuple[str, str], list[Measured]] = defaultdict(list)
     old = outdated(tables)
@@ -183,9 +197,14 @@ def _answer(
         contradictions=len({found.method for found in contradictions(rows)}),
         sources=tuple(sorted({source for each in evidence for source in each.sources})),
         weak=weak,
-        runs=tuple(_runs(pair, suites, [*level(evidence), *evidence])),
+        runs=tuple(_runs(pair, suites, _best_first(evidence))),
         command="" if (planned := _planned(pair)) is None else f"{_command(*planned, ('ce',))} --method NAME",
     )
+
+
+def _best_first(evidence: Sequence[Evidence]) -> list[Evidence]:
+    """``evidence``, those first that lead and what is level with them."""
+    return [*(evidence[place] for place in leading(evidence, ties(evidence))), *evidence]
 
 
 def _with_their_lines(tables: Sequence[Table]) -> list[tuple[Table, dict[tuple[str, str], Line]]]:
@@ -268,6 +287,7 @@ def _option(
         elsewhere=trained if own is None and trained in costs else None,
         implemented=card is not None,
         passes=None if card is None else card.passes,
+        costs_known=bool(here or costs),
     )
 
 
@@ -276,9 +296,16 @@ def _runs(pair: PairName, suites: Sequence[SuiteVerdict], evidence: Sequence[Evi
     for verdict in suites:
         if verdict.view.installed is not None and len(verdict.best) > 1:
             names = tuple(measured.standing.label for _, measured in verdict.best)
-            command = f"{_command(verdict.view.installed, verdict.table.pair, ('ce', *names))} --until-decided 10"
+            named = () if len(names) > MOST_NAMED else ("ce", *names)  # all of the suite's
+            command = f"{_command(verdict.view.installed, verdict.table.pair, named)} --until-decided 10"
             yield Run(f"adds seeds in {verdict.table.suite} until the tie is told apart, or ten are used up", command)
     suite, name = _planned(pair) or (None, "")
+    if suite is None and not suites and (like := _like(pair[0])) is not None:
+        purpose = (
+            f"no suite at hand has this pair; this writes one of {pair[0]} as a file, in which to name its teacher and "
+            "student for kdbench run --suite mine.toml"
+        )
+        yield Run(purpose, f"kdbench show {shlex.quote(like.name)} --toml > mine.toml")
     if suite is not None and all(verdict.view.name != suite.id for verdict in suites):
         labels = [row.label for row in suite.rows if row.stream == 0]
         known = dict.fromkeys(e.label for e in evidence if e.label in labels or e.label in METHODS)
@@ -286,8 +313,7 @@ def _runs(pair: PairName, suites: Sequence[SuiteVerdict], evidence: Sequence[Evi
         rows = tuple(dict.fromkeys(("ce", *wanted)))
         purpose = (
             f"measures the pair in {suite.id}, {suite.title}: {len(rows) * len(suite.seeds)} trainings of "
-            f"{suite.protocol.epochs} epochs (--dry-run tells their time on your machine, --download fetches data and "
-            "weights)"
+            f"{suite.protocol.epochs} epochs (--dry-run tells their time on your machine, {_fetched(pair[0])})"
         )
         yield Run(purpose, _command(suite, name, rows))
     if suite is not None and suite.short:
@@ -296,6 +322,11 @@ def _runs(pair: PairName, suites: Sequence[SuiteVerdict], evidence: Sequence[Evi
             "for kdbench run --suite full.toml"
         )
         yield Run(purpose, f"kdbench show {shlex.quote(suite.name)} --toml > full.toml")
+
+
+def _fetched(dataset: str) -> str:
+    known = dataset in DATASETS and (not DATASETS.get(dataset).needs_files or DATASETS.get(dataset).downloadable)
+    return "--download fetches data and weights" if known else "--download fetches weights; the data is yours to bring"
 
 
 def _command(suite: Suite, pair: str, methods: Sequence[str]) -> str:
@@ -308,6 +339,13 @@ def _command(suite: Suite, pair: str, methods: Sequence[str]) -> str:
 def _planned(pair: PairName) -> tuple[Suite, str] | None:
     """The suite that has ``pair``, one at full length where there is any, and its name for it."""
     return _suites_by_pair().get(pair)
+
+
+@cache
+def _like(dataset: str) -> Suite | None:
+    """The longest suite of ``dataset``."""
+    found = (suite for suite in parsed_suites() if dataset in {pair.dataset for pair in suite.pairs})
+    return max(found, key=lambda suite: (not suite.short, suite.protocol.epochs, suite.name), default=None)
 
 
 @cache

@@ -8,7 +8,9 @@ from functools import cache
 
 from kdbench import __version__
 from kdbench.methods import METHODS, leaves
-from kdbench.render.catalogue import Catalogue
+from kdbench.records.implementations import implementation
+from kdbench.records.literature import Source
+from kdbench.render.catalogue import Catalogue, components
 
 #: How an entry begins: its kind and its key; and one of its fields, up to the value.
 _HEAD = re.compile(r"@([A-Za-z]+)\s*\{\s*([^\s,{}@%\"#()=~\\]+)\s*,")
@@ -26,25 +28,57 @@ _FORBIDDEN = frozenset({
     *("RequirePackage", "documentclass", "verbatiminput", "lstinputlisting", "inputminted", "ShellEscape"),
 })  # fmt: skip
 
-OWN = f"""@software{{kdbench,
-  author  = {{{{The kdbench authors}}}},
-  title   = {{kdbench: a benchmark suite and leaderboard generator for knowledge distillation}},
-  version = {{{__version__}}},
-}}"""
+#: The key of the entry of kdbench.
+OWN = "kdbench"
+#: What TeX obeys in a text.
+_SPECIAL = str.maketrans({letter: f"\\{letter}" for letter in "&%$#_{}"} | {"\\": "", "~": " ", "^": " "})
 
 
 def bibtex(catalogue: Catalogue, methods: Iterable[str]) -> str:
-    """The entries of ``methods``, each once, and of kdbench; a composition has those of what it is made of."""
-    entries = {OWN: None} | {entry: None for method in sorted(set(methods)) for entry in _of(catalogue, method)}
+    """The entries of ``methods``, each once, and of kdbench with the records shown.
+
+    A composition has those of what it is made of; what is trained nowhere here those of the sources that propose it.
+    """
+    methods = set(methods)
+    entries = {_own(catalogue): None} | {e: None for method in sorted(methods) for e in _of(catalogue, method)}
     known = {key for entry in entries if (key := _key(entry))}
     brought = {entry: None for method in sorted(set(methods)) for entry in _brought(catalogue, method, known)}
     return "\n\n".join([*entries, *brought, ""])
 
 
+def citable(catalogue: Catalogue, method: str) -> bool:
+    """Whether there may be something to cite for ``method``."""
+    return method in catalogue.cards or next(_of(catalogue, method), None) is not None
+
+
+def _own(catalogue: Catalogue) -> str:
+    year = (catalogue.built or catalogue.latest)[:4]
+    said = f"  year    = {{{year}}},\n" if year.isdecimal() else ""
+    return (
+        f"@software{{{OWN},\n"
+        "  author  = {{The kdbench authors}},\n"
+        "  title   = {kdbench: a benchmark suite and leaderboard generator for knowledge distillation},\n"
+        f"  version = {{{__version__}}},\n{said}"
+        f"  note    = {{Records: set {catalogue.digest}}},\n}}"
+    )
+
+
 def _of(catalogue: Catalogue, method: str) -> Iterator[str]:
-    if method in METHODS:
-        papers = (leaf.paper for leaf in leaves(METHODS.get(method)))
+    trained = implementation(method)
+    if trained is not None and trained in METHODS:
+        papers = (leaf.paper for leaf in leaves(METHODS.get(trained)))
         yield from (paper.bibtex.strip() for paper in papers if paper is not None)
+    elif method not in catalogue.cards:
+        sources = catalogue.literature.sources
+        named = {method, *components(method)}
+        yield from (_printing(sources[name]) for name in sorted(sources) if named & set(sources[name].proposes.split()))
+
+
+def _printing(source: Source) -> str:
+    """What a source is cited by: its own words, in the one field that no style takes apart."""
+    fields = {"title": source.citation, "year": str(source.year or ""), "note": source.identifier}
+    said = "".join(f"  {name:<5} = {{{text.translate(_SPECIAL)}}},\n" for name, text in fields.items() if text)
+    return f"@misc{{source-{source.source},\n{said}}}"
 
 
 def _brought(catalogue: Catalogue, method: str, known: set[str]) -> Iterator[str]:
@@ -112,4 +146,4 @@ def _key(entry: str) -> str:
 @cache
 def _our_keys() -> frozenset[str]:
     papers = (METHODS.get(name).paper for name in METHODS)
-    return frozenset(map(_key, (OWN, *(paper.bibtex.strip() for paper in papers if paper is not None))))
+    return frozenset({OWN, *(_key(paper.bibtex.strip()) for paper in papers if paper is not None)})

@@ -18,7 +18,7 @@ from kdbench.records.reported import gain
 from kdbench.records.verify import Record
 from kdbench.render.address import method_page, pair_page, study_page, suite_page
 from kdbench.render.answers import Answer
-from kdbench.render.bibtex import bibtex
+from kdbench.render.bibtex import bibtex, citable
 from kdbench.render.catalogue import Catalogue, PairName
 from kdbench.render.measured import Line, Table
 from kdbench.render.rows import as_json
@@ -112,7 +112,7 @@ def files(catalogue: Catalogue) -> Iterator[File]:
         yield cited(catalogue, pair_page(*name), methods)
     for method in catalogue.methods:
         yield from _together(method_page(method), by_method[method], catalogue.reported_by_method.get(method, []))
-        if method in catalogue.cards:
+        if citable(catalogue, method):
             yield cited(catalogue, method_page(method), [method])
     if catalogue.literature.rows:
         yield from listed("literature.html", PRINTED, map(_printed, catalogue.literature.rows))

@@ -57,7 +57,7 @@ def literature_view(literature: Literature, records: Iterable[Record]) -> Litera
         contradictions=tuple(c for c in contradictions if c.tier is Tier.UNEXPLAINED),
         tiers=tuple((tier, sum(c.tier is tier for c in contradictions)) for tier in Tier),
         best=tuple(reported.best_against_last(rows)),
-        logged=tuple(reported.claimed_against_logged(rows)),
+        logged=tuple(reported.claimed_against_logged(rows, literature.sources)),
         spreads=tuple(reported.many_values(rows)),
         years=tuple(reported.gain_by_year(rows, literature.sources)),
         claims=tuple(_claims(records)),

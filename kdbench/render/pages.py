@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import chain, groupby
 from typing import Any
 
 from kdbench.methods import METHODS, leaves
@@ -30,6 +30,7 @@ from kdbench.render import studies as studyview
 from kdbench.render.address import href, method_page, pair_page, row_page, study_page, suite_page, versus_page
 from kdbench.render.against import Met, against, met
 from kdbench.render.answers import GRADE_NAMES, NEEDS, Answer, answers
+from kdbench.render.bibtex import citable
 from kdbench.render.catalogue import Catalogue, PairName, split
 from kdbench.render.content import Content
 from kdbench.render.downloads import File
@@ -177,7 +178,8 @@ def _pairs(catalogue: Catalogue) -> Iterator[Page | File]:
         lines = sum(len(table.lines) for table in catalogue.measured_by_pair.get(pair, []))
         pairs.append((pair, lines, len(printed), len(contradictions(printed))))
     pairs.sort(key=lambda p: (-p[1], -p[2], p[0]))
-    yield Page("pairs.html", "pairs.html", "Pairs", {"pairs": pairs})
+    words = {pair: " ".join(chain.from_iterable(map(finding.aliases, pair[1:]))) for pair in catalogue.pairs}
+    yield Page("pairs.html", "pairs.html", "Pairs", {"pairs": pairs, "words": words})
     columns = ("dataset", "teacher", "student", "measured_rows", "printed_numbers", "contradictions")
     rows = (dict(zip(columns, (*pair, *counts), strict=True)) for pair, *counts in pairs)
     yield from downloads.listed("pairs.html", columns, rows)
@@ -209,29 +211,37 @@ def _gain_text(evidence: Evidence) -> str:
 def _options(answer: Answer) -> str:
     """What may be chosen on a pair, best first, for the page's script.
 
-    Of each its name, page, gain, grade, least cost, needs (null where nobody knows), whether it is level with the best,
-    and whether it helps.
+    Of each its name, page, gain, grade, least cost, needs (null where nobody knows), how it stands to the others, and
+    whether it helps.
     """
-    return json.dumps(
+    return _packed(
         [
             (
                 option.evidence.label,
                 method_page(option.evidence.method),
                 _gain_text(option.evidence),
                 option.evidence.grade,
-                None if option.least is None else round(option.least, 2),
+                option.least,
                 option.needs if option.implemented else None,
-                answer.leads(option),
+                told,
                 option.evidence.helps,
             )
-            for option in answer.options
-        ],
-        separators=(",", ":"),
+            for option, told in zip(answer.options, _told(answer), strict=True)
+        ]
     )
 
 
+def _told(answer: Answer) -> list[tuple[int, tuple[str, ...], tuple[int, ...], tuple[int, ...]]]:
+    """Of each option its place, the suites it may be best in, and those it is level with and beaten by."""
+    return [(place, told.suites, told.level, told.beaten) for place, told in enumerate(answer.ties)]
+
+
+def _packed(found: object) -> str:
+    return json.dumps(found, separators=(",", ":"))
+
+
 def _compare(compared: Mapping[tuple[str, str], Versus], short: Collection[str]) -> Page:
-    order = sorted(compared.values(), key=lambda two: (-len(two.counted), -len(two.printed), two.one, two.other))
+    order = sorted(compared.values(), key=lambda two: (-len(two.counted), -len(two.ran), two.one, two.other))
     little = {two for two, v in compared.items() if v.places and all(place.table.suite in short for place in v.places)}
     context = {"versus": order, "most": len(compared) >= MOST, "short": little}
     return Page("compare.html", "compare.html", "Compare two methods", context)
@@ -240,7 +250,8 @@ def _compare(compared: Mapping[tuple[str, str], Versus], short: Collection[str])
 def _versus(catalogue: Catalogue, versus: Versus, views: Mapping[str, SuiteView]) -> Iterator[Page | File]:
     printed = [row for together in versus.printed for row in (together.one, together.other)]
     short = all(views[place.table.suite].short for place in versus.places)
-    page, cited = versus_page(versus.one, versus.other), {versus.one, versus.other} & catalogue.cards.keys()
+    page = versus_page(versus.one, versus.other)
+    cited = {method for method in (versus.one, versus.other) if citable(catalogue, method)}
     context = {"versus": versus, "views": views, "short": short, "cited": cited}
     context["sources"] = _sources(catalogue, printed)
     yield Page(page, "versus.html", f"{versus.one} against {versus.other}", context)
@@ -290,6 +301,7 @@ def _pair(
         {
             "pair": pair,
             "answer": answer,
+            "told": [] if answer is None else [_packed(each) for each in _told(answer)],
             "grades": GRADE_NAMES,
             "tables": [(table, views[table.suite]) for table in tables],
             "teachers": taught.by_pair.get(pair, ()),
@@ -316,7 +328,7 @@ def _method(catalogue: Catalogue, name: str, views: dict[str, SuiteView], found:
         {
             "name": name,
             "card": catalogue.card_of(name),
-            "has_bib": name in catalogue.cards,
+            "has_bib": citable(catalogue, name),
             "lines": [found for found in lines if found[1].cell.measured],
             "contributed": [found for found in lines if not found[1].cell.measured],
             "versions": versions,

@@ -11,6 +11,7 @@ import numpy as np
 
 from kdbench.records.implementations import one_name
 from kdbench.records.literature import Reported
+from kdbench.records.reported import folded
 from kdbench.render.catalogue import Catalogue, PairName
 from kdbench.render.measured import Table
 from kdbench.stats.intervals import Interval
@@ -74,18 +75,19 @@ class Versus:
         return self.one if over.low > 0 else self.other if over.high < 0 else ""
 
     @property
-    def quoted(self) -> int:
-        """Printed comparisons of which the source did not run both."""
-        return sum("quoted" in (t.one.provenance, t.other.provenance) for t in self.printed)
+    def ran(self) -> list[Together]:
+        """The printed comparisons of which the source ran both."""
+        return [t for t in self.printed if "quoted" not in (t.one.provenance, t.other.provenance)]
 
     def ahead(self, name: str) -> int:
-        """In how many printed comparisons ``name`` has the higher number."""
+        """In how many comparisons that a source ran ``name`` has the higher number."""
         sign = 1 if name == self.one else -1
-        return sum(sign * together.difference > 0 for together in self.printed)
+        return sum(sign * together.difference > 0 for together in self.ran)
 
     @property
     def sources(self) -> list[str]:
-        return sorted({together.one.source for together in self.printed})
+        """Those that ran both."""
+        return sorted({together.one.source for together in self.ran})
 
 
 def all_versus(catalogue: Catalogue) -> dict[tuple[str, str], Versus]:
@@ -146,11 +148,14 @@ def _places(
 
 
 def _printed(catalogue: Catalogue) -> dict[tuple[str, str], list[Together]]:
-    """What one source prints of two methods for one pair under one teacher, student alone and selection."""
+    """What one source prints of two methods for one pair under one recipe, teacher, student alone and selection.
+
+    A quote of what another source prints is that source's; what a source calls not comparable is left out.
+    """
     groups: dict[tuple[object, ...], dict[str, Reported]] = defaultdict(dict)
-    for row in catalogue.literature.rows:
-        if row.metric == "top1":
-            context = (row.source, row.selection, row.teacher_value, row.student_baseline)
+    for row in (number.row for number in folded(catalogue.literature.rows)):
+        if row.metric == "top1" and not row.apart:
+            context = (row.source, row.recipe, row.selection, row.teacher_value, row.student_baseline)
             groups[row.dataset, row.teacher, row.student, *context].setdefault(one_name(row.method), row)
     found: dict[tuple[str, str], list[Together]] = defaultdict(list)
     for group in groups.values():

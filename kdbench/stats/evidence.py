@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import combinations
 from statistics import median
 
 from kdbench.stats.aggregate import Spread
@@ -90,6 +92,11 @@ class Evidence:
         own = sorted(((p.work or p.source, p.source) for p in self.printed if p.by != "quoted"), reverse=True)
         return tuple(sorted(dict(own).values()))
 
+    @cached_property
+    def works(self) -> dict[str, float]:
+        """The gain of each work that found one itself."""
+        return self.by_work("re-run", "authors")
+
     def by_work(self, *by: str) -> dict[str, float]:
         """The median gain of each work that printed some, of those that found them as ``by`` says."""
         gains: dict[str, list[float]] = {}
@@ -97,7 +104,7 @@ class Evidence:
             gains.setdefault(printed.work or printed.source, []).append(printed.gain)
         return {work: median(found) for work, found in gains.items()}
 
-    @property
+    @cached_property
     def best_works(self) -> dict[str, float]:
         """The gains of works that re-ran it; of its authors where nobody did, of quotes where there is nothing else."""
         return self.by_work("re-run") or self.by_work("authors") or self.by_work("quoted")
@@ -105,8 +112,28 @@ class Evidence:
     @property
     def reported(self) -> Spread | None:
         """The median and the range of the gains in ``best_works``."""
-        gains = [*self.best_works.values()]
-        return Spread(median(gains), min(gains), max(gains)) if gains else None
+        return _spread(self.best_works)
+
+    @property
+    def printed_by_all(self) -> Spread | None:
+        """The median and the range of what all works found, its authors among them; of quotes where that is all."""
+        return _spread(self.works or self.by_work("quoted"))
+
+    @property
+    def behind(self) -> tuple[str, ...]:
+        """The sources of ``best_works``, one of each."""
+        own = sorted(((p.work or p.source, p.source) for p in self.printed if p.by == self._best_by), reverse=True)
+        return tuple(sorted(dict(own).values()))
+
+    @property
+    def authors(self) -> Spread | None:
+        """What its authors print, where ``reported`` is of re-runs alone."""
+        return _spread(self.by_work("authors")) if self._best_by == "re-run" else None
+
+    @property
+    def _best_by(self) -> str:
+        found = {p.by for p in self.printed}
+        return next((by for by in ("re-run", "authors", "quoted") if by in found), "")
 
     @property
     def gain(self) -> float:
@@ -133,34 +160,73 @@ def ranked(
     return sorted(known, key=lambda e: (GRADES.index(e.grade), -e.gain, e.method, e.row))
 
 
-def level(found: Sequence[Evidence]) -> list[Evidence]:
-    """Those of ``found``, best first, that are not told from the first, which is one of them.
+@dataclass(frozen=True)
+class Ties:
+    """How one of several methods stands to the others, which are given by their places among them.
 
-    Of what was measured those that may be the best of a suite in which the first may be, too; of what is printed those
-    of the same grade that lie less than EPOCH below the first.
+    ``suites``: those in which it may be the best. ``level``, ``beaten``: of the methods of its grade that help, those
+    that its printed gains are not told from, and those that are printed ahead of it.
+    """
+
+    suites: tuple[str, ...] = ()
+    level: tuple[int, ...] = ()
+    beaten: tuple[int, ...] = ()
+
+
+def ties(found: Sequence[Evidence]) -> list[Ties]:
+    """How each of ``found`` stands to the others.
+
+    Printed gains are told apart where one is ahead by EPOCH points or more.
+    """
+    leads: list[dict[int, float]] = [{} for _ in found]
+    printed = [(i, grade) for i, each in enumerate(found) if not (grade := each.grade).startswith("measured")]
+    for (i, grade), (j, same) in combinations(printed, 2):
+        if grade == same:
+            lead = _lead(found[i], found[j])
+            leads[i][j], leads[j][i] = lead, -lead
+    helping = [each.helps for each in found]
+    return [
+        Ties(
+            tuple(sorted({m.suite for m in each.measured if m.best})) if helps else (),
+            tuple(sorted(j for j, lead in others.items() if helping[j] and abs(lead) < EPOCH - 1e-9)),
+            tuple(sorted(j for j, lead in others.items() if helping[j] and lead <= -EPOCH + 1e-9)),
+        )
+        for each, helps, others in zip(found, helping, leads, strict=True)
+    ]
+
+
+def leading(found: Sequence[Evidence], told: Sequence[Ties]) -> list[int]:
+    """The places in ``found``, best first and ``told`` as ties() does, of the best supported and what is level with it.
+
+    That is the first of the best grade; of printed gains, the first that none of its grade is printed ahead of. Level
+    with what was measured are those that may be the best of a suite in which it may be, too.
     """
     if not found:
         return []
-    first = found[0]
-    if first.grade.startswith("measured"):
-        suites = {m.suite for m in first.measured if m.best}
-        return [first, *(e for e in found[1:] if any(m.best and m.suite in suites for m in e.measured) and e.helps)]
-    others = (e for e in found[1:] if e.grade == first.grade and e.helps)
-    return [first, *(e for e in others if _lead(first, e) < EPOCH - 1e-9)]
+    same = [i for i, each in enumerate(found) if each.grade == found[0].grade]
+    first = next((i for i in same if not set(told[i].beaten) & set(same)), 0)
+    if found[0].grade.startswith("measured"):
+        suites = {m.suite for m in found[first].measured if m.best}
+        return [first, *(i for i, each in enumerate(told) if i != first and suites & set(each.suites))]
+    return [first, *told[first].level]
 
 
 def _lead(one: Evidence, other: Evidence) -> float:
     """By how many points ``one`` is printed ahead of ``other``: the middle of what compares them.
 
-    That is the difference in each work that ran both under one recipe, and once that of what the other works found.
+    That is the difference in each work that ran both under one recipe, and once that of what other re-runs found, or
+    authors of what nobody re-ran.
     """
-    first, second = (each.by_work("re-run", "authors") for each in (one, other))
-    both = first.keys() & second.keys()
-    found = [first[work] - second[work] for work in both]
+    both = one.works.keys() & other.works.keys()
+    found = [one.works[work] - other.works[work] for work in both]
     apart = [[gain for work, gain in each.best_works.items() if work not in both] for each in (one, other)]
     if all(apart):
         found.append(median(apart[0]) - median(apart[1]))
     return median(found) if found else one.gain - other.gain
+
+
+def _spread(works: Mapping[str, float]) -> Spread | None:
+    return Spread(median(works.values()), min(works.values()), max(works.values())) if works else None
 
 
 def best_supported(found: Iterable[Evidence], suite: str) -> list[tuple[Evidence, Measured]]:

@@ -16,7 +16,7 @@
   box.append(input, list);
   link.replaceWith(box);
   const plain = (text) => text.toLowerCase().replace(/[-_:>/,\s→]+/g, " ");
-  const LITTLE = new Set(["to", "vs", "vs.", "against", "and"]); // words between names
+  const LITTLE = new Set(["to", "vs", "vs.", "versus", "against", "and"]); // words between names
   let index = null, compared = new Set(), at = -1;
   const load = () => {
     if (index) return;
@@ -48,19 +48,26 @@
     const query = plain(input.value).trim(), words = query.split(" ").filter((word) => word && !LITTLE.has(word));
     const found = words.length
       ? index.map((entry) => [score(entry[3], entry[4], words), entry]).filter(([points]) => points)
-        .sort(([a, one], [b, other]) => b - a || at0(one[4], words) - at0(other[4], words) || one[4].length - other[4].length).slice(0, 12)
+        .sort(([a, one], [b, other]) => b - a || (one[1] === "source") - (other[1] === "source") || at0(one[4], words) - at0(other[4], words) || one[4].length - other[4].length).slice(0, 12)
       : [];
     // Two methods are a comparison, whatever stands between their names.
     const two = input.value.toLowerCase().split(/\s+|,(?![^(]*\))/).filter((word) => word && !LITTLE.has(word));
-    const places = two.map((word) => index.filter((entry) => entry[1] === "method").findIndex((entry) => entry[0] === word));
-    if (two.length === 2 && compared.has(`${Math.min(...places)} ${Math.max(...places)}`)) found.unshift([0, [`${two[0]} against ${two[1]}`, "comparison", `compare.html#~f-search=${two.map(encodeURIComponent).join("+")}`]]);
+    const methods = index.filter((entry) => entry[1] === "method");
+    const places = two.map((word) => methods.findIndex((entry) => entry[0].toLowerCase() === word));
+    if (two.length === 2 && !places.includes(-1) && two[0] !== two[1]) {
+      const [one, other] = places.map((place) => methods[place]).sort(([a], [b]) => (a < b ? -1 : 1));
+      const page = `compare/${[one, other].map((entry) => entry[2].slice("methods/".length, -".html".length)).join("--")}.html`;
+      // Those that share too little to have a page have one each.
+      found.unshift(...(compared.has(`${Math.min(...places)} ${Math.max(...places)}`)
+        ? [[0, [`${one[0]} against ${other[0]}`, "comparison", page]]] : [one, other].map((entry) => [0, entry])));
+    }
     at = -1;
     list.replaceChildren(...found.map(([, [title, kind, page]], number) => {
       const item = document.createElement("li"), anchor = document.createElement("a"), what = document.createElement("small");
       item.id = `found-${number}`;
       item.setAttribute("role", "option");
       const [path, place] = page.split("#");
-      anchor.href = root + path.split("/").map(encodeURIComponent).join("/") + (place ? `#${kind === "comparison" ? place : encodeURIComponent(place)}` : "");
+      anchor.href = root + path.split("/").map(encodeURIComponent).join("/") + (place ? `#${encodeURIComponent(place)}` : "");
       anchor.tabIndex = -1;
       what.textContent = ` ${kind}`;
       anchor.append(title, what);

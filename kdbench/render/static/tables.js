@@ -104,6 +104,17 @@ for (const controls of document.querySelectorAll(".controls")) controls.hidden =
 const wanted = new Map();
 // Grades of which one is enough for an answer.
 const ENOUGH = new Set(["measured", "re-run"]);
+// As stats.evidence has it: the first of the best grade that nothing of that grade is printed ahead of, and after it what
+// is not told from it. ``told`` gives of each its grade, its place, the suites it may be best in, and the places of those
+// that it is level with and beaten by.
+const leading = (left, told) => {
+  const all = left.map((each) => [each, ...told(each)]), same = new Set(all.filter(([, grade]) => grade === all[0][1]).map(([, , at]) => at));
+  const first = all.find(([, , at, , , beaten]) => same.has(at) && !beaten.some((by) => same.has(by))) ?? all[0];
+  if (!first) return [];
+  const [, grade, place, best, level] = first;
+  return [first, ...all.filter(([, , at, suites]) => at !== place
+    && (grade.startsWith("measured") ? suites.some((suite) => best.includes(suite)) : level.includes(at)))].map(([each]) => each);
+};
 // A list offers what is left by the other controls.
 const lists = new Map();
 const others = (scope, but) =>
@@ -125,14 +136,13 @@ const filter = (scope, rows) => {
   narrow(scope);
   shorten();
   for (const note of document.querySelectorAll(`[data-left="${scope}"]`)) {
-    const left = [...rows].filter((row) => !row.hidden), [first] = left, enough = ENOUGH.has(first?.dataset.grade);
+    const [first, ...level] = leading([...rows].filter((row) => !row.hidden), (row) => [row.dataset.grade, ...JSON.parse(row.dataset.told)]), enough = ENOUGH.has(first?.dataset.grade);
     const name = first?.querySelector("a").textContent, helps = first?.dataset.helps !== undefined;
-    const level = first?.dataset.level === undefined ? 0 : left.filter((row) => row.dataset.level !== undefined).length - 1;
     note.hidden = !asked.length;
     note.textContent = !first ? "Nothing is left."
       : !helps ? `Of what is left none is shown to help; ${name} is the best.`
         : !enough ? `Not enough evidence of what is left; so far ${name}.`
-          : `Best supported of what is left: ${name}${level ? `, and ${level} not told from it` : ""}.`;
+          : `Best supported of what is left: ${name}${level.length ? `, and ${level.length} not told from it` : ""}.`;
   }
   const place = rows[0]?.closest(".scroll") ?? rows[0]?.closest("table");
   if (place?.nextElementSibling?.className === "nothing") place.nextElementSibling.remove();
@@ -185,7 +195,7 @@ const give = () => {
   const limited = limits.some((each) => (each.type === "checkbox" ? each.checked : each.value));
   const grades = new Map([...document.querySelectorAll("#choose-grade option")].map((each) => [each.value, each.textContent]));
   for (const [row, [grade, cells]] of came) {
-    const left = limited ? JSON.parse(row.dataset.options).filter(fits) : [], [found] = left;
+    const [found, ...level] = limited ? leading(JSON.parse(row.dataset.options).filter(fits), (each) => [each[3], ...each[6]]) : [];
     const link = row.cells[0].querySelector("a"); // which takes the limits along
     link.hash = limited ? `~${new URLSearchParams([...state].filter(([name]) => asked.has(name)))}` : "";
     row.dataset.grade = found ? found[3] : grade;
@@ -205,8 +215,7 @@ const give = () => {
       continue;
     }
     method.replaceChildren(...(enough ? [] : ["not enough evidence; so far "]), name);
-    const level = enough && found[6] ? left.filter((each) => each[6]).length - 1 : 0;
-    if (level) method.append(` and ${level} not told from it`);
+    if (enough && level.length) method.append(` and ${level.length} not told from it`);
     gain.textContent = found[2];
     gain.dataset.v = parseFloat(found[2].replace("\u2212", "-"));
     evidence.textContent = grades.get(found[3]) ?? "";
@@ -227,11 +236,13 @@ for (const all of document.querySelectorAll("[data-each]")) {
   const boxes = [...all.closest(".controls").querySelectorAll("[data-limit], [data-without]")].filter((each) => each.type === "checkbox");
   const look = () => { all.checked = boxes.every((each) => each.checked); };
   boxes.forEach((each) => each.addEventListener("change", look));
-  all.addEventListener("change", () => boxes.forEach((each) => {
-    if (each.checked === all.checked) return;
-    each.checked = all.checked;
-    each.dispatchEvent(new Event("change"));
-  }));
+  all.addEventListener("change", () => {
+    const asked = all.checked; // which the boxes' own changes look at anew
+    for (const each of boxes.filter((box) => box.checked !== asked)) {
+      each.checked = asked;
+      each.dispatchEvent(new Event("change"));
+    }
+  });
   look();
 }
 // A word that is the whole of a name means that one alone: "kd" is no part of "dkd".
@@ -239,8 +250,8 @@ for (const each of document.querySelectorAll("[data-search]")) {
   const rows = () => document.querySelectorAll(".searchable tbody tr");
   const names = (row) => (row.dataset.names ?? "").split(" ");
   const known = new Set([...rows()].flatMap(names));
-  control(each, "", rows, (row, asked) => asked.toLowerCase().split(/[\s\u2013]+|,(?![^(]*\))|\bvs\.?\s|\bagainst\s/).filter(Boolean).every((word) =>
-    known.has(word) ? names(row).includes(word) : row.textContent.toLowerCase().includes(word)));
+  control(each, "", rows, (row, asked) => asked.toLowerCase().split(/[\s\u2013]+|,(?![^(]*\))|\bvs\.?\s|\bversus\s|\bagainst\s/).filter(Boolean).every((word) =>
+    known.has(word) ? names(row).includes(word) : `${row.textContent} ${row.dataset.words ?? ""}`.toLowerCase().includes(word)));
 }
 shorten();
 // An address that is typed or pasted into an open page.
