@@ -345,7 +345,7 @@ def _planned(pair: PairName) -> tuple[Suite, str] | None:
 def _like(dataset: str) -> Suite | None:
     """The longest suite of ``dataset``."""
     found = (suite for suite in parsed_suites() if dataset in {pair.dataset for pair in suite.pairs})
-    return max(found, key=lambda suite: (not suite.short, suite.protocol.epochs, suite.name), default=None)
+    return min(found, key=lambda suite: (suite.short, -suite.protocol.epochs, suite.name), default=None)
 
 
 @cache
