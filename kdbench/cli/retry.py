@@ -50,12 +50,25 @@ def main(options: argparse.Namespace) -> int:
         return EXIT_OK
     asked = manifest["request"]
     check_request(asked, manifest["run"])
+    if "plugin" not in options:
+        _check_plugins(store, asked["machine"].get("plugin") or (), manifest["run"])
     not_of_a_retry = {"summary": "none", "versus": None, "fleet": None}
     options = argparse.Namespace(**{**asked["machine"], **vars(options), **not_of_a_retry})
     options.out = options.out or asked["out"] or None
     environment.check()
     load_plugins(options.plugin)
     return carry_out(_request(asked, options, store, wanted), options, retries=manifest["run"])
+
+
+def _check_plugins(store: Store, plugins: Sequence[str], run: str) -> None:
+    """UserError where a plugin that ``run`` names lies among the results: it may have come with that run by a merge."""
+    root = store.root.resolve()
+    for plugin in plugins:
+        if Path(plugin).resolve().is_relative_to(root):
+            raise UserError(
+                f"The run {run} names the plugin file {plugin}, which lies in the results folder and may be another's; "
+                "look at it, and name it with --plugin if you trust it."
+            )
 
 
 def check_request(asked: Mapping[str, Any], run: str) -> None:

@@ -44,9 +44,15 @@ def merge(into: Store, sources: Sequence[Store]) -> Merged:
         problems += source.listings()[1]
         for path in _others(source):
             target = into.root / path.relative_to(source.root)
-            if not target.exists():
+            if target.exists():
+                continue
+            try:
                 large = path.parent.name == WEIGHTS
                 write_atomically(target, path.read_bytes() if large else read_file(path))
+            except ValueError as error:
+                problems.append(f"{path} is not copied: {error}.")
+            except PermissionError:
+                problems.append(f"{path} is not copied: it may not be read.")
     return Merged(new, known, problems)
 
 

@@ -114,18 +114,28 @@ class Store:
     def adopt(self, path: Path, other: Store) -> bool:
         """Copy the record at ``path`` of the ``other`` store and its predictions, byte by byte; whether it was new.
 
-        UserError where it, or its predictions, cannot be used.
+        What is here and damaged is mended by the copy. UserError where it, or its predictions, cannot be used.
         """
         record = other.load(path)
         here = self.folder(record) / path.name
-        if here.exists():
-            return False
-        if record["predictions"] is not None:
+        new = False
+        if record["predictions"] is not None and not self._has(record):
             other.predictions(record)
             sha256 = record["predictions"]["sha256"]
-            if not self._predictions(sha256).exists():
-                write_atomically(self._predictions(sha256), read_file(other._predictions(sha256)))
-        write_atomically(here, path.read_bytes())
+            write_atomically(self._predictions(sha256), other.packed(record))
+            new = True
+        data = other.content(path)
+        if not _holds(here, data):
+            write_atomically(here, data)
+            new = True
+        return new
+
+    def _has(self, record: Mapping[str, Any]) -> bool:
+        """Whether the prediction file of ``record`` is here, and is the one that was recorded."""
+        try:
+            self.packed(record)
+        except UserError:
+            return False
         return True
 
     def adopt_quietly(self, path: Path, other: Store) -> bool:
@@ -371,6 +381,14 @@ def _unusable(record: Mapping[str, Any], why: object) -> UserError:
 def written(record: Mapping[str, Any]) -> bytes:
     """The bytes of a record's file."""
     return json.dumps(record, indent=1, sort_keys=True, allow_nan=False).encode() + b"\n"
+
+
+def _holds(path: Path, data: bytes) -> bool:
+    """Whether ``path`` is a file with this content."""
+    try:
+        return read_file(path) == data
+    except ValueError:
+        return False
 
 
 def file_name(key: str, data: bytes) -> str:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
 from kdbench.data import DATASETS
@@ -244,10 +244,21 @@ def _notes(cell: Cell) -> Iterable[str]:
 
 def _what_differs(cell: Cell, variants: Sequence[Cell]) -> str:
     """The planned values in which ``cell`` differs from the other rows of its label, as "name value" pairs."""
-    flat = [flatten(json.loads(c.variant)) for c in variants]
-    mine = flatten(json.loads(cell.variant)) if variants else {}
-    names = sorted({n for f in flat for n in f if len({g.get(n) for g in flat}) > 1})
+    if not variants:
+        return ""
+    mine = flatten(json.loads(cell.variant))
+    names = _differing(tuple(other.variant for other in variants))
     return ", ".join(f"{n} {mine.get(n, 'absent')}" for n in names[:6])
+
+
+@lru_cache(maxsize=8)
+def _differing(variants: tuple[str, ...]) -> list[str]:
+    """The names of what is not the same in all ``variants``, which all rows of one label share."""
+    values: dict[str, list[str]] = defaultdict(list)
+    for variant in variants:
+        for name, value in flatten(json.loads(variant)).items():
+            values[name].append(value)
+    return sorted(n for n, found in values.items() if len(found) < len(variants) or len(set(found)) > 1)
 
 
 def flatten(value: Any, prefix: str = "") -> dict[str, str]:

@@ -115,6 +115,11 @@ class SuiteView:
         return sum(self.statuses.values())
 
     @cached_property
+    def measured_pairs(self) -> int:
+        """How many pairs something was measured on; of the others there are contributed rows alone."""
+        return sum(bool(table.lines) for table in self.tables)
+
+    @cached_property
     def best(self) -> list[Row]:
         """The three rows of the largest mean gain among those that cover every pair and whose gain is no chance.
 
@@ -122,7 +127,7 @@ class SuiteView:
         from the student alone, all comparisons of the suite together: the best of many rows gains by chance. No rank is
         meant.
         """
-        whole = [r for r in self.rows if r.kind == "measured" and r.covered == len(self.tables)]
+        whole = [r for r in self.rows if r.kind == "measured" and r.covered == self.measured_pairs]
         return [row for row in whole if _resolved(row) and self._differs(row)][:3]
 
     def _differs(self, row: Row) -> bool:

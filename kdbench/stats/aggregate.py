@@ -116,12 +116,17 @@ def _order(cell: Cell) -> tuple[Any, ...]:
 
 
 def _spread(made: Sequence[Cell]) -> list[Cell]:
-    pairs: dict[tuple[str, ...], set[str]] = defaultdict(set)
+    """The student alone on each pair of its company; what was measured on no pair that was only contributed."""
+    every: dict[tuple[str, ...], set[str]] = defaultdict(set)
+    ours: dict[tuple[str, ...], set[str]] = defaultdict(set)
     for cell in made:
         if cell.teacher != NO_TEACHER:
-            pairs[_company(cell)].add(cell.pair)
+            every[_company(cell)].add(cell.pair)
+            if cell.measured:
+                ours[_company(cell)].add(cell.pair)
     out = []
     for cell in made:
+        pairs = ours if cell.measured else every
         shown = pairs.get(_company(cell)) if cell.teacher == NO_TEACHER else None
         out += [cell] if not shown else [dataclasses.replace(cell, pair=pair) for pair in sorted(shown)]
     return out

@@ -100,6 +100,7 @@
     else if (event.key === "Enter") list.querySelectorAll("a")[Math.max(at, 0)]?.click();
     else if (event.key === "Escape") { list.hidden = true; input.setAttribute("aria-expanded", "false"); }
   });
+  box.addEventListener("focusout", (event) => { if (event.relatedTarget && !box.contains(event.relatedTarget)) { list.hidden = true; input.setAttribute("aria-expanded", "false"); } });
   document.addEventListener("click", (event) => { if (!box.contains(event.target)) { list.hidden = true; input.setAttribute("aria-expanded", "false"); } });
   document.addEventListener("keydown", (event) => {
     if (event.key === "/" && !/^(INPUT|SELECT|TEXTAREA)$/.test(document.activeElement.tagName)) { event.preventDefault(); input.focus(); }
