@@ -16,6 +16,7 @@ from kdbench.records.inventory import take_inventory
 from kdbench.records.listings import Place
 from kdbench.render import build
 from kdbench.render.site import gather
+from kdbench.render.suiteview import suite_view
 
 SHIPPED = Store(ROOT / "results")
 #: One more than the honest ones: a majority, where one counted.
@@ -42,6 +43,21 @@ def measured(box: Store) -> list[Any]:
     found = take_inventory(box)
     rows = [row for row in found.rows if row["evidence"] == "measured"]
     return sorted((r["key"], r["suite"], r["label"], r["pair"], digest(r["scores"]), digest(r["cost"])) for r in rows)
+
+
+def test_a_contributed_pair_hides_no_measured_answer(tmp_path: Path, few: None) -> None:  # noqa: F811
+    box = Store(tmp_path / "results")
+    for seed in range(4):
+        rr.put(box, 0.4, "ce", "none:resnet20", seed)
+        rr.put(box, 0.8, "kd", "resnet56:resnet20", seed)
+    before = suite_view(gather(box), "cifar100-short@1")
+    assert before.best
+    arrays = rr.predictions(0.5, 9)
+    theirs = rr.record("kd", "resnet110:resnet20", arrays=arrays, evidence="contributed")
+    box.put({**theirs, "predictions": None})
+    after = suite_view(gather(box), "cifar100-short@1")
+    assert [(r.label, r.gain, r.standing) for r in after.best] == [(r.label, r.gain, r.standing) for r in before.best]
+    assert [(r.label, r.covered) for r in after.rows] == [(r.label, r.covered) for r in before.rows]
 
 
 def test_false_labels_evict_nothing(honest: Store) -> None:

@@ -36,6 +36,36 @@ def filled(root: Path, numerics: dict[str, Any], weights: str, seconds: float) -
     return store
 
 
+def test_a_merge_mends_what_is_damaged_or_gone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Who was told that all is there may delete the source."""
+    source, target = filled(tmp_path / "a", NUMERICS, "1", 1.0), filled(tmp_path / "b", NUMERICS, "1", 1.0)
+    whole = content(target)
+    path = next(p for p in target.files() if target.load(p)["predictions"])
+
+    files = sorted(p for p in target.root.rglob("*.npz") if p.is_file())
+    assert files
+    path.write_bytes(path.read_bytes()[:-9])
+    files[0].write_bytes(b"no archive")
+    for other in files[1:]:
+        other.unlink()
+    assert main(["results", "merge", str(source.root), "--into", str(target.root)]) == 0
+    assert content(target) == whole
+    again = content(target)
+    assert main(["results", "merge", str(source.root), "--into", str(target.root)]) == 0
+    assert content(target) == again
+    assert "0 records copied" in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_what_a_merge_may_not_read_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = filled(tmp_path / "a", NUMERICS, "1", 1.0)
+    large = source.root / "methods" / "m.0" / "m.py"
+    large.parent.mkdir(parents=True)
+    with large.open("wb") as stream:
+        stream.truncate((64 << 20) + 1)
+    assert main(["results", "merge", str(source.root), "--into", str(tmp_path / "b")]) == 3
+    assert "m.py is not copied: it is larger than 64 MiB." in capsys.readouterr().err
+
+
 def content(store: Store) -> dict[str, bytes]:
     return {path.relative_to(store.root).as_posix(): path.read_bytes() for path in store.root.rglob("*.*")}
 

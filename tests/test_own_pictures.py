@@ -359,6 +359,18 @@ def test_a_retry_reads_the_suites_file_again(cli: Cli, bench: Bench, zoo: Path) 
     ended = cli("retry", "*", "--dry-run")
     assert ended.code == 0
     assert "1 to train" in ended.out
+    (manifest,) = (bench.store.root / "runs").glob("*.json")
+    forged = bench.store.root / "methods" / "theirs" / "evil.py"
+    forged.parent.mkdir(parents=True)
+    forged.write_text("raise SystemExit(77)")
+    said = json.loads(manifest.read_text())
+    said["request"]["machine"]["plugin"] = [str(forged)]
+    written = manifest.read_bytes()
+    manifest.write_text(json.dumps(said))
+    refused = cli("retry", "*", "--dry-run")
+    assert refused.code == 2
+    assert "which lies in the results folder and may be another's" in refused.err
+    manifest.write_bytes(written)
     (bench.folder / "mine.toml").unlink()
     assert "there is no such file" in cli("retry", "*", "--dry-run").err
 
