@@ -38,7 +38,8 @@ def filled(root: Path, numerics: dict[str, Any], weights: str, seconds: float) -
 
 def test_a_merge_mends_what_is_damaged_or_gone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Who was told that all is there may delete the source."""
-    source, target = filled(tmp_path / "a", NUMERICS, "1", 1.0), filled(tmp_path / "b", NUMERICS, "1", 1.0)
+    source, target = filled(tmp_path / "a", NUMERICS, "1", 1.0), Store(tmp_path / "b")
+    by_copying(target.root, source.root)
     whole = content(target)
     path = next(p for p in target.files() if target.load(p)["predictions"])
 
