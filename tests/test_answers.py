@@ -20,12 +20,14 @@ from kdbench.records.literature import Literature, load
 from kdbench.records.store import Store
 from kdbench.render import build
 from kdbench.render.address import pair_page, row_page, suite_page, versus_page
-from kdbench.render.answers import Option, _by
+from kdbench.render.answers import Answer, Option, _by
+from kdbench.render.bibtex import bibtex, citable, is_entry
 from kdbench.render.cards import card
 from kdbench.render.catalogue import Catalogue, components
 from kdbench.render.downloads import COLUMNS, DOCUMENT, RECORDS, SCHEMA, _csv
 from kdbench.render.finding import Found, aliases, script
 from kdbench.stats.aggregate import Spread
+from kdbench.stats.evidence import Evidence, Printed
 
 PAIR = ("cifar100", "resnet56", "resnet20")
 SEEDS = (0, 1, 2)
@@ -305,6 +307,36 @@ def test_who_found_a_printed_number_is_told_by_what_its_source_proposes():
     catalogue = Catalogue([], [], Literature(shipped.rows, {**shipped.sources, "paddleclas": unsaid}), 0)
     assert by("paddleclas", "spherical_kd") == {"authors"}, "nobody has told, and nobody else ran it"
     assert by("paddleclas", "dkd") == {"re-run"}
+
+
+def test_what_is_cited_for_a_printed_name_is_what_is_trained_for_it_or_what_prints_it():
+    catalogue = Catalogue([], [], load(), 0, built="2026-04-05")
+    assert bibtex(catalogue, ["kd+lskd"]) == bibtex(catalogue, ["lskd(kd)"]), "two names of one method"
+    own, source = bibtex(catalogue, ["sskd"]).strip().split("\n\n")
+    assert "year    = {2026}" in own
+    assert f"set {catalogue.digest}" in own
+    assert is_entry(own)
+    assert source.startswith("@misc{source-sskd,")
+    assert is_entry(source)
+    assert citable(catalogue, "kd+lskd")
+    assert not citable(catalogue, "nobody's")
+
+
+def test_the_verdict_says_how_much_more_is_printed_that_nobody_re_ran():
+    def option(method: str, *printed: tuple[str, float, str]) -> Option:
+        found = Evidence(method, (), tuple(Printed(source, gain, by) for source, gain, by in printed))
+        return Option(found, (), None, elsewhere=None, implemented=True)
+
+    options = (
+        option("kd", ("x", 1.0, "re-run")),
+        option("new", ("y", 3.0, "authors")),
+        option("old", ("z", 1.2, "authors")),
+        option("told", ("z", 2.0, "quoted")),
+    )
+    answer = Answer(PAIR, (), options, 0, (), (), (), "")
+    assert [o.evidence.method for o in answer.leading] == ["kd"]
+    assert [o.evidence.method for o in answer.more] == ["new", "told"], "0.2 points more are none"
+    assert not Answer(PAIR, (), options[1:], 0, (), (), (), "").more, "no evidence is enough to be less"
 
 
 def test_a_budget_is_by_passes_where_no_cost_is_known():

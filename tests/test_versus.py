@@ -7,7 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from kdbench.render.versus import Place, Versus
+from kdbench.records.literature import Literature, Reported, load
+from kdbench.render.catalogue import Catalogue
+from kdbench.render.versus import Place, Versus, all_versus
 from kdbench.stats.evidence import Evidence, Measured, Printed, best_supported, leading, ranked, ties
 from kdbench.stats.intervals import Interval, t_quantile
 from kdbench.stats.standings import Standing
@@ -174,3 +176,26 @@ def test_a_row_without_a_gain_is_no_evidence():
     alone = Measured("full@1", False, 3, standing("x", 70.0, (1, 3), None))
     assert ranked({("x", ""): [alone]}, {}) == []
     assert Evidence("x", (alone,), (Printed("s", 1.0, "quoted"),)).grade == "quoted"
+
+
+def test_a_comparison_counts_what_a_source_ran_each_number_once():
+    shipped = load()
+    rows = [row for row in shipped.rows if row.metric == "top1" and row.teacher != "none"]
+    ran = next(row for row in rows if row.provenance == "ran" and row.student_baseline and not row.apart)
+
+    def row(method: str, value: float, **changes: object) -> Reported:
+        return replace(ran, method=method, value=value, printed=str(value), **changes)
+
+    quote = {"source": next(name for name in shipped.sources if name != ran.source), "provenance": "quoted"}
+    printed = [
+        *(row("kd", 70.0), row("dkd", 71.0)),
+        *(row("kd", 70.0, **quote), row("dkd", 71.0, **quote)),  # of what stands above: its original's
+        row("at", 60.0, **quote),  # of what is not at hand
+        row("kd", 72.0, **quote),
+        row("simkd", 99.0, apart="another teacher"),
+    ]
+    found = all_versus(Catalogue([], [], Literature(tuple(printed), shipped.sources), 0))
+    assert found.keys() == {("dkd", "kd"), ("at", "kd")}
+    assert [t.difference for t in found["dkd", "kd"].ran] == [1.0]
+    assert (found["dkd", "kd"].ahead("dkd"), found["dkd", "kd"].ahead("kd")) == (1, 0)
+    assert (len(found["at", "kd"].printed), found["at", "kd"].ran, found["at", "kd"].sources) == (1, [], [])

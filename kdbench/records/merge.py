@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from kdbench.errors import UserError
+from kdbench.errors import UserError, reason
 from kdbench.folders import write_atomically
 from kdbench.records.pins import read_pins
 from kdbench.records.reading import read_file
@@ -47,12 +47,11 @@ def merge(into: Store, sources: Sequence[Store]) -> Merged:
             if target.exists():
                 continue
             try:
-                large = path.parent.name == WEIGHTS
-                write_atomically(target, path.read_bytes() if large else read_file(path))
-            except ValueError as error:
-                problems.append(f"{path} is not copied: {error}.")
-            except PermissionError:
-                problems.append(f"{path} is not copied: it may not be read.")
+                content = path.read_bytes() if path.parent.name == WEIGHTS else read_file(path)
+            except (OSError, ValueError) as error:
+                problems.append(f"{path} is not copied: {reason(error)}.")
+                continue
+            write_atomically(target, content)
     return Merged(new, known, problems)
 
 

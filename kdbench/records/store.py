@@ -120,9 +120,9 @@ class Store:
         here = self.folder(record) / path.name
         new = False
         if record["predictions"] is not None and not self._has(record):
-            other.predictions(record)
-            sha256 = record["predictions"]["sha256"]
-            write_atomically(self._predictions(sha256), other.packed(record))
+            packed = other.packed(record)
+            other.unpacked(packed, record)
+            write_atomically(self._predictions(record["predictions"]["sha256"]), packed)
             new = True
         data = other.content(path)
         if not _holds(here, data):
