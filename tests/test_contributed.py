@@ -103,6 +103,23 @@ def test_another_result_of_the_same_weights_contradicts_nothing_measured(tmp_pat
     assert all("it has the weights and the numerics of another record" in problem.text for problem in found.problems)
 
 
+def test_another_accuracy_of_a_measured_teacher_is_not_believed(tmp_path: Path) -> None:
+    box = Store(tmp_path / "results")
+    rr.put(box, 0.5)
+    before = measured(box)
+    teacher = rr.record()["teacher"]
+    for seed, top1 in ((1, teacher["top1"] + 0.05), (2, teacher["top1"] - 9)):
+        arrays = rr.predictions(0.5, seed)
+        theirs = rr.record(seed=seed, arrays=arrays, evidence="contributed")
+        box.put({**theirs, "teacher": {**teacher, "top1": top1}}, arrays)
+    assert measured(box) == before
+    found = take_inventory(box)
+    assert sorted(row["seed"] for row in found.rows) == [0, 1]
+    (problem,) = found.problems
+    assert "its teacher's top1 is " in problem.text
+    assert f"but {teacher['top1']:.2f} was measured of it; it is left out." in problem.text
+
+
 def test_a_contributed_record_shows_nothing_measured_elsewhere(tmp_path: Path) -> None:
     box = Store(tmp_path / "results")
     rr.put(box, 0.5)

@@ -82,6 +82,11 @@ def test_a_sound_folder_loads(tmp_path):
         ("value", "nan"),
         ("value", "1e400"),
         ("std", "0,3"),
+        ("std", "-1"),
+        ("value", "999.5"),
+        ("value", "-5"),
+        ("teacher_value", "100.01"),
+        ("student_baseline", "-0.1"),
         ("selection", "best"),
         ("provenance", "heard"),
         ("metric", "f1"),
@@ -98,6 +103,31 @@ def test_a_wrong_field_is_named_with_its_row(tmp_path, field, value):
 def test_a_wrong_source_is_named(tmp_path):
     with pytest.raises(UserError, match=r"sources\.csv: row 2: citation"):
         load(_write(tmp_path, source={"citation": ""}))
+
+
+def test_a_wrong_source_costs_its_own_numbers_alone(tmp_path):
+    _write(tmp_path)
+    for name, lines in (
+        ("sources", 'dkd,"Another, paper",,,\nkd,,,,\nwttm,one,field,more,than,there,are\n'),
+        ("published", "".join(f"cifar100,a,b,kd,top1,70,,last,ran,,,{source},T,\n" for source in ("dkd", "kd"))),
+    ):
+        path = tmp_path / f"{name}.csv"
+        path.write_text(path.read_text() + lines)
+    wrong: list[str] = []
+    literature = load(tmp_path, wrong)
+    assert [row.source for row in literature.rows] == ["ttm", "dkd"]
+    assert [text.split("csv: ")[1] for text in wrong] == [
+        "row 4: citation must be longer than or equal to 1 characters. This source is left out.",
+        "row 5: it must have 5 fields. This source is left out.",
+        "row 4: source: 'kd' is not in sources.csv. This number is left out.",
+    ]
+
+
+def test_errors_of_ten_thousand_are_no_percentages(tmp_path):
+    literature = load(_write(tmp_path, {"metric": "test_errors_of_10000", "value": "146", "student_baseline": "206"}))
+    assert literature.rows[0].value == 146
+    with pytest.raises(UserError, match="value: 10001 is no test_errors_of_10000, which is from 0 to 10000"):
+        load(_write(tmp_path, {"metric": "test_errors_of_10000", "value": "10001"}))
 
 
 def test_a_source_may_not_occur_twice(tmp_path):

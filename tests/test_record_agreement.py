@@ -189,6 +189,14 @@ CONTRADICTIONS: dict[str, tuple[Change, str]] = {
         lambda r: r["scores"]["last"].update(val_top1=50.0),
         "scores/last/val_top1 is 50.0, but curve/240/val_top1 is null",
     ),
+    "more right first than among the first five": (
+        lambda r: r["scores"]["last"].update(top5=0.5),
+        "scores/last/top5 is 0.5, but scores/last/top1, which is a part of it, is ",
+    ),
+    "an agreement that two such networks cannot have": (
+        lambda r: (r["teacher"].update(top1=99.0), r["scores"]["last"].update(agreement=99.9)),
+        "scores/last/agreement is 99.9, but what it can be beside teacher/top1 and top1 is [",
+    ),
     "an agreement with nobody": (
         lambda r: r["scores"]["last"].update(agreement=None),
         "scores/last/agreement is null, but identity/teacher is {",

@@ -61,9 +61,7 @@ def test_a_suite_without_anything_to_compare_is_refused(text: str, words: str) -
     ("arguments", "words"),
     [
         (["--method", "dist"], "nothing of the selection can be trained; dist on tiny_cnn_s:tiny_cnn_s, say: it needs"),
-        (["--method", ""], "named ''"),
         (["--method", "[!a-z]*"], "There is no method or row of suite tiny@1"),
-        (["--pair", ""], "named ''"),
         (["--pair", "*", "--pair", "none:*"], "There is no pair in tiny@1 named 'none:*'"),
     ],
 )

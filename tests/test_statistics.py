@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
+from itertools import combinations
 from types import ModuleType
 
 import numpy as np
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from scipy.special import ndtri, polygamma
 
-from kdbench.stats import aggregate, bootstrap, comparisons
+from kdbench.stats import aggregate, bootstrap
 from kdbench.stats.across import across
 from kdbench.stats.bootstrap import percentiles, redrawn
 from kdbench.stats.comparisons import compare, mcnemar
@@ -424,11 +425,26 @@ def test_pairs_that_share_the_student_alone_count_as_one() -> None:
     assert (apart.pairs, apart.averaged) == (6, False)
 
 
-def test_pairs_are_compared_alike_however_many_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    scores = np.random.default_rng(0).normal(size=(9, 5))
-    scores[2, 1] = np.nan
-    whole = compare(scores, (3, 5))
-    monkeypatch.setattr(comparisons, "_AT_ONCE", 7)
-    parts = compare(scores, (3, 5))
-    for name in ("n", "difference", "error", "df", "apart"):
-        assert np.array_equal(getattr(parts, name), getattr(whole, name), equal_nan=True)
+def test_two_rows_are_compared_at_the_seeds_that_they_share() -> None:
+    rng = np.random.default_rng(0)
+    scores = rng.normal(size=(9, 30))
+    scores[rng.random(scores.shape) < 0.6] = np.nan
+    scores[4], scores[7, :] = np.nan, np.nan
+    scores[7, :3] = 1.0
+    found = compare(scores)
+    for at, (row, other) in enumerate(combinations(range(9), 2)):
+        gaps = (scores[row] - scores[other])[np.isfinite(scores[row]) & np.isfinite(scores[other])]
+        assert (found.first[at], found.second[at], found.n[at]) == (row, other, len(gaps))
+        assert found.difference[at] == pytest.approx(gaps.mean() if len(gaps) else np.nan, nan_ok=True)
+
+
+def test_the_seeds_of_other_rows_are_no_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = 60
+    scores = np.full((rows, 2 * rows), np.nan)
+    for row in range(rows):
+        scores[row, 2 * row : 2 * row + 2] = row
+    looked_at: list[int] = []
+    finite = np.isfinite
+    monkeypatch.setattr(np, "isfinite", lambda values: (looked_at.append(values.size), finite(values))[1])
+    assert not compare(scores).n.any()
+    assert sum(looked_at) <= 4 * rows**2, "each row at its seeds beside each other one, and not at every seed"

@@ -82,7 +82,21 @@ def _parsed(words: list[str]) -> argparse.Namespace:
         module = module.module_of(verb)
     module.add_arguments(chosen)
     chosen.set_defaults(main=module.main)
+    _check_words(chosen, words[1:])
     return chosen.parse_intermixed_args(words[1:])
+
+
+def _check_words(parser: argparse.ArgumentParser, words: list[str]) -> None:
+    """UserError for what argparse would misread: an unknown flag as a word less, a flag without its value as unset."""
+    for word in words[: words.index("--") if "--" in words else None]:
+        flag, equals, value = word.partition("=")
+        if not word or (equals and flag.startswith("--") and value in ("", "--")):
+            raise UserError(
+                f"{flag or 'a word of the command'} is empty; give it a value (perhaps a variable of the shell is not "
+                f"set); see {parser.prog} --help."
+            )
+        if flag.startswith("--") and flag not in parser._option_string_actions:
+            raise UserError(f"there is no flag {reason(flag)}; see {parser.prog} --help.")
 
 
 def _chosen(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from kdbench.cli.say import complain, many, say
 from kdbench.cli.suite_names import suite_ids
-from kdbench.errors import EXIT_INCOMPLETE, EXIT_OK, UserError
+from kdbench.errors import EXIT_INCOMPLETE, EXIT_OK, UserError, reason
 
 if TYPE_CHECKING:
     from kdbench.render import BuildReport
@@ -48,7 +48,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(options: argparse.Namespace) -> int:
     from kdbench.data import data_root
+    from kdbench.suites import is_file
 
+    if other := next((name for name in options.suite if not is_file(name)), None):
+        raise UserError(
+            f"--suite takes the file of a suite, which ends in .toml, and {reason(other)} does not; a suite that is "
+            "installed needs none."
+        )
     suite_ids(options.suite)
     publish = options.action == "publish"
     if options.url is not None and not publish:

@@ -29,6 +29,8 @@ COPIES = {
 RESULTS = ("scores/last", "scores/best_test", "cost", "weights_sha256", "predictions")
 
 _SIMPLE = (str, int, float)
+#: Points by which accuracies of one network may differ that were measured in two places.
+_ROUNDING = 0.1
 
 Record = Mapping[str, Any]
 
@@ -152,9 +154,21 @@ def _scores(record: Record) -> Iterator[str]:
         yield from _same(f"{where}/epoch", score["epoch"], f"the epoch of the best {ranked_by} in curve", best["epoch"])
         for field, of_curve in (("top1", "test_top1"), ("val_top1", "val_top1")):
             yield from _same(f"{where}/{field}", score[field], f"curve/{best['epoch']}/{of_curve}", best[of_curve])
+        if score["top5"] < score["top1"]:
+            yield _text(f"{where}/top5", score["top5"], f"{where}/top1, which is a part of it,", score["top1"])
         for field in ("agreement", "kl_to_teacher"):
             if (score[field] is None) != (teacher is None):
                 yield _text(f"{where}/{field}", score[field], "identity/teacher", teacher)
+        if score["agreement"] is not None and record["teacher"] is not None:
+            yield from _possible(where, score, record["teacher"]["top1"])
+
+
+def _possible(where: str, score: Record, teacher: float) -> Iterator[str]:
+    """Two networks agree where both are right, and disagree where one alone is."""
+    least, most = score["top1"] + teacher - 100, 100 - abs(score["top1"] - teacher)
+    if not least - _ROUNDING <= score["agreement"] <= most + _ROUNDING:
+        possible = [round(max(least, 0.0), 2), round(most, 2)]
+        yield _text(f"{where}/agreement", score["agreement"], "what it can be beside teacher/top1 and top1", possible)
 
 
 def _same(field: str, value: Any, other: str, expected: Any) -> Iterator[str]:

@@ -17,7 +17,7 @@ from kdbench.records.memory import Memory
 from kdbench.records.predictions import digest_of
 from kdbench.records.protocols import agreeing
 from kdbench.records.reading import printable
-from kdbench.records.results import fold, placed
+from kdbench.records.results import fold, one_teacher, placed
 from kdbench.records.scored import Scorer
 from kdbench.records.store import Store
 from kdbench.records.verify import Problem, Seen, problem, verify
@@ -51,13 +51,14 @@ def take_inventory(store: Store) -> Inventory:
     with Memory() as memory, without_collecting():
         kept, problems = verify(reader.records(memory), Scorer(store, memory), seen)
         results, contradictions = fold(kept)
+        results, impostors = one_teacher(results)
         listings, damaged = store.listings()
         rows, strangers = agreeing(placed(results, listings))
     problems = [
         *reader.problems,
         *(Problem(text) for text in damaged),
         *problems,
-        *(problem(record, f"{text}; it is left out.") for record, text in (*contradictions, *strangers)),
+        *(problem(record, f"{text}; it is left out.") for record, text in (*contradictions, *impostors, *strangers)),
     ]
     return Inventory(reader.count, kept, results, rows, problems, seen)
 

@@ -6,6 +6,7 @@ import csv
 import io
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from kdbench.shipped import shipped
 
 _NUMBER = re.compile(r"-?[0-9]{1,12}(\.[0-9]{1,12})?")
 _NUMERIC = ("value", "std", "teacher_value", "student_baseline")
+#: The largest number that can be printed of a metric, where that is not 100 percent: words can be wrong that none said.
+_MOST = {"test_errors_of_10000": 10_000.0, "wer": 1_000.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,25 +84,38 @@ def load(folder: Path | None = None, wrong: list[str] | None = None) -> Literatu
     """Read ``published.csv`` and ``sources.csv`` in ``folder``, or the copy shipped with kdbench.
 
     UserError names the file, the row (the header is row 1) and the field that is wrong. ``wrong``: takes a sentence for
-    each row of numbers that is, which is left out then.
+    each row that is, which is left out then, as are the numbers of a source that is.
     """
     folder = shipped("reported") if folder is None else folder
     sources: dict[str, Source] = {}
-    for where, raw in _read(folder / "sources.csv", "source"):
-        told: dict[str, Any] = {**raw, "year": _year(raw["year"], f"{where}: year")}
-        check("source", told, where)
-        if raw["source"] in sources:
-            raise UserError(f"{where}: source: {raw['source']!r} occurs twice.")
-        sources[raw["source"]] = Source(**told)
+    for where, raw in _read(folder / "sources.csv", "source", wrong):
+        with _or_left_out(wrong, "source"):
+            source = _source(where, raw)
+            if source.source in sources:
+                raise UserError(f"{where}: source: {source.source!r} occurs twice.")
+            sources[source.source] = source
     rows = []
     for where, raw in _read(folder / "published.csv", "reported", wrong):
-        try:
+        with _or_left_out(wrong, "number"):
             rows.append(_reported(where, raw, sources))
-        except UserError as error:
-            if wrong is None:
-                raise
-            wrong.append(f"{error} This number is left out.")
     return Literature(tuple(rows), sources)
+
+
+@contextmanager
+def _or_left_out(wrong: list[str] | None, what: str) -> Iterator[None]:
+    """``wrong``, if given, takes the UserError of what is done here, with the sentence that it is left out."""
+    try:
+        yield
+    except UserError as error:
+        if wrong is None:
+            raise
+        wrong.append(f"{error} This {what} is left out.")
+
+
+def _source(where: str, raw: Mapping[str, str]) -> Source:
+    told: dict[str, Any] = {**raw, "year": _year(raw["year"], f"{where}: year")}
+    check("source", told, where)
+    return Source(**told)
 
 
 def _reported(where: str, raw: Mapping[str, str], sources: Mapping[str, Source]) -> Reported:
@@ -107,6 +123,10 @@ def _reported(where: str, raw: Mapping[str, str], sources: Mapping[str, Source])
     for field in _NUMERIC:
         document[field] = _number(raw[field], f"{where}: {field}")
     check("reported", document, where)
+    most = _MOST.get(raw["metric"], 100.0)
+    for field in _NUMERIC:
+        if document[field] is not None and not 0 <= document[field] <= most:
+            raise UserError(f"{where}: {field}: {raw[field]} is no {raw['metric']}, which is from 0 to {most:g}.")
     if raw["source"] not in sources:
         raise UserError(f"{where}: source: {raw['source']!r} is not in sources.csv.")
     return Reported(**document, printed=raw["value"], printed_std=raw["std"])
@@ -127,7 +147,7 @@ def _year(text: str, where: str) -> int | None:
 
 
 def _read(path: Path, kind: str, wrong: list[str] | None = None) -> Iterator[tuple[str, dict[str, str]]]:
-    """Each row of ``path`` with its place; the columns must be the fields of the schema ``kind``.
+    """Each row of ``path`` with its place; the columns must be the fields of the schema ``kind``, source or reported.
 
     One that is not required may be missing, and is empty then. ``wrong``: takes a sentence for each row of another
     number of fields, which is left out.
@@ -148,7 +168,8 @@ def _read(path: Path, kind: str, wrong: list[str] | None = None) -> Iterator[tup
             if None in row or None in row.values():
                 if wrong is None:
                     raise UserError(f"{where}: it must have {len(names)} fields.")
-                wrong.append(f"{where}: it must have {len(names)} fields. This number is left out.")
+                what = "source" if kind == "source" else "number"
+                wrong.append(f"{where}: it must have {len(names)} fields. This {what} is left out.")
                 continue
             yield where, {name: row.get(name, "") for name in wanted}
     except (ValueError, csv.Error) as error:

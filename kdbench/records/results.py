@@ -17,6 +17,8 @@ Record = Mapping[str, Any]
 DONE = frozenset({"finished", "diverged", "inapplicable"})
 #: What equal weights must score alike, whichever version of kdbench scored them.
 _EXACT = ("epoch", "top1", "top5")
+#: Points by which two measurements of one teacher may differ: what other rounding does to an image or two.
+_SAME_TEACHER = 0.1
 
 
 def fold(records: Iterable[Record]) -> tuple[list[Record], list[tuple[Record, str]]]:
@@ -49,6 +51,34 @@ def fold(records: Iterable[Record]) -> tuple[list[Record], list[tuple[Record, st
             else:
                 results.append(_one(group))
     return results, refused
+
+
+def one_teacher(results: Iterable[Record]) -> tuple[list[Record], list[tuple[Record, str]]]:
+    """The ``results`` without what is contributed and says of a teacher another accuracy than was measured of it.
+
+    Those are returned beside the others, each with a sentence.
+    """
+    results = list(results)
+    if all(record["evidence"] == "measured" for record in results):
+        return results, []
+    measured: dict[bytes, list[float]] = defaultdict(list)
+    for record in results:
+        if record["evidence"] == "measured" and record["teacher"] is not None:
+            measured[_teacher(record)].append(record["teacher"]["top1"])
+    kept: list[Record] = []
+    refused: list[tuple[Record, str]] = []
+    for record in results:
+        known = measured.get(_teacher(record)) if record["evidence"] != "measured" and record["teacher"] else None
+        if known and abs(record["teacher"]["top1"] - median(known)) > _SAME_TEACHER:
+            said = f"its teacher's top1 is {record['teacher']['top1']:.2f}, but {median(known):.2f} was measured of it"
+            refused.append((record, said))
+        else:
+            kept.append(record)
+    return kept, refused
+
+
+def _teacher(record: Record) -> bytes:
+    return canonical([record["dataset"], record["identity"]["teacher"], record["teacher"]["weights_sha256"]])
 
 
 def placed(results: Iterable[Record], listings: Mapping[str, Iterable[Place]]) -> Iterator[Record]:

@@ -69,10 +69,6 @@ def _halves(df: Floats, error: Floats, level: float) -> Floats:
     return np.where(known, t_quantiles(np.where(known, df, 1.0), level) * error, np.inf)
 
 
-#: Differences that are held at a time.
-_AT_ONCE = 1 << 18
-
-
 def compare(scores: ArrayLike, looks: Sequence[int] = (), level: float = LEVEL) -> Comparisons:
     """Compare all rows of ``scores`` [rows, seeds], nan where a row lacks a seed, pair by pair over common seeds.
 
@@ -83,7 +79,7 @@ def compare(scores: ArrayLike, looks: Sequence[int] = (), level: float = LEVEL) 
     table = np.asarray(scores, float)
     first, second = np.triu_indices(len(table), 1)
     stages = sorted({min(look, table.shape[1]) for look in looks}) if looks else [table.shape[1]]
-    seen = [_summary(*_gaps(table[:, :stage], first, second), len(table)) for stage in stages]
+    seen = [_summary(*_gaps(table[:, :stage]), len(table)) for stage in stages]
     p = np.full((len(stages), len(first)), np.nan)
     before = np.ones(len(first), int)
     for number, (n, mean, error, df) in enumerate(seen):
@@ -95,15 +91,16 @@ def compare(scores: ArrayLike, looks: Sequence[int] = (), level: float = LEVEL) 
     return Comparisons(len(table), first, second, n, mean, error, df, apart)
 
 
-def _gaps(table: Floats, first: Ints, second: Ints) -> tuple[Ints, Floats, Floats]:
-    """How many differences each two rows have, their mean, and the squares about it.
+def _gaps(table: Floats) -> tuple[Ints, Floats, Floats]:
+    """How many differences each two rows have, in ``Comparisons``' order, their mean, and the squares about it.
 
-    A few pairs at a time: of many rows on many seeds all differences are larger than all that they are made of.
+    One row with all after it, at this row's seeds alone: where each row has few seeds of many, most of the table says
+    nothing.
     """
-    at_once = max(_AT_ONCE // max(table.shape[1], 1), 1)
-    found = []
-    for begin in range(0, max(len(first), 1), at_once):
-        gaps = table[first[begin : begin + at_once]] - table[second[begin : begin + at_once]]
+    found = [(np.zeros(0, int), np.zeros(0), np.zeros(0))]
+    for row, scores in enumerate(table):
+        seeds = np.flatnonzero(np.isfinite(scores))
+        gaps = scores[seeds] - table[row + 1 :, seeds]
         n = np.isfinite(gaps).sum(axis=1)
         mean = np.nansum(gaps, axis=1) / np.maximum(n, 1)
         found.append((n, mean, np.nansum((gaps - mean[:, None]) ** 2, axis=1)))
