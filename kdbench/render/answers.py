@@ -342,16 +342,21 @@ def _planned(pair: PairName) -> tuple[Suite, str] | None:
 
 
 @cache
+def _suites() -> tuple[Suite, ...]:
+    return tuple(parsed_suites())
+
+
+@cache
 def _like(dataset: str) -> Suite | None:
     """The longest suite of ``dataset``."""
-    found = (suite for suite in parsed_suites() if dataset in {pair.dataset for pair in suite.pairs})
+    found = (suite for suite in _suites() if dataset in {pair.dataset for pair in suite.pairs})
     return min(found, key=lambda suite: (suite.short, -suite.protocol.epochs, suite.name), default=None)
 
 
 @cache
 def _suites_by_pair() -> dict[PairName, tuple[Suite, str]]:
     found: dict[PairName, tuple[Suite, str]] = {}
-    for suite in sorted(parsed_suites(), key=lambda suite: (suite.short, suite.name)):
+    for suite in sorted(_suites(), key=lambda suite: (suite.short, suite.name)):
         for pair in suite.pairs:
             names = own_names(suite.name, pair.name, (suite.teacher_of(pair).model, pair.student))
             found.setdefault((pair.dataset, *names), (suite, pair.name))

@@ -20,7 +20,7 @@ from kdbench.render.texts import number
 from kdbench.stats.aggregate import SELECTIONS, Record
 from kdbench.stats.standings import Standing
 from kdbench.studies.measures import MEASURES
-from kdbench.suites import installed_suite, rung_of
+from kdbench.suites import Suite, installed_suite, rung_of
 
 
 @dataclass(frozen=True)
@@ -112,6 +112,7 @@ def row_pages(
         for line in table.every:
             found.setdefault((line.cell.label, line.cell.evidence), []).append((table, line))
     standing = {row.label: row for row in catalogue.standings_over(tuple(tables)).rows}
+    planned = installed_suite(suite)
     for (label, evidence), places in sorted(found.items()):
         plans = [line.plan for _, line in places]
         shared = {name: value for name, value in plans[0].items() if all(plan.get(name) == value for plan in plans)}
@@ -133,7 +134,7 @@ def row_pages(
             standing=standing.get(label) if evidence == "measured" else None,
             plan=shared,
             sections=tuple(sections),
-            command=_command(suite, label, sections),
+            command=_command(suite, planned, label, sections),
         )
 
 
@@ -172,14 +173,13 @@ def _measures(record: Record, selection: str) -> Iterator[tuple[str, str]]:
             yield f"{measure.title.rstrip(',')} ({measure.unit})", number(value, measure.digits)
 
 
-def _command(suite: str, label: str, sections: Sequence[Section]) -> str:
+def _command(suite: str, planned: Suite | None, label: str, sections: Sequence[Section]) -> str:
     """What trains the row anew on the pairs that it is shown on, under every seed it has."""
     if (tuned := rung_of(suite)) is not None:
         return shlex.join(["kdbench", "tune", tuned])
     parts = ["kdbench", "run", "--suite", suite, "--method", label, "--again", label]
     pairs = dict.fromkeys(table.pair for section in sections for table, _ in section.places)
     teacherless = all(split(record["pair"])[0] == "none" for s in sections for record in s.line.cell.records)
-    planned = installed_suite(suite)
     everywhere = planned is not None and pairs.keys() == {pair.name for pair in planned.pairs}
     if not teacherless and not everywhere:
         for pair in pairs:
