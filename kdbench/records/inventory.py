@@ -19,6 +19,7 @@ from kdbench.records.protocols import agreeing
 from kdbench.records.reading import printable
 from kdbench.records.results import fold, placed
 from kdbench.records.scored import Scorer
+from kdbench.records.standing import Standing
 from kdbench.records.store import Store
 from kdbench.records.verify import Problem, Seen, problem, verify
 
@@ -52,10 +53,11 @@ def take_inventory(store: Store) -> Inventory:
         kept, problems = verify(reader.records(memory), Scorer(store, memory), seen)
         results, contradictions = fold(kept)
         listings, damaged = store.listings()
-        rows, strangers = agreeing(placed(results, listings))
+        stands = Standing()
+        rows, strangers = agreeing(placed(results, listings, stands))
     problems = [
         *reader.problems,
-        *(Problem(text) for text in damaged),
+        *(Problem(text) for text in (*damaged, *stands.problems(listings))),
         *problems,
         *(problem(record, f"{text}; it is left out.") for record, text in (*contradictions, *strangers)),
     ]
@@ -82,8 +84,11 @@ def measured_rows(store: Store) -> tuple[list[Record], list[str]]:
     records, problems = store.read()
     results, contradictions = fold(record for record in records if record["evidence"] == "measured")
     listings, damaged = store.listings()
-    problems += [*damaged, *(problem(record, f"{text}; it is left out.").text for record, text in contradictions)]
-    return list(placed(results, listings)), problems
+    stands = Standing()
+    rows = list(placed(results, listings, stands))
+    problems += [*damaged, *stands.problems(listings)]
+    problems += [problem(record, f"{text}; it is left out.").text for record, text in contradictions]
+    return rows, problems
 
 
 class _Reader:

@@ -212,8 +212,11 @@ class Store:
             write_listing(self.root / "v1" / LISTINGS, suite, trials)
         return sum(map(len, new.values()))
 
-    def listings(self) -> tuple[dict[str, set[Place]], list[str]]:
-        """Key -> where suites show a trial that lies under another one; and a sentence for each damaged listing."""
+    def listings(self) -> tuple[dict[str, dict[Place, str]], list[str]]:
+        """Key -> where listings show a trial, by which file each; and a sentence for each damaged listing.
+
+        Whether the trial can stand there is not looked at (standing).
+        """
         return read_listings(self.root / "v1" / LISTINGS)
 
     def read(self) -> tuple[list[Record], list[str]]:
