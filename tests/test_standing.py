@@ -10,8 +10,9 @@ from bench import ROOT
 
 from kdbench.cli import main
 from kdbench.records import Record, Store
+from kdbench.records.inspection import inspect
 from kdbench.records.inventory import measured_rows, take_inventory
-from kdbench.records.listings import Place
+from kdbench.records.listings import Place, write_listing
 from kdbench.records.standing import Standing
 
 SHIPPED = Store(ROOT / "results")
@@ -147,3 +148,12 @@ def test_a_contributed_record_s_own_label_lends_the_measured_one_no_place(tmp_pa
     box.list_under([(rr.record()["key"], Place("praise@2", "marvel", rr.record()["pair"]))])
     rows = take_inventory(box).rows
     assert {row["suite"] for row in rows if row["evidence"] == "measured"} == {rr.record()["suite"]}
+
+
+def test_a_listing_of_no_record_is_a_warning(tmp_path: Path) -> None:
+    box = Store(tmp_path / "results")
+    rr.put(box, 0.5, images=200)
+    path = write_listing(box.root / "v1" / "listings", "s@2", [("a" * 64, Place("s@2", "kd", "a:b"))])
+    found = inspect(box)
+    assert not found.problems
+    assert f"The listing {path.name} shows trials that no record is of." in [each.text for each in found.warnings]

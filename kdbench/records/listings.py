@@ -55,14 +55,15 @@ def read_listings(folder: Path) -> tuple[dict[str, dict[Place, str]], list[str]]
         problems.append(f"{unlisted(f'v1/{folder.name}', folder, error)}, so no listing is used.")
     for path in (folder / name for name in names):
         try:
-            for key, place in _read(path):
+            for key, place in read_listing(path):
                 found.setdefault(key, {}).setdefault(place, printable(path.name))
         except UserError as error:
             problems.append(str(error))
     return found, problems
 
 
-def _read(path: Path) -> Iterator[tuple[str, Place]]:
+def read_listing(path: Path) -> Iterator[tuple[str, Place]]:
+    """The trials, by key, and their places in the listing at ``path``; UserError where it cannot be used."""
     where = f"The listing {printable(path.name)}"
     try:
         document = read_json(path)

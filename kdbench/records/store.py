@@ -70,7 +70,7 @@ class Store:
 
     def check_current(self) -> None:
         """UserError where an earlier version has named the records, which are not found by those names any more."""
-        if any(_EARLIER.fullmatch(path.name) for path in self.files()):
+        if any(_EARLIER.fullmatch(path.name) for path in self.files([])):
             raise UserError(
                 f"The results folder {self.root} was written by an earlier version of kdbench; "
                 f"kdbench results migrate {self.root} brings its records over and loses none."
@@ -223,7 +223,7 @@ class Store:
         """Every valid record, one a file, and a sentence for each file that is not one: damage stays where it is."""
         records: list[Record] = []
         problems: list[str] = []
-        for path in self.files():
+        for path in self.files(problems):
             try:
                 records.append(self.load(path))
             except UserError as error:
