@@ -124,7 +124,7 @@ class _Reader:
         data = self.store.content(path)
         name = f"record {digest_of(data)} {printable(f'{path.parent.name}/{path.name}')}"
         if (known := memory.recall(name)) is not None:
-            with suppress(ValueError, KeyError, TypeError):  # of an earlier version, or damaged
+            with suppress(ValueError, KeyError, TypeError, AttributeError):  # of another form than is kept
                 return _with_parts(json.loads(known), lambda name: self._recalled(name, memory))
         whole = self.store.judged(path, data)
         record = _with_parts({**whole, "curve": compact(whole["curve"])}, lambda part: self._kept(part, memory))
