@@ -157,3 +157,11 @@ def test_a_listing_of_no_record_is_a_warning(tmp_path: Path) -> None:
     found = inspect(box)
     assert not found.problems
     assert f"The listing {path.name} shows trials that no record is of." in [each.text for each in found.warnings]
+
+
+@pytest.mark.parametrize("part", ["supervision", "protocol", "data", "method", "teacher"])
+@pytest.mark.parametrize("to", [None, [], {}, 1, {"kind": []}])
+def test_an_identity_that_is_no_plan_stands_nowhere_else(shipped: list[Record], part: str, to: object) -> None:
+    stands, record = Standing(), other(the(shipped, "digits@1", "kd"), "identity", part, to=to)
+    record = other(record, "teacher", "name", to="elsewhere")
+    assert not stands(record, Place("digits@1", "kd", PAIR))

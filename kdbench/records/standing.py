@@ -44,7 +44,10 @@ class Standing:
     def __call__(self, record: Record, place: Place) -> bool:
         said = repr((place, *(record[field] for field in _SAID), _called(record), {**record["identity"], "seed": 0}))
         if said not in self._known:  # what differs in its seed alone stands alike
-            self._known[said] = next(self._misfits(record, place), "")
+            try:
+                self._known[said] = next(self._misfits(record, place), "")
+            except (KeyError, TypeError, AttributeError):  # anybody may have written the identity
+                self._known[said] = "what its record was planned as is no plan of this kdbench"
         if why := self._known[said]:
             self.refused.setdefault((record["key"], place), why)
         return not why
