@@ -11,13 +11,14 @@ import fcntl
 import os
 import re
 import secrets
+import stat
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import TextIO, TypeVar
 
 from kdbench.errors import UserError, reason
 
@@ -167,7 +168,7 @@ def _alive(process: int) -> bool:
 def locked(path: Path, work: str) -> Iterator[None]:
     """Hold the lock file ``path`` as soon as nobody else does, for ``work``; in the end the file is gone."""
     while True:
-        stream = path.open("a")
+        stream = _lock_file(path)
         _lock(stream.fileno(), work)
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(path.stat(), os.fstat(stream.fileno())):
@@ -178,6 +179,15 @@ def locked(path: Path, work: str) -> Iterator[None]:
     finally:
         path.unlink(missing_ok=True)
         stream.close()
+
+
+def _lock_file(path: Path) -> TextIO:
+    """The lock file ``path``, open; UserError where something else is there, such as a pipe to wait for."""
+    stream = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o666), "w")
+    if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+        stream.close()
+        raise UserError(f"{path} is no regular file, so that it cannot be a lock; delete it.")
+    return stream
 
 
 def _lock(descriptor: int, work: str) -> None:

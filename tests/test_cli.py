@@ -23,6 +23,7 @@ from kdbench.data import DATASETS
 from kdbench.plan.task import Task
 from kdbench.records import Store
 from kdbench.records.results import fold, placed
+from kdbench.records.standing import Standing
 from kdbench.schedule import Report, Watch, devices
 from kdbench.schedule.local import LocalBackend
 from kdbench.suites import SUITES, Suite
@@ -270,7 +271,9 @@ def shown(store: Store, suite: str) -> list[str]:
     results, refused = fold(store.read()[0])
     assert not refused
     return sorted(
-        r["label"] for r in placed(results, store.listings()[0]) if r["suite"] == suite and r["label"] != "teacher"
+        r["label"]
+        for r in placed(results, store.listings()[0], Standing())
+        if r["suite"] == suite and r["label"] != "teacher"
     )
 
 

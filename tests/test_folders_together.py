@@ -21,6 +21,7 @@ from kdbench.records.listings import Place
 from kdbench.records.migrate import migrate
 from kdbench.records.predictions import pack
 from kdbench.records.results import fold, placed
+from kdbench.records.standing import Standing
 
 AMD = {**NUMERICS, "isa": "AVX512"}
 
@@ -32,7 +33,7 @@ def filled(root: Path, numerics: dict[str, Any], weights: str, seconds: float) -
     store.put({**record(seed=1), "cost": {**COST, "seconds": seconds}}, predictions())
     store.put(record("crashed", seed=2 + int(seconds)))
     store.pin("s", "tutor", "b" * 64)
-    store.list_under([(TRIAL.key, Place(f"t@{weights}", "kd", "a:b"))])
+    store.list_under([(TRIAL.key, Place(f"t@{weights}", "kd", "t:s"))])
     return store
 
 
@@ -120,7 +121,11 @@ def test_two_processors_folders_merge_and_lose_nothing(
     assert {r["weights_sha256"][0] for r in replicates} == {"1", "2"}
     (again,) = (r for r in results if r["seed"] == 1)
     assert (again["cost"]["seconds"], len(again["costs"])) == (2.0, 2), "repeated measurements of one result"
-    assert {r["suite"] for r in placed(results, one.listings()[0]) if r["key"] == TRIAL.key} == {"s@1", "t@1", "t@2"}
+    assert {r["suite"] for r in placed(results, one.listings()[0], Standing()) if r["key"] == TRIAL.key} == {
+        "s@1",
+        "t@1",
+        "t@2",
+    }
     assert one.pins("s") == {"tutor": "b" * 64}
     for found in records:
         assert found["predictions"] is None or one.predictions(found)
@@ -195,7 +200,7 @@ def test_a_migration_renames_folds_copies_and_is_done_once(tmp_path: Path, capsy
     old = [
         earlier(store, one, predictions()),
         earlier(store, {**record(weights="2" * 64), "numerics": AMD}, predictions(1), f"{TRIAL.key}.{'a' * 12}"),
-        earlier(store, {**one, "suite": "s@2", "label": "kd2"}, predictions()),
+        earlier(store, {**one, "suite": "s@2", "label": "kd-2"}, predictions()),
         earlier(store, record(seed=5), predictions(2)),
     ]
     broken = earlier(store, record(seed=6), predictions(3))
@@ -209,8 +214,12 @@ def test_a_migration_renames_folds_copies_and_is_done_once(tmp_path: Path, capsy
     assert {result_of(found) for found in records} == before
     assert len(problems) == 1, "the broken one stays where it was"
     assert not any(path.exists() for path in old)
-    shown = {(r["suite"], r["label"]) for r in placed(fold(records)[0], store.listings()[0]) if r["key"] == TRIAL.key}
-    assert shown == {("s@1", one["label"]), ("s@2", "kd2")}
+    shown = {
+        (r["suite"], r["label"])
+        for r in placed(fold(records)[0], store.listings()[0], Standing())
+        if r["key"] == TRIAL.key
+    }
+    assert shown == {("s@1", one["label"]), ("s@2", "kd-2")}
     assert migrate(store)[:2] == (0, 0)
 
 

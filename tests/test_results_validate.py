@@ -419,3 +419,54 @@ def test_where_nothing_is_recorded_nothing_is_remembered(tmp_path: Path) -> None
     (tmp_path / "results" / "v1").mkdir(parents=True)
     assert inspect(Store(tmp_path / "results")).records == 0
     assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE known SET text = json_set(text, '$.scores', 1) WHERE name LIKE 'scores %'",
+        "UPDATE known SET text = json_set(text, '$.scores.last.top1', 99.9) WHERE name LIKE 'scores %'",
+        "UPDATE known SET text = json_set(text, '$.status', 'crashed') WHERE name LIKE 'record %'",
+        "UPDATE known SET text = (SELECT min(text) FROM known WHERE name LIKE 'part %') WHERE name LIKE 'part %'",
+        "UPDATE known SET text = x'ff00'",
+        "UPDATE known SET text = NULL",
+        "UPDATE known SET digest = NULL",
+    ],
+)
+def test_what_is_remembered_and_damaged_is_found_anew(box: Store, tmp_path: Path, damage: str) -> None:
+    rr.put(box, 0.8, images=200)
+    found = take_inventory(box)
+
+    def rows() -> list[Any]:
+        with contextlib.closing(sqlite3.connect(tmp_path / "cache" / memory.FILE)) as file:
+            return sorted(file.execute("SELECT * FROM known"))
+
+    whole = rows()
+    with contextlib.closing(sqlite3.connect(tmp_path / "cache" / memory.FILE)) as file, file:
+        assert file.execute(damage).rowcount >= 2
+    assert rows() != whole
+    again = take_inventory(box)
+    assert (again.records, again.rows, again.problems) == (found.records, found.rows, [])
+    assert rows() == whole, "what is damaged is mended"
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("scores", '{"scores": 1, "labels": "", "images": 1, "right": {}, "binned": {}}'),
+        ("scores", '{"scores": {"last": 1}, "labels": "", "images": 1, "right": {"last": ""}, "binned": {"last": ""}}'),
+        ("scores", '{"scores": {}, "labels": "", "images": "1", "right": {}, "binned": {}}'),
+        ("scores", "[]"),
+        ("record", '{"identity": "", "provenance": {}}'),
+        ("record", "1"),
+    ],
+)
+def test_what_is_remembered_in_another_form_is_found_anew(box: Store, tmp_path: Path, kind: str, text: str) -> None:
+    found = take_inventory(box)
+    with contextlib.closing(sqlite3.connect(tmp_path / "cache" / memory.FILE)) as file:
+        names = [name for (name,) in file.execute("SELECT name FROM known WHERE name LIKE ?", (f"{kind} %",))]
+    with memory.Memory() as known:
+        for name in names:
+            known.keep(name, text)
+    assert names
+    assert take_inventory(box).rows == found.rows

@@ -20,6 +20,7 @@ from kdbench.records.build import build_record
 from kdbench.records.listings import Place, write_listing
 from kdbench.records.predictions import pack
 from kdbench.records.results import fold, placed
+from kdbench.records.standing import Standing
 from kdbench.stats.scores import score_predictions
 from kdbench.teachers.facts import TeacherFacts
 
@@ -169,7 +170,7 @@ def test_a_trial_has_one_record_whatever_suites_ask_for_it(box: Store) -> None:
     box.put(record(), predictions())
     box.put(record("crashed", seed=1))
     keys = [record(seed=n)["key"] for n in range(3)]
-    places = [(key, Place("t@2", "now", "a:b")) for key in keys]
+    places = [(key, Place("t@2", "kd-now", "t:s")) for key in keys]
     assert box.done(keys) == {TRIAL.key}
     assert box.list_under(places, dry=True) == 2
     assert not (box.root / "v1" / "listings").exists()
@@ -178,11 +179,13 @@ def test_a_trial_has_one_record_whatever_suites_ask_for_it(box: Store) -> None:
     assert box.list_under([(TRIAL.key, Place("s@1", "its", "own:place"))]) == 0
     listings, problems = box.listings()
     assert not problems
-    shown = [(r["suite"], r["label"], r["pair"], r["status"]) for r in placed(fold(box.read()[0])[0], listings)]
+    shown = [
+        (r["suite"], r["label"], r["pair"], r["status"]) for r in placed(fold(box.read()[0])[0], listings, Standing())
+    ]
     own = (record()["label"], record()["pair"])
     assert sorted(shown) == [
         ("s@1", *own, "crashed"), ("s@1", *own, "finished"),
-        ("t@2", "now", "a:b", "crashed"), ("t@2", "now", "a:b", "finished"),
+        ("t@2", "kd-now", "t:s", "crashed"), ("t@2", "kd-now", "t:s", "finished"),
     ]  # fmt: skip
 
 

@@ -27,6 +27,7 @@ from kdbench.methods.zoo.ttm import ttm_loss
 from kdbench.records import Store
 from kdbench.records.inventory import take_inventory
 from kdbench.records.results import fold, placed
+from kdbench.records.standing import Standing
 from kdbench.shipped import shipped
 from kdbench.stats import claims
 from kdbench.stats.claims import Bounds, Finding, Verdict, difference, family_level
@@ -277,7 +278,9 @@ def test_a_study_trains_what_it_needs_and_gives_its_verdicts(cli: Cli, bench: Be
     assert "incomplete" not in done.out
     assert "measured: " in done.out
     store = Store(bench.folder / "results")
-    shared = [r["seed"] for r in placed(fold(store.read()[0])[0], store.listings()[0]) if r["suite"] == "twin@1"]
+    shared = [
+        r["seed"] for r in placed(fold(store.read()[0])[0], store.listings()[0], Standing()) if r["suite"] == "twin@1"
+    ]
     assert sorted(shared) == [0, 1], "what two suites of one run share is shown in both"
     told = json.loads(cli("study", "small", "--format", "json", *at).out)
     records = {(r["label"], r["seed"]): r for r in store.read()[0]}

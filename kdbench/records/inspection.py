@@ -8,24 +8,20 @@ from pathlib import Path
 from typing import Any
 
 from kdbench.errors import UserError
+from kdbench.records.beside import Beside, beside
 from kdbench.records.inventory import Inventory, take_inventory
 from kdbench.records.literature import load
-from kdbench.records.pins import read_pins
-from kdbench.records.runs import manifest_paths, read_manifest
+from kdbench.records.pins import pinned_suites, read_pins
+from kdbench.records.runs import LIVE, read_manifest
 from kdbench.records.store import LISTINGS, METHODS_FOLDER, PLUGINS_FOLDER, PREDICTIONS, WEIGHTS, Store
 from kdbench.records.verify import Problem, official_labels, problem
 
 Record = Mapping[str, Any]
 
-#: What lies in a results folder beside records and their predictions.
+#: What lies in a results folder that is read, or is for people, beside what ``beside`` finds.
 _OTHERS = (
     f"v1/{LISTINGS}/*.json",
-    f"{METHODS_FOLDER}/**/*",
-    f"{PLUGINS_FOLDER}/**/*",
-    "pins/*/*.json",
-    f"{WEIGHTS}/*.safetensors",
     "pins.json",
-    "runs/*.json",
     "baselines/*.json",
     "reported/*.csv",
 )
@@ -44,9 +40,10 @@ class Inspection:
 def inspect(store: Store) -> Inspection:
     """Look at every file of ``store``."""
     found = take_inventory(store)
-    problems = [*found.problems, *_unreadable(store)]
+    others = beside(store, "pins", "runs", WEIGHTS, METHODS_FOLDER, PLUGINS_FOLDER)
+    problems = [*found.problems, *map(Problem, others.unread), *_unreadable(store, others)]
     warnings = [problem(record, text) for record in found.records for text in _doubts(record)]
-    return Inspection(found.count, len(found.results), problems, [*warnings, *_strays(store, found)])
+    return Inspection(found.count, len(found.results), problems, [*warnings, *_strays(store, found, others)])
 
 
 def _doubts(record: Record) -> Iterator[str]:
@@ -60,14 +57,15 @@ def _doubts(record: Record) -> Iterator[str]:
     yield from record["warnings"]
 
 
-def _unreadable(store: Store) -> Iterator[Problem]:
+def _unreadable(store: Store, others: Beside) -> Iterator[Problem]:
     """Pins, manifests and the literature, where they cannot be used."""
-    for folder in sorted(path for path in (store.root / "pins").glob("*") if path.is_dir()):
+    for suite in pinned_suites(store.root):
         try:
-            read_pins(store.root, folder.name)
+            read_pins(store.root, suite)
         except UserError as error:
-            yield Problem(str(error), file=store.place(folder))
-    for path in manifest_paths(store.root):
+            yield Problem(str(error), file=store.place(store.root / "pins" / suite))
+    runs = (path for path in others.files if path.parent == store.root / "runs")
+    for path in (path for path in runs if not path.name.endswith(LIVE)):
         try:
             read_manifest(path)
         except UserError as error:
@@ -79,14 +77,17 @@ def _unreadable(store: Store) -> Iterator[Problem]:
             yield Problem(str(error), file="reported")
 
 
-def _strays(store: Store, found: Inventory) -> Iterator[Problem]:
-    """Files that nothing reads; hidden ones, temporary files among them, are not looked at.
+def _strays(store: Store, found: Inventory, others: Beside) -> Iterator[Problem]:
+    """Links, pipes and other files that nothing reads; hidden ones, temporary files among them, are not looked at.
 
-    Predictions are strays only where no record is set apart, which may be the one that they belong to.
+    Predictions and listings are strays only where no record is set apart, which may be the one that they belong to.
     """
-    known = {path for pattern in _OTHERS for path in store.root.glob(pattern)}.union(store.files())
+    known = {path for pattern in _OTHERS for path in store.root.glob(pattern)}.union(store.files([]))
+    known |= {path for path in others.files if path.parent.name != WEIGHTS or path.suffix == ".safetensors"}
+    for path, text in others.strange.items():
+        yield Problem(text, file=store.place(path))
     known |= {store.predictions_path(record) for record in found.records if record["predictions"] is not None}
-    for path in sorted(set(store.root.rglob("*")) - known):
+    for path in sorted(set(store.root.rglob("*")) - known - others.strange.keys()):
         if _hidden(path.relative_to(store.root)) or (path.is_dir() and not path.is_symlink()):
             continue
         where = store.place(path)
@@ -96,6 +97,12 @@ def _strays(store: Store, found: Inventory) -> Iterator[Problem]:
             yield Problem(f"Nothing reads the file {where}.", file=where)
         elif not found.problems:
             yield Problem(f"No record names the prediction file {where}.", file=where)
+    if not found.problems:
+        recorded = {record["key"] for record in found.records}
+        listed = [places for key, places in store.listings()[0].items() if key not in recorded]
+        for name in sorted({name for places in listed for name in places.values()}):
+            text = f"The listing {name} shows trials that no record is of."
+            yield Problem(text, file=f"v1/{LISTINGS}/{name}")
 
 
 def _hidden(path: Path) -> bool:

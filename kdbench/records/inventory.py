@@ -19,6 +19,7 @@ from kdbench.records.protocols import agreeing
 from kdbench.records.reading import printable
 from kdbench.records.results import fold, one_teacher, placed
 from kdbench.records.scored import Scorer
+from kdbench.records.standing import Standing
 from kdbench.records.store import Store
 from kdbench.records.verify import Problem, Seen, problem, verify
 
@@ -53,10 +54,11 @@ def take_inventory(store: Store) -> Inventory:
         results, contradictions = fold(kept)
         results, impostors = one_teacher(results)
         listings, damaged = store.listings()
-        rows, strangers = agreeing(placed(results, listings))
+        stands = Standing()
+        rows, strangers = agreeing(placed(results, listings, stands))
     problems = [
         *reader.problems,
-        *(Problem(text) for text in damaged),
+        *(Problem(text) for text in (*damaged, *stands.problems(listings))),
         *problems,
         *(problem(record, f"{text}; it is left out.") for record, text in (*contradictions, *impostors, *strangers)),
     ]
@@ -83,8 +85,11 @@ def measured_rows(store: Store) -> tuple[list[Record], list[str]]:
     records, problems = store.read()
     results, contradictions = fold(record for record in records if record["evidence"] == "measured")
     listings, damaged = store.listings()
-    problems += [*damaged, *(problem(record, f"{text}; it is left out.").text for record, text in contradictions)]
-    return list(placed(results, listings)), problems
+    stands = Standing()
+    rows = list(placed(results, listings, stands))
+    problems += [*damaged, *stands.problems(listings)]
+    problems += [problem(record, f"{text}; it is left out.").text for record, text in contradictions]
+    return rows, problems
 
 
 class _Reader:
@@ -120,7 +125,7 @@ class _Reader:
         data = self.store.content(path)
         name = f"record {digest_of(data)} {printable(f'{path.parent.name}/{path.name}')}"
         if (known := memory.recall(name)) is not None:
-            with suppress(ValueError, KeyError, TypeError):  # of an earlier version, or damaged
+            with suppress(ValueError, KeyError, TypeError, AttributeError):  # of another form than is kept
                 return _with_parts(json.loads(known), lambda name: self._recalled(name, memory))
         whole = self.store.judged(path, data)
         record = _with_parts({**whole, "curve": compact(whole["curve"])}, lambda part: self._kept(part, memory))

@@ -39,9 +39,12 @@ def write_listing(folder: Path, suite: str, places: Iterable[tuple[str, Place]])
     return path
 
 
-def read_listings(folder: Path) -> tuple[dict[str, set[Place]], list[str]]:
-    """Key -> the places of a trial, from all listings in ``folder``; and a sentence for each that cannot be used."""
-    found: dict[str, set[Place]] = {}
+def read_listings(folder: Path) -> tuple[dict[str, dict[Place, str]], list[str]]:
+    """Key -> the places of a trial, each with the name of a file that says so, from all listings in ``folder``.
+
+    And a sentence for each that cannot be used.
+    """
+    found: dict[str, dict[Place, str]] = {}
     problems = []
     try:
         names = sorted(name for name in os.listdir(folder) if name.endswith(".json") and not name.startswith("."))
@@ -52,14 +55,15 @@ def read_listings(folder: Path) -> tuple[dict[str, set[Place]], list[str]]:
         problems.append(f"{unlisted(f'v1/{folder.name}', folder, error)}, so no listing is used.")
     for path in (folder / name for name in names):
         try:
-            for key, place in _read(path):
-                found.setdefault(key, set()).add(place)
+            for key, place in read_listing(path):
+                found.setdefault(key, {}).setdefault(place, printable(path.name))
         except UserError as error:
             problems.append(str(error))
     return found, problems
 
 
-def _read(path: Path) -> Iterator[tuple[str, Place]]:
+def read_listing(path: Path) -> Iterator[tuple[str, Place]]:
+    """The trials, by key, and their places in the listing at ``path``; UserError where it cannot be used."""
     where = f"The listing {printable(path.name)}"
     try:
         document = read_json(path)

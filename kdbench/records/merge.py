@@ -8,10 +8,12 @@ from typing import NamedTuple
 
 from kdbench.errors import UserError, reason
 from kdbench.folders import write_atomically
-from kdbench.records.pins import read_pins
-from kdbench.records.reading import read_file
-from kdbench.records.runs import live_path, manifest_paths
-from kdbench.records.store import LISTINGS, METHODS_FOLDER, PLUGINS_FOLDER, WEIGHTS, Store
+from kdbench.records.beside import beside
+from kdbench.records.listings import read_listing
+from kdbench.records.pins import pinned_suites, read_pins
+from kdbench.records.reading import check_regular, printable, read_file
+from kdbench.records.runs import LIVE, live_path, read_manifest
+from kdbench.records.store import WEIGHTS, Store
 
 
 class Merged(NamedTuple):
@@ -25,8 +27,9 @@ class Merged(NamedTuple):
 def merge(into: Store, sources: Sequence[Store]) -> Merged:
     """Copy the records of ``sources`` with their predictions, and listings, pins and manifests, into one store.
 
-    Copying the folders' files does the same; this also leaves out, and names, what is damaged. UserError, before
-    anything is copied, where an earlier version wrote a folder or where two pin a teacher to different weights.
+    Copying the folders' files does the same; this also leaves out, and names, what is damaged, and follows no link
+    beside the records. UserError, before anything is copied, where an earlier version wrote a folder or where two pin a
+    teacher to different weights.
     """
     for store in (into, *sources):
         store.check_current()
@@ -34,46 +37,58 @@ def merge(into: Store, sources: Sequence[Store]) -> Merged:
     new = known = 0
     problems: list[str] = []
     for source in sources:
-        for path in source.files():
+        for path in source.files(problems):
             try:
                 adopted = into.adopt(path, source)
             except UserError as error:
                 problems.append(str(error))
                 continue
             new, known = new + adopted, known + (not adopted)
-        problems += source.listings()[1]
-        for path in _others(source):
+        found = beside(source)
+        problems += (*source.misplaced(), *found.strange.values(), *found.unread)
+        for path in found.files:
             target = into.root / path.relative_to(source.root)
             if target.exists():
                 continue
             try:
-                content = path.read_bytes() if path.parent.name == WEIGHTS else read_file(path)
-            except (OSError, ValueError) as error:
-                problems.append(f"{path} is not copied: {reason(error)}.")
+                content = _content(source, path)
+            except UserError as error:
+                problems.append(str(error))
                 continue
-            write_atomically(target, content)
+            except (OSError, ValueError) as error:
+                problems.append(f"{printable(str(path))} is not copied: {reason(error)}.")
+                continue
+            if content is not None:
+                write_atomically(target, content)
     return Merged(new, known, problems)
 
 
-def _others(source: Store) -> list[Path]:
-    """The files beside records and predictions: they are named by what they say, or by the run that wrote them.
+def _content(source: Store, path: Path) -> bytes | None:
+    """The bytes of a file that lies beside the records of ``source``; None of a run that is under way.
 
-    The manifest of a run that is under way is not there yet.
+    UserError, OSError or ValueError where it is damaged, or is not to be read.
     """
-    folders = (f"{METHODS_FOLDER}/**/*", f"{PLUGINS_FOLDER}/**/*")
-    places = (f"v1/{LISTINGS}/*.json", "pins/*/*.json", f"{WEIGHTS}/*", *folders)
-    found = [path for place in places for path in source.root.glob(place)]
-    ended = [path for path in manifest_paths(source.root) if not live_path(path).exists()]
-    return sorted(path for path in (*found, *ended) if path.is_file())
+    kind = path.relative_to(source.root).parts[0]
+    if kind == "runs":
+        if path.name.endswith(LIVE) or live_path(path).exists():
+            return None
+        read_manifest(path)
+    elif kind == "v1":
+        list(read_listing(path))
+    elif kind == WEIGHTS:
+        check_regular(path)
+        return path.read_bytes()  # as large as a network is
+    return read_file(path)
 
 
 def _check_pins(stores: Sequence[Store]) -> None:
     """UserError that names two pins of one teacher to different weights."""
     found: dict[tuple[str, str], tuple[str, Path]] = {}
     for store in stores:
-        for folder in sorted(path for path in (store.root / "pins").glob("*") if path.is_dir()):
-            for teacher, weights in read_pins(store.root, folder.name).items():
-                known, where = found.setdefault((folder.name, teacher), (weights, folder))
+        for suite in pinned_suites(store.root):
+            folder = store.root / "pins" / suite
+            for teacher, weights in read_pins(store.root, suite).items():
+                known, where = found.setdefault((suite, teacher), (weights, folder))
                 if known != weights:
                     raise UserError(
                         f"{where} and {folder} pin the teacher {teacher} to different weights; "

@@ -36,6 +36,13 @@ def read_pins(results: Path, suite: str) -> dict[str, str]:
     return {teacher: weights for teacher, (weights, _) in found.items()}
 
 
+def pinned_suites(results: Path) -> list[str]:
+    """The suites with a folder of pins of their own. No link is followed."""
+    home = results / "pins"
+    found = [] if home.is_symlink() else home.glob("*")
+    return sorted(path.name for path in found if path.is_dir() and not path.is_symlink())
+
+
 def write_pin(results: Path, suite: str, teacher: str, weights: str) -> None:
     """Pin ``teacher`` of ``suite`` to the digest ``weights``."""
     text = json.dumps({"teacher": teacher, "weights_sha256": weights}, indent=1)
@@ -57,7 +64,8 @@ def _files(results: Path, suite: str) -> Iterator[tuple[Path, Mapping[str, str]]
     if os.path.lexists(early):
         yield early, _early(early).get(suite, {})
     for path in sorted((results / "pins" / suite).glob("*.json")):
-        yield path, _pin(path)
+        if not path.is_symlink():  # which may lead anywhere
+            yield path, _pin(path)
 
 
 def _pin(path: Path) -> dict[str, str]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
 import re
 import stat
 from collections import Counter
+from io import FileIO
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -31,19 +33,27 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 def read_file(path: Path, largest: int = LARGEST) -> bytes:
     """The bytes of ``path``; ValueError where it is no file, cannot be read or has more than ``largest``."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe would wait for its writer
-        try:
-            found = os.fstat(descriptor)
-            if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):  # of a folder the system says so
-                raise ValueError("it is no regular file")
-            data = os.read(descriptor, min(found.st_size, largest) + 1)  # Python makes room for all that is asked for
-        finally:
-            os.close(descriptor)
+        with _opened(path) as file:
+            data = file.read(min(os.fstat(file.fileno()).st_size, largest) + 1)  # which is what room is made for
     except OSError as error:
         raise ValueError(error.strerror or str(error)) from None
     if len(data) > largest:
         raise ValueError(f"it is larger than {largest >> 20} MiB")
     return data
+
+
+def check_regular(path: Path) -> None:
+    """OSError unless ``path`` is a file that can be opened and read to an end, which a pipe's reader may wait for."""
+    _opened(path).close()
+
+
+def _opened(path: Path) -> FileIO:
+    """The regular file ``path``; OSError where it is none. Whatever it is, nobody is waited for."""
+    file = FileIO(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))  # of a folder the system says so itself
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "it is no regular file")
+    return file
 
 
 def read_json(path: Path) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from statistics import median
 from typing import Any
 
@@ -81,8 +81,12 @@ def _teacher(record: Record) -> bytes:
     return canonical([record["dataset"], record["identity"]["teacher"], record["teacher"]["weights_sha256"]])
 
 
-def placed(results: Iterable[Record], listings: Mapping[str, Iterable[Place]]) -> Iterator[Record]:
+def placed(
+    results: Iterable[Record], listings: Mapping[str, Iterable[Place]], stands: Callable[[Record, Place], bool]
+) -> Iterator[Record]:
     """Each of ``results`` wherever its trial is shown: at its own place, at those of others of its key, as listed.
+
+    What a listing says counts only where the trial ``stands``.
 
     Whichever suite trained a trial first, and on whichever machine, it is the same trial. What is contributed shows
     nothing that was measured anywhere else.
@@ -90,7 +94,8 @@ def placed(results: Iterable[Record], listings: Mapping[str, Iterable[Place]]) -
     results = list(results)
     places: dict[tuple[str, str], set[Place]] = defaultdict(set)
     for record in results:
-        places[record["key"], record["evidence"]].update(_places(record), listings.get(record["key"], ()))
+        listed = (place for place in listings.get(record["key"], ()) if stands(record, place))
+        places[record["key"], record["evidence"]].update(_places(record), listed)
     for record in results:
         if record["label"] == TEACHER:
             yield record

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kdbench.errors import UserError, reason
-from kdbench.records.reading import parse_json, read_file
+from kdbench.records.reading import parse_json, printable, read_file
 from kdbench.records.validate import check
 
 #: How the name of a file ends that is there while its run is under way: nothing that merges, checks or shows results
@@ -43,7 +43,7 @@ def read_live(path: Path) -> dict[str, Any]:
 
 
 def _read(path: Path, kind: str) -> dict[str, Any]:
-    where = f"The run runs/{path.name}"
+    where = f"The run runs/{printable(path.name)}"
     try:
         document = parse_json(read_file(path))  # of ten thousand trials it is larger than a record
     except ValueError as error:

@@ -70,7 +70,7 @@ class Store:
 
     def check_current(self) -> None:
         """UserError where an earlier version has named the records, which are not found by those names any more."""
-        if any(_EARLIER.fullmatch(path.name) for path in self.files()):
+        if any(_EARLIER.fullmatch(path.name) for path in self.files([])):
             raise UserError(
                 f"The results folder {self.root} was written by an earlier version of kdbench; "
                 f"kdbench results migrate {self.root} brings its records over and loses none."
@@ -212,15 +212,18 @@ class Store:
             write_listing(self.root / "v1" / LISTINGS, suite, trials)
         return sum(map(len, new.values()))
 
-    def listings(self) -> tuple[dict[str, set[Place]], list[str]]:
-        """Key -> where suites show a trial that lies under another one; and a sentence for each damaged listing."""
+    def listings(self) -> tuple[dict[str, dict[Place, str]], list[str]]:
+        """Key -> where listings show a trial, by which file each; and a sentence for each damaged listing.
+
+        Whether the trial can stand there is not looked at (standing).
+        """
         return read_listings(self.root / "v1" / LISTINGS)
 
     def read(self) -> tuple[list[Record], list[str]]:
         """Every valid record, one a file, and a sentence for each file that is not one: damage stays where it is."""
         records: list[Record] = []
         problems: list[str] = []
-        for path in self.files():
+        for path in self.files(problems):
             try:
                 records.append(self.load(path))
             except UserError as error:

@@ -18,6 +18,7 @@ from kdbench.errors import CheckpointError
 from kdbench.folders import write_atomically
 from kdbench.methods import METHODS
 from kdbench.models.build import AS_NAMED, Build
+from kdbench.records.beside import beside
 from kdbench.records.store import WEIGHTS, Store
 from kdbench.teachers.weights import STUDENT, kept_weights, said_of, weights_digest, write_weights
 from kdbench.trials.teacher import Teacher
@@ -78,7 +79,7 @@ def _more(trial: Trial, teacher: Teacher, spec: DatasetSpec) -> dict[str, Any]:
 
 def damaged(store: Store) -> Iterator[tuple[Path, str]]:
     """Each file of kept weights in ``store`` that is not what its name says, with a sentence."""
-    for path in sorted((store.root / WEIGHTS).glob("*.safetensors")):
+    for path in (path for path in beside(store, WEIGHTS).files if path.suffix == ".safetensors"):
         try:
             found = weights_digest(kept_weights(path))
         except CheckpointError as error:

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from kdbench.errors import CheckpointError, UnknownName, listed, reason, shown
+from kdbench.records.reading import check_regular
 
 #: Under one of these, or one inside another, a checkpoint keeps its state_dict beside epoch and accuracy.
 WRAPPERS = ("model", "state_dict", "model_state_dict", "net")
@@ -124,6 +125,12 @@ def _odd(name: object, value: Tensor) -> str:
 
 
 def _content(path: Path) -> Any:
+    try:
+        check_regular(path)  # a pipe would wait for its writer
+    except OSError as error:
+        raise CheckpointError(
+            f"The weights in {path} cannot be read ({reason(error)}); fetch the file again."
+        ) from None
     with _in_words(path):
         if path.suffix == ".safetensors":
             return load_file(path)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from kdbench.errors import CheckpointError, reason
 from kdbench.folders import write_atomically
+from kdbench.records.reading import check_regular
 from kdbench.teachers.published import plain_weights, read_published
 
 #: Under these names a file that is kept says the digest of its weights, and of a student's which network it is.
@@ -56,6 +57,7 @@ def said_of(path: Path) -> dict[str, str]:
     if path.suffix != ".safetensors":
         return {}
     try:
+        check_regular(path)
         with safe_open(path, "pt") as file:
             return file.metadata() or {}
     except (SafetensorError, OSError) as error:

@@ -10,6 +10,7 @@ from kdbench.cli.results import results_folder
 from kdbench.cli.say import complain, many, say
 from kdbench.errors import EXIT_INCOMPLETE, EXIT_OK
 from kdbench.records import Store
+from kdbench.records.beside import beside
 from kdbench.records.inspection import Inspection, inspect
 from kdbench.records.store import WEIGHTS
 from kdbench.records.verify import Problem
@@ -41,7 +42,7 @@ def main(options: argparse.Namespace) -> int:
 
 
 def _damaged_weights(store: Store) -> Iterator[Problem]:
-    if any((store.root / WEIGHTS).glob("*.safetensors")):
+    if beside(store, WEIGHTS).files:
         from kdbench.students.kept import damaged  # torch
 
         for path, text in damaged(store):

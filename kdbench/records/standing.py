@@ -1,0 +1,180 @@
+"""Where a trial may be shown: a listing, which anybody may have written, moves no record to a row that is not its own.
+
+A suite that is at hand says what its rows are. Of another one nothing is known but the names that the record has
+itself, and those of its method and its networks.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from functools import cache
+from typing import Any
+
+from kdbench.canonical import canonical
+from kdbench.errors import UserError
+from kdbench.methods import METHODS
+from kdbench.models import get_spec
+from kdbench.records.listings import Place
+from kdbench.stats.aggregate import NO_TEACHER
+from kdbench.suites import Pair, Row, Suite, installed_suite
+from kdbench.suites.tuning import tuned_label
+from kdbench.trials.teacher import Teacher
+from kdbench.trials.trial import teacher_identity
+
+Record = Mapping[str, Any]
+
+#: What a label leaves out of the name of a method that it begins with (kdbench.suites.added_row).
+_LEFT_OUT = re.compile(r"[()@]")
+#: What a label adds to such a name begins with one of these: a setting's, a number's, a preset's.
+_ADDED = ("-", "@")
+#: What of a record is compared beside its identity.
+_SAID = ("label", "pair", "teacher_model", "student_model")
+
+
+class Standing:
+    """Tells whether a trial can stand at a place that a listing names; ``refused`` keeps those where it cannot."""
+
+    def __init__(self) -> None:
+        self.refused: dict[tuple[str, Place], str] = {}
+        self._suite = cache(installed_suite)  # a file of its own is read each time that it is asked for
+        self._known: dict[str, str] = {}
+
+    def __call__(self, record: Record, place: Place) -> bool:
+        said = repr((place, *(record[field] for field in _SAID), _called(record), {**record["identity"], "seed": 0}))
+        if said not in self._known:  # what differs in its seed alone stands alike
+            try:
+                self._known[said] = next(self._misfits(record, place), "")
+            except (KeyError, TypeError, AttributeError):  # anybody may have written the identity
+                self._known[said] = "what its record was planned as is no plan of this kdbench"
+        if why := self._known[said]:
+            self.refused.setdefault((record["key"], place), why)
+        return not why
+
+    def problems(self, listed: Mapping[str, Mapping[Place, str]]) -> list[str]:
+        """A sentence for each file of those ``listed`` that shows a trial where it cannot stand."""
+        by_file: dict[str, list[str]] = defaultdict(list)
+        for (key, place), why in self.refused.items():
+            by_file[listed[key][place]].append(
+                f"trial {key[:12]} as {place.label} on {place.pair} in {place.suite}, but {why}"
+            )
+        return [
+            f"The listing {file} shows {_counted(found)}{found[0]}; it is not shown there; delete that listing."
+            for file, found in sorted(by_file.items())
+        ]
+
+    def _misfits(self, record: Record, place: Place) -> Iterator[str]:
+        """What of ``record`` is not that of the row and the pair of ``place``, in words."""
+        suite = self._suite(place.suite)
+        pairs = [] if suite is None else _pairs(suite, place.pair, record["dataset"])
+        if suite is not None and record["dataset"] not in suite.datasets:
+            yield f"{place.suite} has no images of {record['dataset']}"
+        yield from _networks(record, place.pair, suite, pairs)
+        row = None if suite is None else next((row for row in suite.rows if row.label == place.label), None)
+        if row is None:
+            yield from _label(record, place.label, suite)
+            row = Row(place.label, record["method"], {})
+        elif (row.method, row.stream) != (record["method"], record["stream"]):
+            yield f"its method is {record['method']}, with the random stream {record['stream']}"
+        elif not self._configured(record, row, place):
+            yield f"its hyper-parameters are not those of that row in {place.suite}"
+        if suite is not None:
+            supervision = (row.supervision or suite.supervision).identity()
+            if _plain(record["identity"]["supervision"]) != _plain(supervision):
+                yield f"its supervision is not that of {place.suite}"
+        protocols = [canonical(row.protocol_for(pair).identity()) for pair in pairs]
+        if pairs and canonical(record["identity"]["protocol"]) not in protocols:
+            yield f"its protocol is not the one that {place.suite} has for that row"
+
+    def _configured(self, record: Record, row: Row, place: Place) -> bool:
+        """Whether its hyper-parameters are the row's; of another version of the method nobody knows."""
+        method = METHODS.get(row.method)
+        if record["identity"]["method"]["version"] != method.version:
+            return True
+        return canonical(method.config(place.pair, row.config, place.label)) == canonical(record["config"])
+
+
+def _counted(found: list[str]) -> str:
+    return "the " if len(found) == 1 else f"{len(found)} trials where they cannot stand, the first of them the "
+
+
+def _pairs(suite: Suite, name: str, dataset: str) -> list[Pair]:
+    """The pairs of ``suite`` that ``name`` means: without a teacher all that have the student."""
+    teacher, _, student = name.partition(":")
+    alone = teacher == NO_TEACHER
+    pairs = (pair for pair in suite.pairs if pair.dataset == dataset)
+    return [pair for pair in pairs if pair.name == name or (alone and pair.name.partition(":")[2] == student)]
+
+
+def _networks(record: Record, name: str, suite: Suite | None, pairs: list[Pair]) -> Iterator[str]:
+    """What does not agree in the networks of ``record`` and the pair called ``name``."""
+    teacher, _, student = name.partition(":")
+    model, own = record["teacher_model"], record["pair"].partition(":")
+    if (teacher == NO_TEACHER) != (model is None):
+        yield "it has no teacher" if model is None else f"it has the teacher {own[0]}"
+    elif pairs and suite is not None:
+        if all(pair.student != record["student_model"] for pair in pairs):
+            yield f"its student is {record['student_model']}"
+        if model is not None and not any(_taught(record, suite.teacher_of(pair)) for pair in pairs):
+            yield f"its teacher is another one, called {own[0]}"
+    else:
+        if student not in {own[2], *_names(record["student_model"])}:
+            yield f"its student is {own[2]}"
+        if model is not None and teacher not in {own[0], _called(record), *_names(model)}:
+            yield f"its teacher is {own[0]}"
+
+
+def _taught(record: Record, teacher: Teacher) -> bool:
+    """Whether ``record`` can be of a student of ``teacher``, whose weights may be unknown here."""
+    planned = record["identity"]["teacher"]
+    if teacher.model != record["teacher_model"]:
+        return False
+    if (name := _called(record)) is None or name in (teacher.name, f"{teacher.name}-trained"):
+        return True
+    if teacher.kind in ("checkpoint", "student") and not teacher.weights_sha256:
+        return bool(planned["kind"] == "checkpoint")
+    data = record["identity"]["data"]
+    return canonical(teacher_identity(teacher, data["name"], data["sha256"])) == canonical(planned)
+
+
+def _label(record: Record, label: str, suite: Suite | None) -> Iterator[str]:
+    """What is wrong with ``label``, where no row of ``suite`` is called so: it must say the method of ``record``.
+
+    In a suite that is not at hand it may also be the record's own.
+    """
+    method = record["method"]
+    if suite is None and label == record["label"]:
+        return
+    if label in METHODS:
+        spec, fixed = METHODS.resolve(label)
+        same = record["identity"]["method"]["version"] != spec.version or fixed.items() <= record["config"].items()
+        if spec.name != method or not same:
+            yield f"its method is {method}{'' if spec.name != method else ', with other hyper-parameters'}"
+        return
+    rows = () if suite is None else suite.rows
+    names = {method, tuned_label(method), *(row.label for row in rows if row.method == method)}
+    names |= {_LEFT_OUT.sub("", name) for name in names}
+    if not any(label == name or label.startswith(tuple(f"{name}{sign}" for sign in _ADDED)) for name in names):
+        yield f"its method is {method}, which that label does not say"
+
+
+def _called(record: Record) -> str | None:
+    """The name of the teacher of ``record``, where it was measured."""
+    return None if record["teacher"] is None else record["teacher"]["name"]
+
+
+def _names(model: str) -> set[str]:
+    """What an architecture is called: by its name, and in the literature where it is known here."""
+    try:
+        return {model, get_spec(model).literature}
+    except UserError:
+        return {model}
+
+
+def _plain(supervision: Any) -> bytes:
+    """What a supervision is, whichever plugin it comes from."""
+    if isinstance(supervision, Mapping):
+        supervision = {name: value for name, value in supervision.items() if name != "source"}
+        supervision = supervision["kind"] if supervision.keys() == {"kind"} else supervision
+    return canonical(supervision)
