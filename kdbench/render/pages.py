@@ -267,13 +267,13 @@ def _suite(catalogue: Catalogue, view: SuiteView, compared: Mapping[tuple[str, s
     page, labels = suite_page(view.name), [row.label for row in view.standings.rows][:LARGEST_MATRIX]
     context = {
         "suite": view,
-        "matrix": matrix(catalogue, view.tables, compared, labels) if len(labels) > 1 else [],
+        "matrix": matrix(catalogue, view.tables, compared, labels) if view.judged and len(labels) > 1 else [],
         "most": MOST_OVER_PAIRS,
         "most_cells": MOST_CELLS,
         "beyond": len(view.standings.rows) - len(labels),
         "forest": charts.forest(view),
         "costs": charts.costs(view),
-        "placing": places.both(view),
+        "placing": places.both(view) if view.judged else (),
         "teachers": taught.by_suite.get(view.name, ()),
         "links": {label: href(page, row_page(view.name, label)) for label in (row.label for row in view.rows)},
     }
