@@ -23,7 +23,7 @@ def cloud_of(found: Related) -> Figure:
     means = [(name, *values.mean(axis=0).tolist()) for name, values in found.rows]
     return Figure(
         title=f"{second.title.capitalize()} by {first.title}",
-        described=f"{len(every)} trainings of {len(found.rows)} rows, a dot each: {claim.text}",
+        described=f"{len(every)} trainings of {len(found.rows)} rows, a dot each. Claim: {claim.text}",
         across=Axis(f"{first.title}, {first.unit}", across, ticks(across)),
         up=Axis(f"{second.title}, {second.unit}", up, ticks(up)),
         series=(Series("", "line-0", dots=dots),),
