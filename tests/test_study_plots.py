@@ -152,7 +152,7 @@ def test_a_correlation_has_a_dot_for_each_training_that_has_both_numbers() -> No
     assert [dot.said for dot in series.dots] == ["srrl: 0.1000, 2000", "srrl: 0.2000, 2500", "simkd: 0.3000, 4000"]
     assert all(one.x < other.x and one.y > other.y for one, other in itertools.pairwise(series.dots))
     assert made.table.rows == (("srrl", "0.1500", "2250"), ("simkd", "0.3000", "4000"))
-    assert "3 trainings of 2 rows" in made.described
+    assert f"3 trainings of 2 rows, a dot each. Claim: {claim.text}" == made.described
 
 
 def test_a_correlation_of_which_no_training_holds_a_number_is_not_drawn_and_breaks_no_site(tmp_path: Path) -> None:

@@ -287,10 +287,10 @@ for (const each of document.querySelectorAll("[data-search]")) {
     known.has(word) ? names(row).includes(word) : `${row.textContent} ${row.dataset.words ?? ""}`.toLowerCase().includes(word)));
 }
 shorten();
-if (place && kept) { // a browser takes both for the name of the place
+if (place && kept) addEventListener("load", () => { // a browser takes both for the name of the place
   location.replace(`#${place}`);
   write();
-}
+});
 addEventListener("hashchange", () => {
   [place, kept] = parts();
   if (kept && kept !== state.toString()) location.reload(); // typed or pasted, or the way back
