@@ -247,4 +247,4 @@ def test_without_a_student_alone_a_suite_has_ranks_and_no_gains(tmp_path: Path) 
     page = (tmp_path / "out" / suite_page("cifar100-short@1")).read_text(encoding="utf-8")
     assert 'data-label="Rank"' in page
     assert 'data-label="Mean gain"' not in page
-    assert "no gain." in (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+    assert "so no gain is known." in (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
