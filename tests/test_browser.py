@@ -597,11 +597,19 @@ def test_a_printed_page_cuts_nothing_off(opened, site, kind):
     assert page.locator("header").is_hidden()
 
 
+def test_what_is_said_of_a_claim_stands_beside_its_name(opened, site):
+    page = opened(site / PAGES["study"])
+    name, said = page.locator("dl.facts dt").first.bounding_box(), page.locator("dl.facts dd").first.bounding_box()
+    assert abs(name["y"] - said["y"]) < 2
+    assert name["x"] + name["width"] < said["x"]
+
+
 #: Words of a table, of up to nine letters, that stand on two lines.
 BROKEN = r"""() => {
     const found = [], walker = document.createTreeWalker(document.querySelector("main"), NodeFilter.SHOW_TEXT);
     for (let node; (node = walker.nextNode()); ) {
-        if (!node.parentElement.closest("td, th") || node.parentElement.closest("svg, code, .source, .across")) continue;
+        const around = node.parentElement;
+        if (!around.closest("td, th") || around.closest("svg, code, .source, .across")) continue;
         for (const word of node.data.matchAll(/[A-Za-z0-9_]{2,9}(?![A-Za-z0-9_])/g)) {
             const range = document.createRange();
             range.setStart(node, word.index);

@@ -206,6 +206,7 @@ def test_a_table_of_too_many_cells_leads_to_the_pages_of_its_pairs(results, tmp_
 def test_a_method_page_has_its_card_and_both_kinds_of_numbers(pages):
     page = pages["methods/wttm.html"]
     assert page.row("gamma", "Zheng and Yang")[1] == "0.2"
+    assert page.row("Budget")[1].startswith("1.0 \u00d7 the protocol's epochs")
     assert page.row("resnet34", "gamma 0.8")[0] == "resnet34 → resnet18"
     assert page.row("wttm", "cifar100-short@1", "resnet56", "last epoch")[0] == "wttm on resnet56 → resnet20"
     assert page.row("resnet34", "72.19")[8] == "ttm , Table 5"

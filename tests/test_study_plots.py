@@ -255,3 +255,9 @@ def test_each_plot_of_our_own_can_be_drawn(name: str) -> None:
         made = plot_of(Drawn(plot, rows))
         assert all(math.isfinite(x + y) for curve in made.series for x, y in points(curve))
         assert len(made.described) < 2000
+
+
+def test_a_negative_mean_has_a_true_minus_sign_and_a_zero_has_none() -> None:
+    claim = next(each for each in get_study("ijckd").claims if each.name == "teachers-error")
+    made = cloud_of(Related(claim, (("kd", np.array([[-0.25, 1.0], [-0.00001, 2.0]])),)))
+    assert [dot.said for dot in made.series[0].dots] == ["kd: \u22120.2500, 1", "kd: 0.0000, 2"]

@@ -232,6 +232,9 @@ def test_a_step_of_choosing_hyper_parameters_ranks_nothing_and_speaks_of_no_gain
     assert "beside the student alone" not in page
     assert "★" not in page
     assert 'id="matrix"' not in page
+    method = (tmp_path / "out" / "methods" / "kd.html").read_text(encoding="utf-8")
+    assert f'3 configurations in <a href="../{suite_page(rung)}">' in method
+    assert 'data-label="Gain"' not in method.partition('id="reported"')[0]
     assert ">Rank " not in (tmp_path / "out" / row_page(rung, "kd-1")).read_text(encoding="utf-8")
     index = re.sub("<[^>]*>", "", (tmp_path / "out" / "index.html").read_text(encoding="utf-8"))
     assert "Chooses hyper-parameters for study-ttm-tuned: no evidence of a method." in index

@@ -331,7 +331,8 @@ def _method(catalogue: Catalogue, name: str, views: dict[str, SuiteView], found:
             "name": name,
             "card": catalogue.card_of(name),
             "has_bib": citable(catalogue, name),
-            "lines": [found for found in lines if found[1].cell.measured],
+            "lines": [found for found in lines if found[1].cell.measured and found[2].judged],
+            "tried": Counter(t.suite for t, line, view in lines if line.cell.measured and not view.judged),
             "contributed": [found for found in lines if not found[1].cell.measured],
             "versions": versions,
             "reported": reported.by_metric(
