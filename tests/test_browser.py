@@ -8,6 +8,7 @@ AXE_CORE says (npm install axe-core).
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
@@ -281,10 +282,13 @@ def test_filters_join_hide_the_heads_of_empty_groups_and_survive_a_reload(opened
     assert page.locator("#top1-source option[value=ttm]").is_disabled(), "it says no epoch"
     page.goto("about:blank")
     page.goto((site / "literature.html").as_uri() + "#~f-top1-source=ttm&f-top1-selection=last")
-    assert page.locator(".nothing").inner_text() == "No row fits; ask for less."
+    said = page.locator(".nothing").inner_text()
+    assert said.startswith("No row fits. Loosen \u201c")
     assert cells(page, "#rows-top1", 0) == []
-    page.select_option("#top1-selection", "")
-    assert page.locator(".nothing").count() == 0
+    name, left = re.findall(r"\u201c(.+)\u201d.* leaves (\d+)\.", said)[0]
+    page.select_option({"Selection": "#top1-selection", "Source": "#top1-source"}[name], "")
+    assert len(cells(page, "#rows-top1", 0)) == int(left) > 0
+    assert page.locator(".nothing").is_hidden()
 
 
 @pytest.mark.parametrize(
@@ -332,7 +336,7 @@ def test_a_search_for_nothing_says_so(opened, site):
     assert none.is_hidden()
     page.goto((site / "methods.html").as_uri())
     page.locator("#search").fill("no such method")
-    assert page.locator(".nothing").inner_text() == "No row fits; ask for less."
+    assert page.locator(".nothing").inner_text().startswith("No row fits. Loosen \u201cFind a method\u201d")
 
 
 def test_the_search_goes_where_the_keyboard_says(opened, site):
@@ -375,6 +379,75 @@ def test_a_budget_leaves_the_best_of_what_it_allows_on_every_line(opened, site):
     page.locator("[data-limit][value=stages]").uncheck()
     page.locator("#budget").fill("")
     assert row.inner_text() == before
+
+
+def test_limits_keep_the_badge_of_the_evidence_and_say_how_many_rows_fit(opened, site):
+    page = opened(site / PAGES["choose"])
+    rows = page.locator("#pairs tbody tr")
+    assert page.locator(".fits").count() == 0
+    page.locator("#budget").fill("100")
+    badges = page.locator("#pairs tbody tr:not([hidden]) .badge")
+    shown = page.locator("#pairs tbody tr:not([hidden])").count()
+    assert badges.count() > 0
+    grades = page.locator("#choose-grade option").all_inner_texts()
+    assert set(badges.all_inner_texts()) <= set(grades)
+    assert page.locator(".fits").inner_text() == f"{shown} of {rows.count()} rows fit."
+    page.locator("#budget").fill("")
+    assert page.locator(".fits").is_hidden()
+
+
+def test_limits_that_nothing_fits_name_the_one_that_is_in_the_way(opened, site):
+    page = opened(site / PAGES["choose"])
+    page.locator("[data-limit][value=stages]").check()
+    page.locator("#budget").fill("0.01")
+    assert "Loosen \u201cBudget, \u00d7 student alone\u201d" in page.locator(".nothing").inner_text()
+
+
+def test_a_link_within_the_page_keeps_what_is_sorted_and_filtered(opened, site):
+    page = opened(site / "literature.html")
+    page.select_option("#top1-source", "crd_repdistiller")
+    page.locator("main ul a[href='#sources']").click()
+    assert page.url.endswith("#sources~f-top1-source=crd_repdistiller")
+    for _ in range(2):
+        assert page.locator("#sources").evaluate("(e) => e.matches(':target')")
+        assert all(text.startswith("crd_repdistiller") for text in cells(page, "#rows-top1", 8))
+        page.reload()
+    page.locator(".brand").click()
+    page.wait_for_url("**/index.html")
+    page.go_back()
+    page.wait_for_url("**/literature.html#sources~*")
+    assert page.locator("#top1-source").input_value() == "crd_repdistiller"
+    page.go_back()
+    page.wait_for_url("**/literature.html#~f-top1-source=crd_repdistiller")
+    assert page.locator("#top1-source").input_value() == "crd_repdistiller"
+    page.select_option("#top1-source", "")
+    assert page.url.endswith("literature.html")
+
+
+@pytest.mark.parametrize("kind", ["suite", "pair", "literature", "method"])
+def test_no_two_buttons_that_sort_are_called_alike(opened, site, kind):
+    page = opened(site / PAGES[kind])
+    names = page.eval_on_selector_all("th button", "(all) => all.map((e) => e.ariaLabel ?? e.innerText.trim())")
+    assert len(names) > 5
+    assert sorted(set(names)) == sorted(names)
+
+
+def test_the_heads_of_a_matrix_stay_while_it_is_scrolled(opened, site):
+    page = opened(site / SUITE)
+    box = page.locator("[aria-labelledby=matrix]")
+    box.scroll_into_view_if_needed()
+    top = "(e) => e.getBoundingClientRect().top"
+    head = box.locator("thead th").last
+    box.evaluate("(box) => { box.style.maxHeight = '8rem'; box.scrollTop = 60; }")
+    assert box.evaluate("(box) => box.scrollTop") > 0
+    assert 0 <= head.evaluate(top) - box.evaluate(top) <= 2
+
+
+@pytest.mark.parametrize("kind", ["literature", "pair", "row", "teachers"])
+def test_no_table_of_a_page_is_wider_than_a_screen(opened, site, kind):
+    page = opened(site / PAGES.get(kind, f"{kind}.html"))
+    wide = "(all) => all.filter((e) => e.scrollWidth > e.clientWidth + 1).map((e) => e.getAttribute('aria-labelledby'))"
+    assert page.eval_on_selector_all(".scroll", wide) == []
 
 
 def test_controls_of_one_table_leave_others_alone(opened, site):
@@ -524,6 +597,38 @@ def test_a_printed_page_cuts_nothing_off(opened, site, kind):
     assert page.locator("header").is_hidden()
 
 
+def test_what_is_said_of_a_claim_stands_beside_its_name(opened, site):
+    page = opened(site / PAGES["study"])
+    name, said = page.locator("dl.facts dt").first.bounding_box(), page.locator("dl.facts dd").first.bounding_box()
+    assert abs(name["y"] - said["y"]) < 2
+    assert name["x"] + name["width"] < said["x"]
+
+
+#: Words of a table, of up to nine letters, that stand on two lines.
+BROKEN = r"""() => {
+    const found = [], walker = document.createTreeWalker(document.querySelector("main"), NodeFilter.SHOW_TEXT);
+    for (let node; (node = walker.nextNode()); ) {
+        const around = node.parentElement;
+        if (!around.closest("td, th") || around.closest("svg, code, .source, .across")) continue;
+        for (const word of node.data.matchAll(/[A-Za-z0-9_]{2,9}(?![A-Za-z0-9_])/g)) {
+            const range = document.createRange();
+            range.setStart(node, word.index);
+            range.setEnd(node, word.index + word[0].length);
+            const lines = new Set([...range.getClientRects()].map((box) => Math.round(box.top / 4)));
+            if (lines.size > 1) found.push(word[0]);
+        }
+    }
+    return found;
+}"""
+
+
+@pytest.mark.parametrize("kind", ["literature", "teachers", "row", "method"])
+def test_no_usual_word_is_broken_on_paper(opened, site, kind):
+    page = opened(site / PAGES.get(kind, f"{kind}.html"), viewport={"width": 1040, "height": 720})
+    page.emulate_media(media="print")
+    assert page.evaluate(BROKEN) == []
+
+
 def test_thirteen_pairs_and_a_matrix_of_sixty_rows_fit_on_paper(opened, site):
     page = opened(site / SUITE, viewport={"width": 1040, "height": 720})
     page.emulate_media(media="print")
@@ -576,4 +681,4 @@ def test_right_to_left_text_turns_nothing_around_it(opened, hostile_site):  # no
     assert name["x"] < value["x"]
     arrow = row.locator("td a bdi")
     teacher, student = arrow.nth(0).bounding_box(), arrow.nth(1).bounding_box()
-    assert teacher["x"] < student["x"], "the arrow between them points to the right"
+    assert (teacher["y"], teacher["x"]) < (student["y"], student["x"]), "the arrow between them points to the right"

@@ -87,6 +87,17 @@ def test_the_first_page_says_what_is_new_and_when_it_was_built(store, tmp_path):
     assert f"rows/{SUITE}/dkd.html" in page.attributes("href")
 
 
+def test_the_many_rows_of_a_step_of_choosing_are_one_line_until_they_are_asked_for(store, tmp_path):
+    for number in range(30):
+        tried = {"label": f"kd-{number}", "suite": "study-ttm-tuned-rung-1@1"}
+        rr.put(store, 0.5, "kd", seed=10 + number, images=50, **tried)
+    build(store.root, tmp_path / "out")
+    page = (tmp_path / "out" / "changes.html").read_text(encoding="utf-8")
+    ((summary, folded),) = re.findall(r"<details><summary>(.*?)</summary>(.*?)</details>", page)
+    assert summary == "30 configurations that were tried"
+    assert folded.count("<a ") == 30
+
+
 @pytest.mark.parametrize("day", ["9999-99-99", "2026-02-30", "yesterday", ""])
 def test_what_no_calendar_has_is_no_day(store, day):
     rr.put(store, 0.6, "wttm", seed=0, images=50, **on(day))

@@ -23,7 +23,7 @@ from kdbench.render.calibration import calibration
 from kdbench.render.curves import LONGEST, curves
 from kdbench.render.measured import Line, table
 from kdbench.render.places import critical, profiles
-from kdbench.render.plot import Dot, Figure, Scale, uncrowded
+from kdbench.render.plot import BENEATH, HEIGHT, Dot, Figure, Scale, uncrowded
 from kdbench.render.site import gather
 from kdbench.render.suiteview import suite_view
 from kdbench.render.svg import figure
@@ -425,6 +425,14 @@ def test_a_label_for_which_no_place_is_left_is_left_out() -> None:
 def test_no_label_leaves_its_plot() -> None:
     (found,) = uncrowded([Dot(470, 100, label="teacher")])
     assert found.spot.kind == "before"
+    (low,) = uncrowded([Dot(470, HEIGHT - BENEATH, label="teacher")])
+    assert low.spot.box(low).bottom <= HEIGHT - BENEATH, "where the axis has its numbers"
+
+
+def test_a_label_that_would_cover_a_dot_wherever_it_stood_is_left_out() -> None:
+    crowd = [Dot(150 + 12 * x, 60 + 12 * y) for x in range(9) for y in range(7)]
+    (found,) = [dot for dot in uncrowded([Dot(200, 98, "kd: all of it", label="teacher"), *crowd]) if dot.said]
+    assert (found.label, found.said) == ("", "kd: all of it")
 
 
 def test_reported_and_measured_gains_meet_where_both_are_known(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:

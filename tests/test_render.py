@@ -18,7 +18,8 @@ from kdbench.records.store import Store
 from kdbench.render import build
 from kdbench.render.dots import MARGIN, WIDTH, axis
 from kdbench.render.site import CSP, MARKER, gather
-from kdbench.render.texts import rate, signed, value
+from kdbench.render.studies import _written
+from kdbench.render.texts import number, rate, signed, value
 from kdbench.shipped import shipped
 from kdbench.stats.intervals import Interval, t_interval
 
@@ -141,7 +142,10 @@ def test_contradictions_name_their_tier_the_sources_and_what_differs(pages):
 def test_a_printed_name_is_shown_with_what_is_trained_for_it(site, pages):
     assert "lskd(kd)" in (site / "methods/kd+lskd.html").read_text(encoding="utf-8")
     assert pages["methods.html"].row("kd+lskd")[3] == "trained as lskd(kd)"
-    assert {"../methods/lskd.html", "../methods/kd.html"} <= set(pages["methods/kd+lskd.html"].attributes("href"))
+    leads = set(pages["methods/kd+lskd.html"].attributes("href"))
+    assert {"../methods/lskd(kd).html", "../methods/lskd.html", "../methods/kd.html"} <= {unquote(to) for to in leads}
+    assert "../methods/kd+lskd.html" in {unquote(to) for to in pages["methods/lskd(kd).html"].attributes("href")}
+    assert any(row[0] == "kd+lskd here lskd(kd)" for row in pages["literature.html"].rows)
 
 
 def test_measured_numbers_are_those_of_the_predictions(pages, results):
@@ -202,6 +206,7 @@ def test_a_table_of_too_many_cells_leads_to_the_pages_of_its_pairs(results, tmp_
 def test_a_method_page_has_its_card_and_both_kinds_of_numbers(pages):
     page = pages["methods/wttm.html"]
     assert page.row("gamma", "Zheng and Yang")[1] == "0.2"
+    assert page.row("Budget")[1].startswith("1.0 \u00d7 the protocol's epochs")
     assert page.row("resnet34", "gamma 0.8")[0] == "resnet34 → resnet18"
     assert page.row("wttm", "cifar100-short@1", "resnet56", "last epoch")[0] == "wttm on resnet56 → resnet20"
     assert page.row("resnet34", "72.19")[8] == "ttm , Table 5"
@@ -229,6 +234,21 @@ def test_methods_of_the_literature_have_pages_with_safe_names(pages):
     names = [name for name in pages if name.startswith("methods/kd-t-2-w-kd-0-9-")]
     assert len(names) == 1
     assert all(re.fullmatch(r"[a-z0-9_.+@()/-]+", name) and ".." not in name for name in pages)
+
+
+def test_every_cell_of_a_card_stands_under_the_name_of_its_column(site):
+    """On a phone, where the heads of the columns stand apart; the cells of many pairs are not shown there."""
+    table = re.compile(
+        r'<div class="scroll(?: long)?"[^>]*>\s*(<table(?! class="(?:facts|many))[^>]*>.*?</table>)', re.DOTALL
+    )
+    cells = {
+        (page.relative_to(site).as_posix(), cell)
+        for page in site.rglob("*.html")
+        for found in table.findall(page.read_text(encoding="utf-8"))
+        for cell in re.findall(r"<td\b[^>]*>", found)
+    }
+    assert len({page.partition("/")[0] for page, _ in cells}) > 8
+    assert {(page, cell) for page, cell in cells if "data-label=" not in cell and 'class="plot"' not in cell} == set()
 
 
 def test_every_internal_link_and_anchor_resolves(site, pages):
@@ -355,7 +375,9 @@ def test_throughput_is_shown_of_records_that_have_it(tmp_path):
 
 
 def test_a_zero_has_one_sign_at_most():
-    assert [signed(number, 1) for number in (-0.0, 0.0, 0.2, -0.2)] == ["+0.0", "+0.0", "+0.2", "\u22120.2"]
+    assert [signed(each, 1) for each in (-0.0, 0.0, 0.2, -0.2)] == ["0.0", "0.0", "+0.2", "\u22120.2"]
+    assert [signed(-0.004), number(-0.004), number(-0.006)] == ["0.00", "0.00", "\u22120.01"]
+    assert _written("-0.00 points (-0.01 to -0.0), 2021-03") == "0.00 points (\u22120.01 to 0.0), 2021-03"
 
 
 def test_a_mean_stands_with_half_its_interval():

@@ -152,7 +152,7 @@ def test_a_correlation_has_a_dot_for_each_training_that_has_both_numbers() -> No
     assert [dot.said for dot in series.dots] == ["srrl: 0.1000, 2000", "srrl: 0.2000, 2500", "simkd: 0.3000, 4000"]
     assert all(one.x < other.x and one.y > other.y for one, other in itertools.pairwise(series.dots))
     assert made.table.rows == (("srrl", "0.1500", "2250"), ("simkd", "0.3000", "4000"))
-    assert "3 trainings of 2 rows" in made.described
+    assert f"3 trainings of 2 rows, a dot each. Claim: {claim.text}" == made.described
 
 
 def test_a_correlation_of_which_no_training_holds_a_number_is_not_drawn_and_breaks_no_site(tmp_path: Path) -> None:
@@ -255,3 +255,9 @@ def test_each_plot_of_our_own_can_be_drawn(name: str) -> None:
         made = plot_of(Drawn(plot, rows))
         assert all(math.isfinite(x + y) for curve in made.series for x, y in points(curve))
         assert len(made.described) < 2000
+
+
+def test_a_negative_mean_has_a_true_minus_sign_and_a_zero_has_none() -> None:
+    claim = next(each for each in get_study("ijckd").claims if each.name == "teachers-error")
+    made = cloud_of(Related(claim, (("kd", np.array([[-0.25, 1.0], [-0.00001, 2.0]])),)))
+    assert [dot.said for dot in made.series[0].dots] == ["kd: \u22120.2500, 1", "kd: 0.0000, 2"]

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 import render_records as rr
 
 from kdbench.records import Store
+from kdbench.render.address import row_page, suite_page
 from kdbench.render.answers import answers
 from kdbench.render.catalogue import Catalogue, outdated, own_names
 from kdbench.render.rows import row_pages
-from kdbench.render.site import gather
+from kdbench.render.site import build, gather
 from kdbench.render.suiteview import suite_view
 from kdbench.render.teachers import Teachers, teachers
 from kdbench.shipped import shipped
@@ -215,3 +219,35 @@ def test_a_setting_that_differs_within_a_pair_names_the_row(catalogue: Catalogue
     (mixed,) = (values for name, values in settings.items() if name == "supervision.share")
     said = {value: where for value, where in mixed}
     assert all("kd-t4-3-percent on " in where or "ce-3-percent on " in where for where in said["0.03"])
+
+
+def test_a_step_of_choosing_hyper_parameters_ranks_nothing_and_speaks_of_no_gain(tmp_path: Path) -> None:
+    store, rung = Store(tmp_path / "results"), "study-ttm-tuned-rung-1@1"
+    for number in range(3):
+        rr.put(store, 0.5 + 0.01 * number, "kd", seed=number, images=50, label=f"kd-{number}", suite=rung)
+    build(store.root, tmp_path / "out")
+    page = (tmp_path / "out" / suite_page(rung)).read_text(encoding="utf-8")
+    heads = [re.sub("<[^>]*>", "", head) for head in re.findall('<th scope="col".*?</th>', page)[:3]]
+    assert [head.partition(" ")[0] for head in heads] == ["Method", "Cost", "Pairs"]
+    assert "beside the student alone" not in page
+    assert "★" not in page
+    assert 'id="matrix"' not in page
+    method = (tmp_path / "out" / "methods" / "kd.html").read_text(encoding="utf-8")
+    assert f'3 configurations in <a href="../{suite_page(rung)}">' in method
+    assert 'data-label="Gain"' not in method.partition('id="reported"')[0]
+    assert ">Rank " not in (tmp_path / "out" / row_page(rung, "kd-1")).read_text(encoding="utf-8")
+    index = re.sub("<[^>]*>", "", (tmp_path / "out" / "index.html").read_text(encoding="utf-8"))
+    assert "Chooses hyper-parameters for study-ttm-tuned: no evidence of a method." in index
+    assert "No gain over the student alone" not in index
+
+
+def test_without_a_student_alone_a_suite_has_ranks_and_no_gains(tmp_path: Path) -> None:
+    store = Store(tmp_path / "results")
+    for seed in range(3):
+        for method, accuracy in (("kd", 0.5), ("dkd", 0.7)):
+            rr.put(store, accuracy, method, seed=seed, images=50)
+    build(store.root, tmp_path / "out")
+    page = (tmp_path / "out" / suite_page("cifar100-short@1")).read_text(encoding="utf-8")
+    assert 'data-label="Rank"' in page
+    assert 'data-label="Mean gain"' not in page
+    assert "so no gain is known." in (tmp_path / "out" / "index.html").read_text(encoding="utf-8")

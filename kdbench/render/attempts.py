@@ -61,8 +61,9 @@ def _lines(attempt: Attempt, name: str, unsure: bool, taught: bool) -> Iterator[
         cells.append(("Minutes", minutes))
         numbers = "".join([f'<td class="num" data-label="{label}">{shown}</td>' for label, shown in cells])
         yield (
-            f'<tr><th scope="row" data-label="Seed">{record["seed"]}</th><td data-label="Status">{status}</td>'
-            f'<td>{chosen}</td>{numbers}<td data-label="Date">{date}</td><td data-label="Record">{key}</td></tr>\n'
+            f'<tr><th scope="row" class="num">{record["seed"]}</th><td data-label="Status">{status}</td>'
+            f'<td class="wraps" data-label="Selection">{chosen}</td>{numbers}<td data-label="Date">{date}</td>'
+            f'<td data-label="Record">{key}</td></tr>\n'
         )
         key = ""
 

@@ -80,7 +80,7 @@ def _budget(raw: Mapping[str, Any]) -> str:
     if not raw:
         return ""
     epochs, views, deployed = (_text(raw.get(field)) for field in ("epochs", "views", "deployed"))
-    return f"{epochs} x the protocol's epochs, views of each image: {views}, deployed: {deployed}"
+    return f"{epochs} \u00d7 the protocol's epochs, views of each image: {views}, deployed: {deployed}"
 
 
 def _passes(raw: Mapping[str, Any]) -> float | None:

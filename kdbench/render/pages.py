@@ -11,7 +11,7 @@ from typing import Any
 
 from kdbench.methods import METHODS, leaves
 from kdbench.records.gains import ALONE, histories
-from kdbench.records.implementations import implementation
+from kdbench.records.implementations import implementation, one_name
 from kdbench.records.reported import METRICS, contradictions
 from kdbench.render import (
     attempts,
@@ -47,6 +47,8 @@ from kdbench.stats.evidence import EPOCH, Evidence
 #: Rows that the matrix of a suite's page has at most, the best first, and its table over pairs.
 LARGEST_MATRIX = 60
 MOST_OVER_PAIRS = 100
+#: New rows of a day that are named at once; more are folded.
+MOST_NEW = 24
 #: Rows times pairs of a table, which a browser lays out in a second or two.
 MOST_CELLS = 30_000
 
@@ -72,7 +74,7 @@ def all_pages(catalogue: Catalogue, content: Content) -> Iterator[Page | File]:
     yield _index(catalogue, content, views, studies, changed)
     yield from _methods(catalogue)
     yield from _pairs(catalogue)
-    yield Page(changes.PAGE, "changes.html", "What changed", {"changed": changed, "views": views})
+    yield Page(changes.PAGE, "changes.html", "What changed", {"changed": changed, "views": views, "most": MOST_NEW})
     yield _choose(answered)
     yield _compare(compared, {name for name, view in views.items() if view.short or view.known is None})
     yield Page("find.html", "find.html", "Find", {"kinds": _by_kind(entries)})
@@ -267,13 +269,13 @@ def _suite(catalogue: Catalogue, view: SuiteView, compared: Mapping[tuple[str, s
     page, labels = suite_page(view.name), [row.label for row in view.standings.rows][:LARGEST_MATRIX]
     context = {
         "suite": view,
-        "matrix": matrix(catalogue, view.tables, compared, labels) if len(labels) > 1 else [],
+        "matrix": matrix(catalogue, view.tables, compared, labels) if view.judged and len(labels) > 1 else [],
         "most": MOST_OVER_PAIRS,
         "most_cells": MOST_CELLS,
         "beyond": len(view.standings.rows) - len(labels),
         "forest": charts.forest(view),
         "costs": charts.costs(view),
-        "placing": places.both(view),
+        "placing": places.both(view) if view.judged else (),
         "teachers": taught.by_suite.get(view.name, ()),
         "links": {label: href(page, row_page(view.name, label)) for label in (row.label for row in view.rows)},
     }
@@ -329,7 +331,8 @@ def _method(catalogue: Catalogue, name: str, views: dict[str, SuiteView], found:
             "name": name,
             "card": catalogue.card_of(name),
             "has_bib": citable(catalogue, name),
-            "lines": [found for found in lines if found[1].cell.measured],
+            "lines": [found for found in lines if found[1].cell.measured and found[2].judged],
+            "tried": Counter(t.suite for t, line, view in lines if line.cell.measured and not view.judged),
             "contributed": [found for found in lines if not found[1].cell.measured],
             "versions": versions,
             "reported": reported.by_metric(
@@ -388,6 +391,7 @@ GLOBALS = {
     "pair_title": texts.pair_title,
     "value": texts.value,
     "implementation": implementation,
+    "one_name": one_name,
     "metric_names": METRICS,
     "summary": literature.summary,
     "split": split,

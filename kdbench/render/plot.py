@@ -20,7 +20,7 @@ ROW, NAMES = 18, 140
 #: Pixels that a label of the lower axis needs.
 LABEL = 30
 #: Pixels of a label's letter and line, as phones show them; how many letters are shown.
-LETTER, LINE, LETTERS = 7.5, 14, 19
+LETTER, LINE, LETTERS = 8.5, 16, 19
 #: Rows of a suite that a plot's numbers are listed of, at most: larger pages take a browser long.
 LISTED = 100
 #: Lines that can be told apart, by the CSS classes ``line-0`` and so on.
@@ -88,7 +88,7 @@ class Box(NamedTuple):
 
     @property
     def inside(self) -> bool:
-        return self.left >= LEFT and self.right <= WIDTH
+        return self.left >= LEFT and self.right <= WIDTH and self.top >= 0 and self.bottom <= HEIGHT - BENEATH
 
     def meets(self, other: Box) -> bool:
         across = self.left < other.right and other.left < self.right
@@ -114,7 +114,10 @@ class Spot(NamedTuple):
 
 #: Tried in this order.
 AFTER, BEFORE = Spot("after", 7, -6), Spot("before", -7, -6)
-SPOTS = (AFTER, BEFORE, Spot("across", 0, -10), Spot("after", 7, 14), Spot("before", -7, 14), Spot("across", 0, 19))
+SPOTS = (
+    *(AFTER, BEFORE, Spot("across", 0, -10), Spot("after", 7, 15), Spot("before", -7, 15), Spot("across", 0, 20)),
+    *(Spot("after", 9, 5), Spot("before", -9, 5)),
+)
 
 
 class Dot(NamedTuple):
@@ -245,14 +248,17 @@ def labelled(marks: Iterable[tuple[float, str]]) -> tuple[Tick, ...]:
 
 
 def uncrowded(dots: Iterable[Dot]) -> tuple[Dot, ...]:
-    """``dots``, each with its label where that stands on no earlier one and covers the fewest dots, or without it."""
+    """``dots``, each with its label where that stands on no earlier one and covers no dot, or without it.
+
+    What has no label says its name when it is pointed at, and has its row in the table beneath.
+    """
     every = list(dots)
     taken: list[Box] = []
     found = []
     for dot in every:
         boxes = [(spot, spot.box(dot)) for spot in SPOTS] if dot.label else []
-        free = [(spot, box) for spot, box in boxes if box.inside and not any(map(box.meets, taken))]
-        spot, box = min(free, key=lambda each: sum(map(each[1].covers, every)), default=(AFTER, None))
+        free = (found for found in boxes if found[1].inside and not any(map(found[1].meets, taken)))
+        spot, box = next((each for each in free if not any(map(each[1].covers, every))), (AFTER, None))
         if box is not None:
             taken.append(box)
         found.append(dot._replace(label=dot.label if box else "", spot=spot))

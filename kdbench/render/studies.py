@@ -26,6 +26,8 @@ from kdbench.suites import Suite
 WIDTH, HEIGHT, BAR, MARGIN = 240, 38, 24, 8
 #: What stands before a negative number, and no hyphen of a name.
 _MINUS = re.compile(r"(?<![\w-])-(?=\d)")
+#: The same before what is rounded to zero, which has no sign.
+_OF_ZERO = re.compile(r"(?<![\w-])-(?=0(?:\.0+)?(?!\.?\d))")
 
 
 @dataclass(frozen=True)
@@ -151,8 +153,8 @@ def _rows(suite: Suite, claim: Claim, shown: frozenset[tuple[str, ...]]) -> Iter
 
 
 def _written(text: str) -> str:
-    """``text`` with true minus signs."""
-    return _MINUS.sub("\u2212", text)
+    """``text`` with true minus signs, and none before a zero."""
+    return _MINUS.sub("\u2212", _OF_ZERO.sub("", text))
 
 
 def _plot(judged: Judged) -> Plot | None:

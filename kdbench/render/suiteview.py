@@ -94,6 +94,21 @@ class SuiteView:
         """The suite whose hyper-parameters this one is a step of choosing."""
         return rung_of(self.name)
 
+    @property
+    def judged(self) -> bool:
+        """Whether its rows are ranked, and set against one another: those of a rung are by held-out images alone."""
+        return self.rung_of is None
+
+    @property
+    def alone(self) -> bool:
+        """Whether it has a row of the student alone."""
+        return any(row.kind == "baseline" for row in self.rows)
+
+    @property
+    def gained(self) -> bool:
+        """Whether any gain is known, which takes a student alone."""
+        return any(row.gain is not None or row.kind == "baseline" for row in (*self.rows, *self.contributed))
+
     @cached_property
     def newer(self) -> Suite | None:
         """The later version of it that is at hand."""

@@ -58,12 +58,13 @@ def number(value: float | None, digits: int = 2) -> str:
     """A number for people: a dash where there is none, a true minus sign."""
     if value is None or not math.isfinite(value):
         return "\u2013"
-    return f"{value + 0.0:.{digits}f}".replace("-", "\u2212")  # a zero has no sign
+    text = f"{value:.{digits}f}"
+    return text.lstrip("-") if float(text) == 0 else text.replace("-", "\u2212")  # a zero has no sign
 
 
 def signed(value: float | None, digits: int = 2) -> str:
     text = number(value, digits)
-    return text if value is None or not math.isfinite(value) or value < 0 else f"+{text}"
+    return f"+{text}" if value is not None and 0 < value < math.inf and float(text) else text
 
 
 def rate(value: float | None) -> str:

@@ -4,13 +4,21 @@
 const said = document.getElementById("said");
 const tables = [...document.querySelectorAll("table:not(.facts)")];
 // What differs from the page as it came: "s0" the sort of the first table, "h0" its hidden columns, "f-id" a filter,
-// "a0" all its rows on a phone.
-const state = new URLSearchParams(location.hash.startsWith("#~") ? location.hash.slice(2) : "");
+// "a0" all its rows on a phone. The address has it after a ~, behind the place on the page that a link led to, if any.
+const parts = () => {
+  const [, place, ...kept] = /^#?([^~]*)~?(.*)$/.exec(location.hash);
+  return [place, ...kept];
+};
+let [place, kept] = parts();
+const state = new URLSearchParams(kept);
+const write = () => {
+  const text = state.toString();
+  history.replaceState(null, "", text || place ? `#${place}${text && `~${text}`}` : location.pathname + location.search);
+};
 const remember = (name, value) => {
   if (value) state.set(name, value);
   else state.delete(name);
-  const text = state.toString();
-  history.replaceState(null, "", text ? `#~${text}` : location.pathname + location.search);
+  write();
 };
 const value = (row, column, numeric) => {
   const cell = row.cells[column], raw = cell?.dataset.v ?? cell?.textContent.trim() ?? "";
@@ -41,6 +49,7 @@ const shorten = () => {
     button.parentNode.hidden = button.hidden || shown.length <= FIRST;
   }
 };
+const called = new Set(); // what buttons are called: those of two tables must not be called alike
 tables.forEach((table, number) => {
   if (table.rows.length > 1.5 * FIRST && !table.classList.contains("matrix")) {
     const more = document.createElement("p"), button = document.createElement("button");
@@ -56,12 +65,15 @@ tables.forEach((table, number) => {
     table.after(more);
     long.set(table, button);
   }
+  const region = table.closest(".scroll"), of = region?.getAttribute("aria-label") ?? document.getElementById(region?.getAttribute("aria-labelledby"))?.textContent.trim() ?? "";
   const heads = [...(table.tHead?.rows[0]?.cells ?? [])];
   for (const head of heads.filter((each) => each.dataset.sort)) {
     const button = document.createElement("button"), name = head.textContent.trim().replace(/\s+/g, " ");
     button.type = "button";
     if (head.querySelector("a")) button.setAttribute("aria-label", `Sort by ${name}`);
     else button.append(...head.childNodes);
+    if (called.has(button.ariaLabel ?? name)) button.setAttribute("aria-label", `${button.ariaLabel ?? name}, ${of}`);
+    called.add(button.ariaLabel ?? name);
     head.append(button);
     button.addEventListener("click", () => {
       const was = head.getAttribute("aria-sort"), down = was ? was === "ascending" : head.dataset.sort === "number";
@@ -127,12 +139,15 @@ const narrow = (scope) => {
     for (const option of list.options) option.hidden = option.disabled = option.value && option.value !== list.value && !left.has(option.value);
   }
 };
+// The notes before and after a table that is filtered: how many rows are left, and what to do where none is.
+const counts = new Map();
 const filter = (scope, rows) => {
   let count = 0;
   const asked = others(scope);
   for (const row of rows) count += !(row.hidden = !asked.every((wants) => wants(row)));
   for (const head of document.querySelectorAll("tr.group")) head.hidden = members(head.parentNode.rows).every((row) => row.hidden);
-  said.textContent = `${count} of ${rows.length} rows shown.`;
+  const text = `${count} of ${rows.length} rows fit.`;
+  said.textContent = text;
   narrow(scope);
   shorten();
   for (const note of document.querySelectorAll(`[data-left="${scope}"]`)) {
@@ -144,20 +159,34 @@ const filter = (scope, rows) => {
         : !enough ? `Not enough evidence of what is left; so far ${name}.`
           : `Best supported of what is left: ${name}${level.length ? `, and ${level.length} not told from it` : ""}.`;
   }
-  const place = rows[0]?.closest(".scroll") ?? rows[0]?.closest("table");
-  if (place?.nextElementSibling?.className === "nothing") place.nextElementSibling.remove();
-  if (count || !place) return;
-  const note = document.createElement("p");
-  note.className = "nothing";
-  note.textContent = "No row fits; ask for less.";
-  place.after(note);
+  const table = rows[0]?.closest(".scroll") ?? rows[0]?.closest("table");
+  if (!table) return;
+  if (!counts.has(table)) counts.set(table, ["before", "after"].map((side) => {
+    const note = document.createElement("p");
+    note.className = side === "after" ? "nothing" : "fits quiet";
+    table[side](note);
+    return note;
+  }));
+  const [fitting, nothing] = counts.get(table);
+  fitting.hidden = !asked.length;
+  fitting.textContent = text;
+  nothing.hidden = count > 0;
+  nothing.textContent = count ? "" : `No row fits. ${loosened(scope, rows)}`;
+};
+// Of what is asked for, that without which most rows are left.
+const loosened = (scope, rows) => {
+  const without = (element) => [...rows].filter((row) => others(scope, element).every((wants) => wants(row, element))).length;
+  const tried = [...wanted].filter(([, [of]]) => of === scope).map(([element]) => [without(element), element]);
+  const [left, element] = tried.reduce((best, next) => (next[0] > best[0] ? next : best), [0]);
+  return left ? `Loosen \u201c${element.labels[0].textContent.trim()}\u201d: the rest of what is asked for leaves ${left}.`
+    : "Loosen more than one of the limits: none of them alone is in the way.";
 };
 const control = (element, scope, rows, wants) => {
   const name = `f-${element.id || element.value}`, check = element.type === "checkbox";
   const now = () => (check ? (element.checked ? element.value : "") : element.value.trim());
   const apply = () => {
     const asked = now();
-    if (asked) wanted.set(element, [scope, (row) => wants(row, asked)]);
+    if (asked) wanted.set(element, [scope, (row, but) => wants(row, asked, but)]);
     else wanted.delete(element);
     filter(scope, rows());
     remember(name, asked && (check ? "1" : asked));
@@ -182,10 +211,11 @@ for (const each of document.querySelectorAll("[data-without]"))
   control(each, each.dataset.without, rowsOf(each.dataset.without), (row, asked) => row.dataset.needs !== "?" && !row.dataset.needs.split(" ").includes(asked));
 // On the page of all pairs, what costs too much or needs what is not to be had gives way to the next best.
 const limits = [...document.querySelectorAll("[data-limit]")];
-const fits = ([, , , , least, needs]) => limits.every((each) =>
-  each.type === "checkbox" ? !each.checked || (needs !== null && !needs.includes(each.value))
-    : !each.value || (least !== null && least <= Number(each.value)));
-for (const each of limits) control(each, "pairs", rowsOf("pairs"), (row) => JSON.parse(row.dataset.options).some(fits));
+const fits = ([, , , , least, needs], but) => limits.every((each) => each === but ||
+  (each.type === "checkbox" ? !each.checked || (needs !== null && !needs.includes(each.value))
+    : !each.value || (least !== null && least <= Number(each.value))));
+for (const each of limits)
+  control(each, "pairs", rowsOf("pairs"), (row, _, but) => JSON.parse(row.dataset.options).some((option) => fits(option, but)));
 const came = new Map([...document.querySelectorAll("[data-options]")].map((row) =>
   [row, [row.dataset.grade, [2, 3, 4, 6, 7].map((at) => [row.cells[at], row.cells[at].cloneNode(true), row.cells[at].dataset.v])]]));
 const named = new Map(limits.filter((each) => each.type === "checkbox").map((each) =>
@@ -193,14 +223,14 @@ const named = new Map(limits.filter((each) => each.type === "checkbox").map((eac
 const asked = new Set(limits.map((each) => `f-${each.id || each.value}`));
 const give = () => {
   const limited = limits.some((each) => (each.type === "checkbox" ? each.checked : each.value));
-  const grades = new Map([...document.querySelectorAll("#choose-grade option")].map((each) => [each.value, each.textContent]));
-  for (const [row, [grade, cells]] of came) {
-    const [found, ...level] = limited ? leading(JSON.parse(row.dataset.options).filter(fits), (each) => [each[3], ...each[6]]) : [];
+  const grades = new Map([...document.querySelectorAll("#choose-grade option")].map((each) => [each.value, each]));
+  for (const [row, [before, cells]] of came) {
+    const [found, ...level] = limited ? leading(JSON.parse(row.dataset.options).filter((option) => fits(option)), (each) => [each[3], ...each[6]]) : [];
     const link = row.cells[0].querySelector("a"); // which takes the limits along
     link.hash = limited ? `~${new URLSearchParams([...state].filter(([name]) => asked.has(name)))}` : "";
-    row.dataset.grade = found ? found[3] : grade;
-    for (const [cell, before, number] of cells) {
-      cell.replaceChildren(...before.cloneNode(true).childNodes);
+    row.dataset.grade = found ? found[3] : before;
+    for (const [cell, first, number] of cells) {
+      cell.replaceChildren(...first.cloneNode(true).childNodes);
       if (number === undefined) delete cell.dataset.v;
       else cell.dataset.v = number;
     }
@@ -218,7 +248,10 @@ const give = () => {
     if (enough && level.length) method.append(` and ${level.length} not told from it`);
     gain.textContent = found[2];
     gain.dataset.v = parseFloat(found[2].replace("\u2212", "-"));
-    evidence.textContent = grades.get(found[3]) ?? "";
+    const grade = grades.get(found[3]), badge = document.createElement("span");
+    badge.className = `badge ${grade.dataset.badge}`;
+    badge.textContent = grade.textContent;
+    evidence.replaceChildren(badge);
     cost.textContent = found[4] === null ? "\u2013" : found[4].toFixed(2);
     cost.dataset.v = found[4] ?? "";
     needs.textContent = found[5] === null ? "unknown" : found[5].map((need) => named.get(need) ?? need).join(", ") || "nothing more";
@@ -254,5 +287,12 @@ for (const each of document.querySelectorAll("[data-search]")) {
     known.has(word) ? names(row).includes(word) : `${row.textContent} ${row.dataset.words ?? ""}`.toLowerCase().includes(word)));
 }
 shorten();
-// An address that is typed or pasted into an open page.
-addEventListener("hashchange", () => location.hash.startsWith("#~") && location.reload());
+if (place && kept) addEventListener("load", () => { // a browser takes both for the name of the place
+  location.replace(`#${place}`);
+  write();
+});
+addEventListener("hashchange", () => {
+  [place, kept] = parts();
+  if (kept && kept !== state.toString()) location.reload(); // typed or pasted, or the way back
+  else write(); // a link within the page keeps what is sorted and filtered
+});
