@@ -49,7 +49,7 @@ def test_every_committed_record_can_stand_where_it_is_recorded_and_listed(shippe
         ("ce", Place("digits@1", "ce", PAIR), "it has no teacher"),
         ("kd", Place("fashion_mnist@1", "kd", PAIR), "fashion_mnist@1 has no images of digits"),
         ("kd", Place("digits@1", "marvel", PAIR), "its method is kd, which that label does not say"),
-        ("kd", Place("unknown@1", "marvel", PAIR), "its method is kd, which that label does not say"),
+        ("kd", Place("unknown@1", "wttm-tuned", PAIR), "its method is kd, which that label does not say"),
         ("kd", Place("unknown@1", "kd_renyi", PAIR), "its method is kd"),
         ("kd", Place("unknown@1", "kd", "resnet56:tiny_cnn_m"), "its teacher is tiny_cnn_l"),
         ("kd", Place("unknown@1", "kd", "tiny_cnn_l:resnet8"), "its student is tiny_cnn_m"),
@@ -69,6 +69,7 @@ def test_a_trial_stands_at_no_other_row(shipped: list[Record], label: str, place
         Place("unknown@1", "kd-again", PAIR),
         Place("unknown@1", "tuned-kd", PAIR),
         Place("unknown@1", "kd", "tiny-cnn-l:tiny_cnn_m"),
+        Place("unknown@1", "soft", "my-teacher:my-student"),
     ],
 )
 def test_a_trial_stands_by_the_names_of_its_method_and_networks(shipped: list[Record], place: Place) -> None:
@@ -114,7 +115,7 @@ def bundled(tmp_path: Path) -> tuple[Store, Record]:
     box = Store(tmp_path / "results")
     path = rr.put(box, 0.9, "kd", images=200)
     record = box.load(path)
-    places = [Place("praise@1", "marvel", record["pair"]), Place("praise@1", "kd", record["pair"])]
+    places = [Place("praise@1", "wttm", record["pair"]), Place("praise@1", "kd", record["pair"])]
     box.list_under([(record["key"], place) for place in places])
     return box, record
 
@@ -125,8 +126,8 @@ def test_a_false_listing_shows_nothing_and_is_named(
     box, record = bundled
     (file,) = (box.root / "v1" / "listings").iterdir()
     sentence = (
-        f"The listing {file.name} shows the trial {record['key'][:12]} as marvel on {record['pair']} in praise@1, "
-        "but its method is kd, which that label does not say; it is not shown there; delete that listing."
+        f"The listing {file.name} shows the trial {record['key'][:12]} as wttm on {record['pair']} in praise@1, "
+        "but its method is kd; it is not shown there; delete the listing if it is not yours."
     )
     found = take_inventory(box)
     for rows, problems in ((found.rows, [problem.text for problem in found.problems]), measured_rows(box)):
@@ -145,9 +146,29 @@ def test_a_contributed_record_s_own_label_lends_the_measured_one_no_place(tmp_pa
     rr.put(box, 0.5)
     arrays = rr.predictions(0.5, 1)
     box.put(rr.record(arrays=arrays, evidence="contributed", suite="praise@1", label="marvel"), arrays)
-    box.list_under([(rr.record()["key"], Place("praise@2", "marvel", rr.record()["pair"]))])
+    box.list_under([(rr.record()["key"], Place("praise@2", "wttm", rr.record()["pair"]))])
     rows = take_inventory(box).rows
     assert {row["suite"] for row in rows if row["evidence"] == "measured"} == {rr.record()["suite"]}
+
+
+def test_a_suite_that_is_not_at_hand_is_known_by_its_records(tmp_path: Path) -> None:
+    box = Store(tmp_path / "results")
+    mine = box.load(rr.put(box, 0.5, "kd", suite="own@1", label="soft"))
+    others = [
+        box.load(rr.put(box, 0.6, "dkd")),
+        box.load(rr.put(box, 0.7, "kd", "resnet110:resnet32")),
+    ]
+    for record, place in (
+        (others[0], Place("own@1", "soft", mine["pair"])),
+        (others[1], Place("own@1", "soft", mine["pair"])),
+        (others[1], Place("own@1", "soft", "any:other")),
+    ):
+        box.list_under([(record["key"], place)])
+    found = take_inventory(box)
+    shown = sorted((row["label"], row["method"], row["pair"]) for row in found.rows if row["suite"] == "own@1")
+    assert shown == [("soft", "kd", "any:other"), ("soft", "kd", mine["pair"])]
+    assert sum("its method is dkd, and that row's is kd" in problem.text for problem in found.problems) == 1
+    assert sum("its networks are resnet110 and resnet32" in problem.text for problem in found.problems) == 1
 
 
 def test_a_listing_of_no_record_is_a_warning(tmp_path: Path) -> None:

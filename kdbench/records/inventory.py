@@ -54,7 +54,7 @@ def take_inventory(store: Store) -> Inventory:
         results, contradictions = fold(kept)
         results, impostors = one_teacher(results)
         listings, damaged = store.listings()
-        stands = Standing()
+        stands = Standing(results)
         rows, strangers = agreeing(placed(results, listings, stands))
     problems = [
         *reader.problems,
@@ -85,7 +85,7 @@ def measured_rows(store: Store) -> tuple[list[Record], list[str]]:
     records, problems = store.read()
     results, contradictions = fold(record for record in records if record["evidence"] == "measured")
     listings, damaged = store.listings()
-    stands = Standing()
+    stands = Standing(results)
     rows = list(placed(results, listings, stands))
     problems += [*damaged, *stands.problems(listings)]
     problems += [problem(record, f"{text}; it is left out.").text for record, text in contradictions]

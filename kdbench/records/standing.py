@@ -1,21 +1,21 @@
 """Where a trial may be shown: a listing, which anybody may have written, moves no record to a row that is not its own.
 
-A suite that is at hand says what its rows are. Of another one nothing is known but the names that the record has
-itself, and those of its method and its networks.
+A suite that is at hand says what its rows are. In another one, somebody's own, rows and pairs have any names but those
+of other methods and networks, and of what was recorded there of others.
 """
 
 from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
 from kdbench.canonical import canonical
 from kdbench.errors import UserError
 from kdbench.methods import METHODS
-from kdbench.models import get_spec
+from kdbench.models import MODELS, get_spec
 from kdbench.records.listings import Place
 from kdbench.stats.aggregate import NO_TEACHER
 from kdbench.suites import Pair, Row, Suite, installed_suite
@@ -36,7 +36,15 @@ _SAID = ("label", "pair", "teacher_model", "student_model")
 class Standing:
     """Tells whether a trial can stand at a place that a listing names; ``refused`` keeps those where it cannot."""
 
-    def __init__(self) -> None:
+    def __init__(self, results: Iterable[Record] = ()) -> None:
+        """``results``: what is recorded where, as far as it was measured."""
+        self._methods: dict[tuple[str, str], set[str]] = defaultdict(set)
+        self._networks: dict[tuple[str, str], set[tuple[str | None, str]]] = defaultdict(set)
+        for record in results:
+            if record["evidence"] == "measured":
+                self._methods[record["suite"], record["label"]].add(record["method"])
+                networks = record["teacher_model"], record["student_model"]
+                self._networks[record["suite"], record["pair"]].add(networks)
         self.refused: dict[tuple[str, Place], str] = {}
         self._suite = cache(installed_suite)  # a file of its own is read each time that it is asked for
         self._known: dict[str, str] = {}
@@ -60,13 +68,16 @@ class Standing:
                 f"trial {key[:12]} as {place.label} on {place.pair} in {place.suite}, but {why}"
             )
         return [
-            f"The listing {file} shows {_counted(found)}{found[0]}; it is not shown there; delete that listing."
+            f"The listing {file} shows {_counted(found)}{found[0]}; it is not shown there; delete the listing if it "
+            "is not yours."
             for file, found in sorted(by_file.items())
         ]
 
     def _misfits(self, record: Record, place: Place) -> Iterator[str]:
         """What of ``record`` is not that of the row and the pair of ``place``, in words."""
         suite = self._suite(place.suite)
+        if suite is None:
+            yield from self._unlike(record, place)
         pairs = [] if suite is None else _pairs(suite, place.pair, record["dataset"])
         if suite is not None and record["dataset"] not in suite.datasets:
             yield f"{place.suite} has no images of {record['dataset']}"
@@ -86,6 +97,15 @@ class Standing:
         protocols = [canonical(row.protocol_for(pair).identity()) for pair in pairs]
         if pairs and canonical(record["identity"]["protocol"]) not in protocols:
             yield f"its protocol is not the one that {place.suite} has for that row"
+
+    def _unlike(self, record: Record, place: Place) -> Iterator[str]:
+        """What of ``record`` is not that of the records that ``place`` has."""
+        methods = self._methods.get((place.suite, place.label), set())
+        if methods and record["method"] not in methods:
+            yield f"its method is {record['method']}, and that row's is {min(methods)}"
+        networks = record["teacher_model"], record["student_model"]
+        if networks not in self._networks.get((place.suite, place.pair), {networks}):
+            yield f"its networks are {networks[0]} and {networks[1]}, and not those of that pair"
 
     def _configured(self, record: Record, row: Row, place: Place) -> bool:
         """Whether its hyper-parameters are the row's; of another version of the method nobody knows."""
@@ -119,9 +139,11 @@ def _networks(record: Record, name: str, suite: Suite | None, pairs: list[Pair])
         if model is not None and not any(_taught(record, suite.teacher_of(pair)) for pair in pairs):
             yield f"its teacher is another one, called {own[0]}"
     else:
-        if student not in {own[2], *_names(record["student_model"])}:
+        free = suite is None  # how it calls its networks is its own affair
+        if student not in {own[2], *_names(record["student_model"])} and not (free and student not in _architectures()):
             yield f"its student is {own[2]}"
-        if model is not None and teacher not in {own[0], _called(record), *_names(model)}:
+        known = model is None or teacher in {own[0], _called(record), *_names(model)}
+        if not known and not (free and teacher not in _architectures()):
             yield f"its teacher is {own[0]}"
 
 
@@ -141,7 +163,7 @@ def _taught(record: Record, teacher: Teacher) -> bool:
 def _label(record: Record, label: str, suite: Suite | None) -> Iterator[str]:
     """What is wrong with ``label``, where no row of ``suite`` is called so: it must say the method of ``record``.
 
-    In a suite that is not at hand it may also be the record's own.
+    In a suite that is not at hand it must not say another one.
     """
     method = record["method"]
     if suite is None and label == record["label"]:
@@ -155,8 +177,20 @@ def _label(record: Record, label: str, suite: Suite | None) -> Iterator[str]:
     rows = () if suite is None else suite.rows
     names = {method, tuned_label(method), *(row.label for row in rows if row.method == method)}
     names |= {_LEFT_OUT.sub("", name) for name in names}
-    if not any(label == name or label.startswith(tuple(f"{name}{sign}" for sign in _ADDED)) for name in names):
+    if any(_begins(label, name) for name in names):
+        return
+    if suite is not None or any(_begins(label, name) for name in METHODS):
         yield f"its method is {method}, which that label does not say"
+
+
+def _begins(label: str, name: str) -> bool:
+    return label.startswith(name) and label[len(name) :][:1] in ("", *_ADDED)
+
+
+@cache
+def _architectures() -> frozenset[str]:
+    """Every name of an architecture that is registered."""
+    return frozenset(name for model in MODELS for name in _names(model))
 
 
 def _called(record: Record) -> str | None:
