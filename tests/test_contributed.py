@@ -11,6 +11,7 @@ from bench import ROOT, first_digits
 from test_render import Html, few  # noqa: F401
 
 from kdbench.canonical import digest
+from kdbench.cli import main
 from kdbench.records import Store
 from kdbench.records.inventory import take_inventory
 from kdbench.records.listings import Place
@@ -151,6 +152,27 @@ def test_what_is_contributed_saves_nobody_the_measurement(tmp_path: Path) -> Non
     assert box.done([record["key"]]) == set()
     rr.put(box, 0.5)
     assert box.done([record["key"]]) == {record["key"]}
+
+
+def test_what_is_merged_as_contributed_is_called_so_whatever_it_says(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    box, bundle = Store(tmp_path / "results"), Store(tmp_path / "bundle")
+    mine = rr.put(box, 0.5)
+    before = measured(box)
+    bundle.adopt(mine, box)
+    for seed in (0, 1):
+        rr.put(bundle, 0.9, seed=seed, weights_sha256=f"{seed}" * 64)
+    bundle.pin("cifar100-short@1", "resnet56-imported", "b" * 64)
+    box.pin("cifar100-short@1", "resnet56-imported", "a" * 64)
+    for said in ("2 records copied as contributed, 1 record there", "0 records copied as contributed, 3 records there"):
+        assert main(["results", "merge", str(bundle.root), "--into", str(box.root), "--contributed"]) == 0
+        assert said in capsys.readouterr().out
+        assert measured(box) == before
+        found = take_inventory(box)
+        assert sorted(row["seed"] for row in found.rows if row["evidence"] == "contributed") == [0, 1]
+        assert not found.problems
+        assert box.pins("cifar100-short@1") == {"resnet56-imported": "a" * 64}
 
 
 @pytest.mark.usefixtures("few")

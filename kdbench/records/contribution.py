@@ -8,7 +8,7 @@ from typing import Any
 from kdbench.records.inventory import Inventory
 from kdbench.records.listings import Place
 from kdbench.records.results import DONE
-from kdbench.records.store import Store
+from kdbench.records.store import CONTRIBUTED, Store
 
 Record = Mapping[str, Any]
 
@@ -24,7 +24,7 @@ def contribute(rows: Sequence[Record], found: Inventory, source: Store, into: St
     for record in (record for record in measured if record["key"] in keys):
         whole = source.load(source.root / record["file"])
         packed = None if whole["predictions"] is None else source.packed(whole)
-        into.put_packed({**whole, "evidence": "contributed"}, packed)
+        into.put_packed({**whole, "evidence": CONTRIBUTED}, packed)
         written += 1
     into.list_under((row["key"], Place(row["suite"], row["label"], row["pair"])) for row in rows)
     return written

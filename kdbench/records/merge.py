@@ -15,6 +15,9 @@ from kdbench.records.reading import check_regular, printable, read_file
 from kdbench.records.runs import LIVE, live_path, read_manifest
 from kdbench.records.store import WEIGHTS, Store
 
+#: What is of those alone who ran it.
+_OURS = frozenset({"pins", "runs"})
+
 
 class Merged(NamedTuple):
     """Records that were copied, and those that were there; a sentence for each file that cannot be used."""
@@ -24,22 +27,24 @@ class Merged(NamedTuple):
     problems: list[str]
 
 
-def merge(into: Store, sources: Sequence[Store]) -> Merged:
+def merge(into: Store, sources: Sequence[Store], contributed: bool = False) -> Merged:
     """Copy the records of ``sources`` with their predictions, and listings, pins and manifests, into one store.
 
     Copying the folders' files does the same; this also leaves out, and names, what is damaged, and follows no link
-    beside the records. UserError, before anything is copied, where an earlier version wrote a folder or where two pin a
-    teacher to different weights.
+    beside the records. ``contributed``: whatever the records of ``sources`` call themselves, here they are somebody
+    else's, who pins no teacher and whose runs are none of this folder's. UserError, before anything is copied, where an
+    earlier version wrote a folder or where two pin a teacher to different weights.
     """
     for store in (into, *sources):
         store.check_current()
-    _check_pins([into, *sources])
+    if not contributed:
+        _check_pins([into, *sources])
     new = known = 0
     problems: list[str] = []
     for source in sources:
         for path in source.files(problems):
             try:
-                adopted = into.adopt(path, source)
+                adopted = into.adopt(path, source, contributed)
             except UserError as error:
                 problems.append(str(error))
                 continue
@@ -48,7 +53,7 @@ def merge(into: Store, sources: Sequence[Store]) -> Merged:
         problems += (*source.misplaced(), *found.strange.values(), *found.unread)
         for path in found.files:
             target = into.root / path.relative_to(source.root)
-            if target.exists():
+            if target.exists() or (contributed and _kind(source, path) in _OURS):
                 continue
             try:
                 content = _content(source, path)
@@ -63,12 +68,17 @@ def merge(into: Store, sources: Sequence[Store]) -> Merged:
     return Merged(new, known, problems)
 
 
+def _kind(source: Store, path: Path) -> str:
+    """The folder of ``source`` that ``path`` lies in."""
+    return path.relative_to(source.root).parts[0]
+
+
 def _content(source: Store, path: Path) -> bytes | None:
     """The bytes of a file that lies beside the records of ``source``; None of a run that is under way.
 
     UserError, OSError or ValueError where it is damaged, or is not to be read.
     """
-    kind = path.relative_to(source.root).parts[0]
+    kind = _kind(source, path)
     if kind == "runs":
         if path.name.endswith(LIVE) or live_path(path).exists():
             return None

@@ -37,6 +37,8 @@ PLUGINS_FOLDER = "plugins"
 PREDICTIONS, LISTINGS = "predictions", "listings"
 #: The folder of the networks that were trained, which no record needs.
 WEIGHTS = "weights"
+#: The evidence of somebody else's records.
+CONTRIBUTED = "contributed"
 #: Test images that a data set may have of which nothing is known here.
 MOST_IMAGES = 1_000_000
 
@@ -111,20 +113,24 @@ class Store:
         write_atomically(path, data)
         return path
 
-    def adopt(self, path: Path, other: Store) -> bool:
+    def adopt(self, path: Path, other: Store, contributed: bool = False) -> bool:
         """Copy the record at ``path`` of the ``other`` store and its predictions, byte by byte; whether it was new.
 
-        What is here and damaged is mended by the copy. UserError where it, or its predictions, cannot be used.
+        What is here and damaged is mended by the copy. ``contributed``: whatever it calls itself, it is called so here,
+        unless it is one that was measured here. UserError where it, or its predictions, cannot be used.
         """
-        record = other.load(path)
-        here = self.folder(record) / path.name
+        record, data, name = other.load(path), other.content(path), path.name
+        if contributed and record["evidence"] != CONTRIBUTED and not _holds(self.folder(record) / name, data):
+            record = {**record, "evidence": CONTRIBUTED}
+            data = written(record)
+            name = file_name(record["key"], data)
+        here = self.folder(record) / name
         new = False
         if record["predictions"] is not None and not self._has(record):
             packed = other.packed(record)
             other.unpacked(packed, record)
             write_atomically(self._predictions(record["predictions"]["sha256"]), packed)
             new = True
-        data = other.content(path)
         if not _holds(here, data):
             write_atomically(here, data)
             new = True

@@ -17,12 +17,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--into", default="results", metavar="DIR", help="the results folder they are copied into (default: results)"
     )
+    parser.add_argument(
+        "--contributed", action="store_true", help="somebody else's folders: their records are called contributed"
+    )
 
 
 def main(options: argparse.Namespace) -> int:
     sources = [Store(results_folder(text)) for text in options.folders]
-    done = merge(Store(Path(options.into)), sources)
+    done = merge(Store(Path(options.into)), sources, options.contributed)
     for problem in done.problems:
         complain(problem)
-    say(f"{options.into}: {many(done.new, 'record')} copied, {many(done.known, 'record')} there already.")
+    called = " as contributed" if options.contributed else ""
+    say(f"{options.into}: {many(done.new, 'record')} copied{called}, {many(done.known, 'record')} there already.")
     return EXIT_INCOMPLETE if done.problems else EXIT_OK

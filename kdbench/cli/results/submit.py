@@ -86,7 +86,7 @@ def main(options: argparse.Namespace) -> int:
         shutil.rmtree(out, ignore_errors=True)
         raise
     say(f"{out} holds {many(written, 'record')}, all checked, and in {TEXT} the text of the pull request.")
-    say(f"In a checkout, kdbench results merge {shlex.quote(str(bundle.root))} --into results adds them.")
+    say(f"In a checkout, kdbench results merge {shlex.quote(str(bundle.root))} --into results --contributed adds them.")
     return EXIT_OK
 
 
