@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -173,6 +174,29 @@ def test_what_is_merged_as_contributed_is_called_so_whatever_it_says(
         assert sorted(row["seed"] for row in found.rows if row["evidence"] == "contributed") == [0, 1]
         assert not found.problems
         assert box.pins("cifar100-short@1") == {"resnet56-imported": "a" * 64}
+
+
+@pytest.mark.usefixtures("few")
+def test_what_is_contributed_counts_on_no_card(tmp_path: Path) -> None:
+    box = Store(tmp_path / "results")
+    for seed in range(2):
+        rr.put(box, 0.4, "ce", "none:resnet20", seed)
+        rr.put(box, 0.8, "kd", "resnet56:resnet20", seed)
+
+    def cards(out: str) -> list[str]:
+        build(box.root, tmp_path / out, tmp_path)
+        text = (tmp_path / out / "index.html").read_text()
+        Html(text)
+        return re.findall(r'<section class="card" aria-labelledby="suite-.*?</section>', text, re.DOTALL)
+
+    (before,) = cards("before")
+    arrays = rr.predictions(0.9, 1)
+    for pair, suite in (("resnet110:resnet20", "cifar100-short@1"), ("resnet56:resnet20", "praise@1")):
+        theirs = rr.record("dist", pair, arrays=arrays, evidence="contributed", suite=suite)
+        box.put({**theirs, "predictions": None})
+    after, praise = cards("after")
+    assert after == before
+    assert "Nothing of it was measured here; 1 contributed row." in praise
 
 
 @pytest.mark.usefixtures("few")

@@ -118,7 +118,7 @@ class SuiteView:
     @property
     def planned(self) -> int:
         """Of how many pairs the suite is to be."""
-        return max(len(self.tables), len(self.installed.pairs)) if self.installed else len(self.tables)
+        return max(self.measured_pairs or len(self.tables), len(self.installed.pairs) if self.installed else 0)
 
     @property
     def methods(self) -> int:
