@@ -153,3 +153,19 @@ def test_a_merge_copies_nothing_that_it_calls_damaged(box: Store, tmp_path: Path
     assert not (into.root / "runs").exists()
     assert not (into.root / "v1" / "listings").exists()
     assert into.pins("s") == {"tutor": "b" * 64}
+
+
+def test_a_file_in_the_way_of_a_folder_costs_that_folder_alone(
+    box: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    theirs = box.root / "methods" / "marvel.0123"
+    theirs.mkdir(parents=True)
+    (theirs / "card.json").write_text("{}")
+    into = tmp_path / "into"
+    (into / "methods").mkdir(parents=True)
+    (into / "methods" / "marvel.0123").write_text("no folder")
+    assert main(["results", "merge", str(box.root), "--into", str(into)]) == 3
+    said = capsys.readouterr()
+    assert "card.json is not copied: methods/marvel.0123/card.json cannot be made, a file is in its way." in said.err
+    assert "1 record copied" in said.out
+    assert (into / "methods" / "marvel.0123").read_text() == "no folder"

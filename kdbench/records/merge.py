@@ -63,8 +63,14 @@ def merge(into: Store, sources: Sequence[Store], contributed: bool = False) -> M
             except (OSError, ValueError) as error:
                 problems.append(f"{printable(str(path))} is not copied: {reason(error)}.")
                 continue
-            if content is not None:
-                write_atomically(target, content)
+            try:
+                if content is not None:
+                    write_atomically(target, content)
+            except (FileExistsError, NotADirectoryError):
+                text = (
+                    f"{printable(str(path))} is not copied: {into.place(target)} cannot be made, a file is in its way."
+                )
+                problems.append(text)
     return Merged(new, known, problems)
 
 
