@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 import torch
 
@@ -15,6 +17,21 @@ def test_pieces_add_up() -> None:
         watch.add(watch.mark())
         assert watch.seconds > before
     assert watch.seconds < 200
+
+
+@pytest.mark.parametrize(
+    ("lasted", "worked", "counted"),
+    [(100.0, 0.05, 0.05), (100.0, 30.0, 100.0), (0.9, 0.0, 0.9), (0.1, 0.2, 0.1)],
+    ids=["stopped", "shared with other programs", "short", "two threads"],
+)
+def test_a_process_that_was_stopped_did_no_work(
+    monkeypatch: pytest.MonkeyPatch, lasted: float, worked: float, counted: float
+) -> None:
+    watch = Stopwatch(torch.device("cpu"))
+    monkeypatch.setattr(time, "perf_counter", iter([5.0, 5.0 + lasted]).__next__)
+    monkeypatch.setattr(time, "process_time", iter([2.0, 2.0 + worked]).__next__)
+    watch.add(watch.mark())
+    assert watch.seconds == pytest.approx(counted)
 
 
 class Queue:
