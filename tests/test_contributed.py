@@ -200,6 +200,24 @@ def test_what_is_contributed_counts_on_no_card(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("few")
+@pytest.mark.parametrize("evidence", ["measured", "contributed"])
+def test_a_teacher_s_own_training_stands_on_its_page_whoever_made_both(tmp_path: Path, evidence: str) -> None:
+    box = Store(tmp_path / "results")
+    rr.put(box, 0.7, "ce", "none:resnet56", label="teacher", evidence=evidence)
+    key = box.load(next(box.files()))["key"]
+    plain = rr.record()
+    identity = {**plain["identity"], "teacher": {"kind": "trained", "recipe": key}}
+    teacher = {**plain["teacher"], "kind": "trained", "claimed_top1": None}
+    rr.put(box, 0.6, identity=identity, teacher=teacher, evidence=evidence)
+    build(box.root, tmp_path / "site", tmp_path)
+    (page,) = (tmp_path / "site" / "teachers" / "cifar100").glob("*.html")
+    assert "No training of it is recorded here" not in page.read_text()
+    assert "Record of seed 0" in page.read_text()
+    ours = 1 if evidence == "measured" else 0
+    assert f"{ours} of teachers' own trainings" in (tmp_path / "site" / "index.html").read_text()
+
+
+@pytest.mark.usefixtures("few")
 def test_every_page_sets_it_apart_and_says_what_was_recomputed(tmp_path: Path) -> None:
     box = Store(tmp_path / "results")
     for seed in range(3):

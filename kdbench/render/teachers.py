@@ -93,7 +93,7 @@ class Teachers:
 
 def teachers(catalogue: Catalogue) -> Teachers:
     """Every teacher of the records that ``catalogue`` shows."""
-    behind = _behind_them(catalogue)
+    behind = {evidence: _behind_them(catalogue, evidence) for evidence in ("measured", "contributed")}
     places = _Places()
     found = places.found
     every_table = sorted(catalogue.tables.items())
@@ -106,7 +106,9 @@ def teachers(catalogue: Catalogue) -> Teachers:
             place = places.of(record)
             if place not in found:
                 row = row_page(table.suite, line.cell.label, line.cell.evidence)
-                found[place] = replace(_teacher(record, behind), row=(row, place_anchor(table.dataset, table.pair)))
+                found[place] = replace(
+                    _teacher(record, behind[record["evidence"]]), row=(row, place_anchor(table.dataset, table.pair))
+                )
             known = found[place]
             if known.contributed != (record["evidence"] != "measured"):  # what was measured here is not what others say
                 continue
@@ -142,18 +144,19 @@ class _Places:
         return known[2]
 
 
-def _behind_them(catalogue: Catalogue) -> Mapping[str, Sequence[Record]]:
+def _behind_them(catalogue: Catalogue, evidence: str) -> Mapping[str, Sequence[Record]]:
     """The trainings of teachers by their keys, and those of students by the digest of their weights.
 
-    Of students those whose weights teach others (teachers of kind ``student``).
+    Of students those whose weights teach others (teachers of kind ``student``); all of one ``evidence``.
     """
     found: dict[str, list[Record]] = defaultdict(list)
     for record in catalogue.trainings:
-        if record["evidence"] == "measured":
+        if record["evidence"] == evidence:
             found[record["key"]].append(record)
-    identities = (record["identity"]["teacher"] for record in catalogue.measured if record["teacher"] is not None)
+    students = [record for record in catalogue.records if record["evidence"] == evidence]
+    identities = (record["identity"]["teacher"] for record in students if record["teacher"] is not None)
     wanted = {str(identity.get("weights_sha256")) for identity in identities}
-    for record in catalogue.measured:
+    for record in students:
         weights = record["weights_sha256"]
         if weights in wanted and all(other["key"] != record["key"] for other in found[weights]):
             found[weights].append(record)
