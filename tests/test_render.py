@@ -209,7 +209,9 @@ def test_a_method_page_has_its_card_and_both_kinds_of_numbers(pages):
     assert page.row("Budget")[1].startswith("1.0 \u00d7 the protocol's epochs")
     assert page.row("resnet34", "gamma 0.8")[0] == "resnet34 → resnet18"
     assert page.row("wttm", "cifar100-short@1", "resnet56", "last epoch")[0] == "wttm on resnet56 → resnet20"
-    assert page.row("resnet34", "72.19")[8] == "ttm , Table 5"
+    reported = page.row("resnet34", "72.19")
+    assert reported[0].split() == ["resnet34", "→", "resnet18", "imagenet"]
+    assert reported[8].startswith("ttm , Table 5")
     assert "methods/wttm%2Bcrd.html" in {h.removeprefix("../") for h in page.attributes("href")}
 
 
