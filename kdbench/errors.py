@@ -95,7 +95,7 @@ class UserError(Exception):
 class UnknownName(UserError):
     """A name no registry knows; the text lists the nearest ones, whatever their case and however words are joined."""
 
-    def __init__(self, noun: str, name: str, known: Iterable[str]) -> None:
+    def __init__(self, noun: str, name: str, known: Iterable[str], others: str = "") -> None:
         names = sorted(known)
         spelt: dict[str, list[str]] = {}
         for other in names:
@@ -107,7 +107,8 @@ class UnknownName(UserError):
         )
         nearest = ", ".join(other for folded in near for other in spelt[folded])
         hint = f"the nearest are {nearest}" if near else f"known are {listed(names)}"
-        super().__init__(f"There is no {noun} named {shown(name)}; {hint if names else 'none is registered'}.")
+        hints = [hint if names else "none is registered", *([others] if others else [])]
+        super().__init__(f"There is no {noun} named {shown(name)}; {'; '.join(hints)}.")
 
 
 class NoBaseline(UserError):

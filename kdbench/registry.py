@@ -17,8 +17,9 @@ OURS = "kdbench"
 class Registry(Generic[T]):
     """Named items of one kind and where each came from; a clash is an error, an unknown name lists its neighbours."""
 
-    def __init__(self, noun: str) -> None:
-        self.noun = noun
+    def __init__(self, noun: str, others: str = "") -> None:
+        """``others``: what else has names, in words, for whoever asks for an unknown one."""
+        self.noun, self.others = noun, others
         self._items: dict[str, T] = {}
         self._origins: dict[str, str] = {}
 
@@ -41,7 +42,7 @@ class Registry(Generic[T]):
         try:
             return self._items[name]
         except KeyError:
-            raise UnknownName(self.noun, name, self._items) from None
+            raise UnknownName(self.noun, name, self._items, self.others) from None
 
     def origin(self, name: str) -> str:
         self.get(name)

@@ -438,8 +438,9 @@ def test_the_heads_of_a_matrix_stay_while_it_is_scrolled(opened, site):
     box.scroll_into_view_if_needed()
     top = "(e) => e.getBoundingClientRect().top"
     head = box.locator("thead th").last
-    box.evaluate("(box) => { box.style.maxHeight = '8rem'; box.scrollTop = 60; }")
-    assert box.evaluate("(box) => box.scrollTop") > 0
+    box.evaluate("(box) => { box.style.maxHeight = '8rem'; }")
+    scrolled = "(box) => { box.scrollTop = 60; return box.scrollTop > 0; }"
+    page.wait_for_function(scrolled, arg=box.element_handle())  # what is out of sight is laid out late
     assert 0 <= head.evaluate(top) - box.evaluate(top) <= 2
 
 
@@ -494,7 +495,7 @@ def test_limits_on_a_pair_name_what_is_left(opened, site):
     named = left.inner_text().partition(": ")[2].rstrip(".").partition(",")[0]
     assert named in [text.split("\n")[0] for text in cells(page, "#options", 0)]
     page.locator("#budget").fill("0.01")
-    assert left.inner_text() == "Nothing is left."
+    assert left.inner_text().startswith("Nothing is left. Of unknown cost, and so left out: ")
     page.locator("#budget").fill("")
     for box in page.locator("[data-without]").all():
         box.uncheck()
@@ -508,6 +509,15 @@ def test_limits_on_a_pair_name_what_is_left(opened, site):
     every.check()
     every.uncheck()
     assert not any(box.is_checked() for box in page.locator("[data-without]").all())
+
+
+def test_a_budget_says_what_it_leaves_out_for_want_of_a_cost(opened, site):
+    page = opened(site / PAIR)
+    page.locator("#budget").fill("100")
+    text = page.locator("[data-left=options]").inner_text()
+    unknown = [row for row in page.locator("#options tbody tr").all() if row.get_attribute("data-cost") == ""]
+    assert f"Of unknown cost, and so left out: {unknown[0].locator('a').first.inner_text()}" in text
+    assert f"and {len(unknown) - 1} more." in text
 
 
 def test_a_whole_name_is_searched_for_as_such(opened, site):

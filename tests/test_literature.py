@@ -67,6 +67,13 @@ def test_a_number_with_the_same_mean_and_spread_as_anothers_is_a_quote():
             found.setdefault(same, set()).add(row.source)
     assert len(found) > 100
     assert {same: sources for same, sources in found.items() if len(sources) > 1} == {}
+    spreads: dict[tuple[object, ...], dict[str, float]] = {}
+    for row in LITERATURE.rows:
+        if row.provenance == "ran" and row.printed_std:
+            run = (row.dataset, row.teacher, row.student, row.method, row.metric, row.recipe, row.printed_std)
+            spreads.setdefault(run, {})[row.source] = row.value
+    digits = {run: values for run, values in spreads.items() if 0 < max(values.values()) - min(values.values()) < 1}
+    assert digits == {}, "one run, and a digit of its mean that differs"
 
 
 def test_a_sound_folder_loads(tmp_path):

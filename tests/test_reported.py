@@ -10,8 +10,10 @@ from kdbench.records.implementations import implementation, one_name
 from kdbench.records.literature import Reported, Source, load
 from kdbench.records.reported import (
     Tier,
+    as_accuracy,
     best_against_last,
     claimed_against_logged,
+    comparable,
     contexts,
     contradictions,
     folded,
@@ -49,6 +51,34 @@ def test_a_quote_of_nothing_that_is_known_stands_for_those_that_print_the_same()
     (number,) = folded([first, second])
     assert (number.row, number.quotes) == (first, (second,))
     assert len(folded([first, row(72.5, "two", provenance="quoted", method="at")])) == 2
+
+
+def test_quotes_over_different_students_alone_are_two_gains_whatever_their_order():
+    quotes = [
+        row(71.73, name, provenance="quoted", student_baseline=alone) for name, alone in (("a", 70.1), ("b", 69.8))
+    ]
+    silent = row(71.73, "c", provenance="quoted", student_baseline=None)
+    for rows in (quotes, quotes[::-1]):
+        assert [(number.row, number.quotes) for number in folded(rows)] == [(each, ()) for each in rows]
+        assert len(folded([*rows, silent])) == 2
+    ran = row(71.73, "d", student_baseline=69.75)
+    assert [number.row for number in folded([*quotes, ran])] == [ran], "whoever ran it knows over what"
+
+
+def test_a_quote_of_what_is_set_apart_is_set_apart_too():
+    apart, quote = row(75.4, "own", apart="KD added"), row(75.4, "two", provenance="quoted")
+    other, again = row(72.0, "two", provenance="quoted"), row(75.4, "three")
+    assert comparable([apart, quote, other]) == [other]
+    assert comparable([apart, quote, again]) == [quote, again], "somebody ran it who does not set it apart"
+
+
+def test_an_error_is_an_accuracy_with_the_same_gain():
+    error = row(28.75, metric="top1_error", teacher_value=23.84, student_baseline=31.13)
+    found = as_accuracy(error)
+    assert (found.metric, found.value, found.teacher_value) == ("top1", 71.25, 76.16)
+    assert gain(found) == pytest.approx(gain(error))
+    assert as_accuracy(row(72.0)) == row(72.0)
+    assert as_accuracy(row(47.3, metric="test_error_percent")).metric == "test_error_percent"
 
 
 def test_a_context_is_what_must_be_equal_and_holds_its_best_number_first():

@@ -49,6 +49,34 @@ def test_students_of_labels_of_their_own_make_no_row_incomplete(catalogue: Catal
     assert row.standing is not None
 
 
+def test_a_trial_counts_once_and_all_of_a_suite_count(catalogue: Catalogue) -> None:
+    for name in ("digits@1", "study-biased-teachers@1"):
+        rows = [record for record in catalogue.measured if record["suite"] == name]
+        view = suite_view(catalogue, name)
+        assert view.trials == len({record["key"] for record in rows})
+        assert view.trials + view.again == view.recorded == len(rows)
+    assert suite_view(catalogue, "digits@1").again > 0, "or this could not be told"
+    assert suite_view(catalogue, "study-biased-teachers@1").trials == 63, "those of no planned pair, too"
+
+
+def test_a_cost_counts_that_was_measured_while_hyper_parameters_were_chosen(catalogue: Catalogue) -> None:
+    views = {name: suite_view(catalogue, name) for name in catalogue.suites}
+    answer = answers(catalogue, views)["cifar100", "resnet56", "resnet20"]
+    (dist,) = [option for option in answer.options if option.evidence.label == "dist"]
+    assert dist.cost is not None
+    assert 0.9 < dist.cost.middle < 1.3
+    assert not any(
+        m.suite.startswith("study-ttm-tuned-rung") for option in answer.options for m in option.evidence.measured
+    )
+
+
+def test_an_error_that_authors_print_is_their_word(catalogue: Catalogue) -> None:
+    answer = answers(catalogue, {name: suite_view(catalogue, name) for name in catalogue.suites})
+    (ofd,) = [o for o in answer["imagenet", "resnet50", "mobilenetv1"].options if o.evidence.label == "ofd"]
+    assert ofd.evidence.grade == "authors"
+    assert ofd.evidence.gain == pytest.approx(2.38)
+
+
 def test_rows_over_a_student_alone_of_their_own_follow_those_that_share_one(catalogue: Catalogue) -> None:
     rows = suite_view(catalogue, "study-hinton@2").rows
     apart = [row.standing is None for row in rows if row.covered == rows[0].covered]

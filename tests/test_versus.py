@@ -178,6 +178,18 @@ def test_a_row_without_a_gain_is_no_evidence():
     assert Evidence("x", (alone,), (Printed("s", 1.0, "quoted"),)).grade == "quoted"
 
 
+def test_what_one_source_prints_of_both_and_is_not_compared_stands_beside_it():
+    shipped = load()
+    ran = next(row for row in shipped.rows if row.metric == "top1" and row.provenance == "ran" and row.student_baseline)
+    ran = replace(ran, apart="", selection="last")
+    kd, dkd = (replace(ran, method=name, value=value) for name, value in (("kd", 70.0), ("dkd", 71.0)))
+    other = replace(dkd, student="small", selection="best_test")
+    rows = (kd, dkd, replace(kd, student="small"), other, replace(dkd, student="tiny", apart="another teacher"))
+    versus = all_versus(Catalogue([], [], Literature(rows, shipped.sources), 0))["dkd", "kd"]
+    assert [t.pair[2] for t in versus.printed] == [ran.student]
+    assert [(t.pair[2], t.one, t.other) for t in versus.beside] == [("small", other, replace(kd, student="small"))]
+
+
 def test_a_comparison_counts_what_a_source_ran_each_number_once():
     shipped = load()
     rows = [row for row in shipped.rows if row.metric == "top1" and row.teacher != "none"]

@@ -8,7 +8,9 @@ from kdbench.registry import Registry
 
 __all__ = ["MODELS", "ModelSpec", "get_spec"]
 
-MODELS: Registry[ModelSpec] = Registry("model")
+MODELS: Registry[ModelSpec] = Registry(
+    "model", "a network of timm or torchvision is called timm/NAME or torchvision/NAME"
+)
 
 for _spec in BUILTIN:
     MODELS.add(_spec.name, _spec, "kdbench")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from itertools import combinations
 from statistics import median, quantiles
@@ -120,7 +120,10 @@ class Contradiction:
 
 
 def folded(rows: Iterable[Reported]) -> list[Number]:
-    """Each number once: a quote that prints what another source ran, or quotes too, is folded into it."""
+    """Each number once: a quote that prints what another source ran, or quotes too, is folded into it.
+
+    Two quotes over different students alone are two gains, and stay apart where nobody says who ran the number.
+    """
     rows = list(rows)
     kept: dict[Place, list[Reported]] = defaultdict(list)
     quotes: dict[int, list[Reported]] = defaultdict(list)
@@ -131,13 +134,49 @@ def folded(rows: Iterable[Reported]) -> list[Number]:
         if row.provenance != "quoted":
             continue
         known = kept[place(row)]
-        original = next((k for k in known if k.source != row.source and abs(k.value - row.value) < ROUNDING), None)
+        original = next(
+            (k for k in known if _quotes(row, k) and (k.provenance != "quoted" or _same_alone(row, k))), None
+        )
         if original is None:
             known.append(row)
         else:
             quotes[id(original)].append(row)
     folded_ones = {id(row) for found in quotes.values() for row in found}
     return [Number(row, tuple(quotes[id(row)])) for row in rows if id(row) not in folded_ones]
+
+
+def _quotes(row: Reported, other: Reported) -> bool:
+    """Whether ``row``, a quote, can be of the number that ``other`` has, which is of the same place."""
+    return other.source != row.source and abs(other.value - row.value) < ROUNDING
+
+
+def _same_alone(one: Reported, other: Reported) -> bool:
+    """Whether two rows are over one student alone, as far as both say."""
+    values = one.student_baseline, other.student_baseline
+    return None in values or abs(values[0] - values[1]) < 2 * ROUNDING  # type: ignore[operator]
+
+
+def comparable(rows: Iterable[Reported]) -> list[Reported]:
+    """The ``rows`` that may be set beside others of their pair: not those set apart, and no quote of one that is."""
+    rows = list(rows)
+    ran: dict[Place, list[Reported]] = defaultdict(list)
+    for row in rows:
+        if row.provenance != "quoted":
+            ran[place(row)].append(row)
+
+    def of_apart(row: Reported) -> bool:
+        originals = [other for other in ran[place(row)] if _quotes(row, other)]
+        return row.provenance == "quoted" and bool(originals) and all(other.apart for other in originals)
+
+    return [row for row in rows if not row.apart and not of_apart(row)]
+
+
+def as_accuracy(row: Reported) -> Reported:
+    """``row`` as a top-1 accuracy, where it is printed as an error; else as it is."""
+    if row.metric != "top1_error":
+        return row
+    teacher, alone = (None if error is None else 100 - error for error in (row.teacher_value, row.student_baseline))
+    return replace(row, metric="top1", value=100 - row.value, teacher_value=teacher, student_baseline=alone)
 
 
 def contexts(numbers: Iterable[Number]) -> list[Context]:
@@ -283,7 +322,7 @@ class Spread:
 def many_values(rows: Iterable[Reported], sources: int = 3) -> list[Spread]:
     """The methods for which so many ``sources`` print different values on one pair; most values first."""
     groups: dict[Place, dict[str, Reported]] = defaultdict(dict)
-    ran = (row for row in rows if not row.apart and row.teacher != "none" and row.provenance != "quoted")
+    ran = (row for row in comparable(rows) if row.teacher != "none" and row.provenance != "quoted")
     for number in folded(ran):
         groups[place(number.row)].setdefault(number.row.printed, number.row)
     spreads = (Spread(where, tuple(sorted(found.values(), key=lambda r: r.value))) for where, found in groups.items())

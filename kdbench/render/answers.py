@@ -13,7 +13,7 @@ from kdbench.methods import METHODS
 from kdbench.records.gains import ALONE, weak_sources
 from kdbench.records.implementations import implementation, one_name
 from kdbench.records.literature import Reported
-from kdbench.records.reported import contradictions, gain
+from kdbench.records.reported import as_accuracy, comparable, contradictions, gain
 from kdbench.render.catalogue import Catalogue, PairName, components, outdated, own_names, version
 from kdbench.render.measured import Line, Table
 from kdbench.render.suiteview import SuiteView
@@ -150,8 +150,7 @@ def answers(catalogue: Catalogue, views: Mapping[str, SuiteView]) -> dict[PairNa
     """The answer of every pair that has a teacher."""
     tables: dict[str, list[Table]] = defaultdict(list)
     for table in catalogue.tables.values():
-        if rung_of(table.suite) is None:  # whose hyper-parameters are random
-            tables[table.dataset].append(table)
+        tables[table.dataset].append(table)
     # A network twenty times as large makes another cost of the same method: only pairs of one data set have one.
     costs = {dataset: _costs(found) for dataset, found in tables.items()}
     return {
@@ -164,11 +163,12 @@ def answers(catalogue: Catalogue, views: Mapping[str, SuiteView]) -> dict[PairNa
 def _answer(
     catalogue: Catalogue, pair: PairName, views: Mapping[str, SuiteView], costs: Mapping[str, Spread]
 ) -> Answer:
-    tables = [table for table in catalogue.measured_by_pair.get(pair, []) if rung_of(table.suite) is None]
+    every = catalogue.measured_by_pair.get(pair, [])
+    tables = [table for table in every if rung_of(table.suite) is None]  # the others have random hyper-parameters
     rows = catalogue.reported_by_pair.get(pair, [])
     measured: dict[tuple[str, str], list[Measured]] = defaultdict(list)
     old = outdated(tables)
-    here = _costs(tables)
+    here = _costs(every)
     newer: set[tuple[str, tuple[str, str]]] = set()
     for table, lines in _with_their_lines(tables):
         found = catalogue.standings_of(table)
@@ -233,12 +233,12 @@ def _with_their_lines(tables: Sequence[Table]) -> list[tuple[Table, dict[tuple[s
 
 def _printed(catalogue: Catalogue, rows: Iterable[Reported], weak: Collection[str]) -> dict[str, list[Printed]]:
     found: dict[str, list[Printed]] = defaultdict(list)
-    for row in rows:
+    for row in map(as_accuracy, comparable(rows)):
         if row.source in weak:
             continue
         gained = gain(row)
         name = one_name(row.method)
-        if row.metric == "top1" and gained is not None and not row.apart and name not in ALONE:
+        if row.metric == "top1" and gained is not None and name not in ALONE:
             work = catalogue.literature.sources[row.source].work
             found[name].append(Printed(row.source, gained, _by(catalogue, row), work))
     return found
@@ -312,7 +312,8 @@ def _runs(pair: PairName, suites: Sequence[SuiteVerdict], evidence: Sequence[Evi
         wanted = [*known][:6] or labels[:4]
         rows = tuple(dict.fromkeys(("ce", *wanted)))
         purpose = (
-            f"measures the pair in {suite.id}, {suite.title}: {len(rows) * len(suite.seeds)} trainings of "
+            f"whatever they need, measures these in {suite.id}, {suite.title}: "
+            f"{len(rows) * len(suite.seeds)} trainings of "
             f"{suite.protocol.epochs} epochs (--dry-run tells their time on your machine, {_fetched(pair[0])})"
         )
         yield Run(purpose, _command(suite, name, rows))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import chain
 
 from kdbench.errors import UserError
 from kdbench.render.address import href, place_anchor, row_page, study_page
@@ -76,6 +77,8 @@ class StudyView:
     drawn: tuple[tuple[str, str], ...] = ()
     #: From each row and pair, as its clouds of dots name them, to where it stands, seen from the study's page.
     links: Mapping[str, str] = field(default_factory=dict)
+    #: What its records warn of, each once: other files than the official ones, say.
+    warned: tuple[str, ...] = ()
 
 
 def study_views(catalogue: Catalogue) -> Iterator[StudyView]:
@@ -93,7 +96,14 @@ def study_views(catalogue: Catalogue) -> Iterator[StudyView]:
                 *map(cloud_of, related(study, suites, catalogue.records)),
             )
             plane = plane_of(study, suites, catalogue.records)
-            yield _view(study, suites, found, plane, plots, _shown(catalogue))
+            view = _view(study, suites, found, plane, plots, _shown(catalogue))
+            yield replace(view, warned=tuple(_warned(catalogue, {suite.id for suite in suites.values()})))
+
+
+def _warned(catalogue: Catalogue, suites: Collection[str]) -> dict[str, None]:
+    """The warnings of the records that ``suites`` show, each once."""
+    warnings = (record["warnings"] for record in catalogue.measured if record["suite"] in suites)
+    return dict.fromkeys(chain.from_iterable(warnings))
 
 
 def _shown(catalogue: Catalogue) -> frozenset[tuple[str, ...]]:

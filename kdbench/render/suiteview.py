@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -74,6 +74,8 @@ class SuiteView:
     protocol: tuple[tuple[str, list[tuple[str, list[str]]]], ...]
     outline: str
     statuses: Mapping[str, int]
+    #: Its measured records.
+    recorded: int
     seeds: tuple[int, ...]
     notes: tuple[tuple[str, list[str]], ...]
     problems: tuple[str, ...]
@@ -129,6 +131,11 @@ class SuiteView:
     def trials(self) -> int:
         return sum(self.statuses.values())
 
+    @property
+    def again(self) -> int:
+        """How many records are of a trial that has another one."""
+        return self.recorded - self.trials
+
     @cached_property
     def measured_pairs(self) -> int:
         """How many pairs something was measured on; of the others there are contributed rows alone."""
@@ -164,6 +171,7 @@ def suite_view(catalogue: Catalogue, name: str) -> SuiteView:
     lines = [line for line in every if line.cell.measured] or every
     counted = {id(record) for line in every if line.cell.measured for record in line.cell.records}
     records = [record for record in catalogue.measured if id(record) in counted]
+    all_of_it = [record for record in catalogue.measured if record["suite"] == name]
     selection = tables[0].selection
     found, rows = standing_rows(catalogue, tables, selection)
     alone = next((row.label for row in found.rows if row.kind == "baseline"), None)
@@ -191,12 +199,22 @@ def suite_view(catalogue: Catalogue, name: str) -> SuiteView:
         speeds=tuple(speeds(records)),
         protocol=tuple(_protocol(lines)),
         outline=suite_outline(lines),
-        statuses=dict(sorted(Counter(r["status"] for r in records).items())),
+        statuses=_statuses(all_of_it),
+        recorded=len(all_of_it),
         seeds=tuple(sorted({r["seed"] for r in records})),
         notes=tuple((text, list(places)) for text, places in notes.items()),
         problems=tuple(p.text for p in catalogue.problems if p.suite == name),
         inapplicable=tuple(_inapplicable(installed, tables, records)),
     )
+
+
+def _statuses(records: Iterable[Record]) -> dict[str, int]:
+    """How many trials ended how: one that was run again counts once, as finished where it ever did."""
+    found: dict[str, str] = {}
+    for record in records:
+        if found.get(record["key"]) != "finished":
+            found[record["key"]] = record["status"]
+    return dict(sorted(Counter(found.values()).items()))
 
 
 def _as_planned(suite: Suite | None, tables: Sequence[Table]) -> tuple[tuple[Table, ...], tuple[Table, ...]]:

@@ -14,6 +14,7 @@ from kdbench.records.literature import Reported
 from kdbench.records.reported import folded
 from kdbench.render.catalogue import Catalogue, PairName
 from kdbench.render.measured import Table
+from kdbench.stats.aggregate import NO_TEACHER
 from kdbench.stats.intervals import Interval
 from kdbench.stats.versus import DISAGREE, Meeting, disagreement, meeting, pooled
 
@@ -51,6 +52,8 @@ class Versus:
     other: str
     places: tuple[Place, ...]
     printed: tuple[Together, ...]
+    #: What else one source prints of both for one pair, though not of one kind.
+    beside: tuple[Together, ...] = ()
 
     @property
     def counted(self) -> list[Meeting]:
@@ -98,12 +101,13 @@ def all_versus(catalogue: Catalogue) -> dict[tuple[str, str], Versus]:
     tables = [table for _, table in sorted(catalogue.tables.items(), key=lambda item: (item[0][1:], item[0][0]))]
     rows = [_rows(table) for table in tables]
     printed = _printed(catalogue)
+    beside = _beside(catalogue, printed)
     found: dict[tuple[str, str], Versus] = {}
     for two in _most_shared(rows, {two: len(together) for two, together in printed.items()}):
         both = [(table, row) for table, row in zip(tables, rows, strict=True) if two[0] in row and two[1] in row]
         places = tuple(_places(catalogue, two, both))
         if places or two in printed:
-            found[two] = Versus(*two, places, tuple(printed.get(two, ())))
+            found[two] = Versus(*two, places, tuple(printed.get(two, ())), tuple(beside.get(two, ())))
         if len(found) == MOST:
             break
     return found
@@ -165,6 +169,30 @@ def _printed(catalogue: Catalogue) -> dict[tuple[str, str], list[Together]]:
     for places in found.values():
         places.sort(key=lambda together: (together.pair, together.one.source, together.one.selection))
     return found
+
+
+def _beside(
+    catalogue: Catalogue, printed: Mapping[tuple[str, str], Sequence[Together]]
+) -> dict[tuple[str, str], list[Together]]:
+    """What one source prints of two methods for one pair, where it has no comparison of them there that is ``printed``.
+
+    They differ in recipe, teacher, student alone or selection, or one is a quote that stands with its original.
+    """
+    groups: dict[tuple[PairName, str], dict[str, Reported]] = defaultdict(dict)
+    for row in catalogue.literature.rows:
+        if row.metric == "top1" and not row.apart and row.teacher != NO_TEACHER:
+            groups[(row.dataset, row.teacher, row.student), row.source].setdefault(one_name(row.method), row)
+    compared = {(two, t.pair, source) for two, found in printed.items() for t in found for source in _both(t)}
+    found: dict[tuple[str, str], list[Together]] = defaultdict(list)
+    for (pair, source), group in sorted(groups.items(), key=lambda item: item[0]):
+        for two in combinations(sorted(group), 2):
+            if (two, pair, source) not in compared:
+                found[two].append(Together(pair, *(group[name] for name in two)))
+    return found
+
+
+def _both(together: Together) -> set[str]:
+    return {together.one.source, together.other.source}
 
 
 @dataclass(frozen=True)

@@ -158,6 +158,9 @@ const filter = (scope, rows) => {
       : !helps ? `Of what is left none is shown to help; ${name} is the best.`
         : !enough ? `Not enough evidence of what is left; so far ${name}.`
           : `Best supported of what is left: ${name}${level.length ? `, and ${level.length} not told from it` : ""}.`;
+    const budget = document.querySelector(`[data-most="${scope}"]`);
+    const unknown = wanted.has(budget) ? [...rows].filter((row) => row.dataset.cost === "" && others(scope, budget).every((wants) => wants(row))) : [];
+    if (unknown.length) note.append(` Of unknown cost, and so left out: ${unknown[0].querySelector("a").textContent}${unknown.length > 1 ? ` and ${unknown.length - 1} more` : ""}.`);
   }
   const table = rows[0]?.closest(".scroll") ?? rows[0]?.closest("table");
   if (!table) return;
@@ -210,7 +213,7 @@ for (const each of document.querySelectorAll("[data-most]"))
 for (const each of document.querySelectorAll("[data-without]"))
   control(each, each.dataset.without, rowsOf(each.dataset.without), (row, asked) => row.dataset.needs !== "?" && !row.dataset.needs.split(" ").includes(asked));
 // On the page of all pairs, what costs too much or needs what is not to be had gives way to the next best.
-const limits = [...document.querySelectorAll("[data-limit]")];
+const limits = [...document.querySelectorAll("[data-limit]")], budget = limits.find((each) => each.type === "number");
 const fits = ([, , , , least, needs], but) => limits.every((each) => each === but ||
   (each.type === "checkbox" ? !each.checked || (needs !== null && !needs.includes(each.value))
     : !each.value || (least !== null && least <= Number(each.value))));
@@ -226,6 +229,8 @@ const give = () => {
   const grades = new Map([...document.querySelectorAll("#choose-grade option")].map((each) => [each.value, each]));
   for (const [row, [before, cells]] of came) {
     const [found, ...level] = limited ? leading(JSON.parse(row.dataset.options).filter((option) => fits(option)), (each) => [each[3], ...each[6]]) : [];
+    // What would come first, if its cost were known to be within the budget.
+    const [free] = limited ? leading(JSON.parse(row.dataset.options).filter((option) => fits(option, budget)), (each) => [each[3], ...each[6]]) : [];
     const link = row.cells[0].querySelector("a"); // which takes the limits along
     link.hash = limited ? `~${new URLSearchParams([...state].filter(([name]) => asked.has(name)))}` : "";
     row.dataset.grade = found ? found[3] : before;
@@ -246,13 +251,14 @@ const give = () => {
     }
     method.replaceChildren(...(enough ? [] : ["not enough evidence; so far "]), name);
     if (enough && level.length) method.append(` and ${level.length} not told from it`);
+    if (free && free[4] === null) method.append(`; ${free[0]} is of unknown cost`);
     gain.textContent = found[2];
     gain.dataset.v = parseFloat(found[2].replace("\u2212", "-"));
     const grade = grades.get(found[3]), badge = document.createElement("span");
     badge.className = `badge ${grade.dataset.badge}`;
     badge.textContent = grade.textContent;
     evidence.replaceChildren(badge);
-    cost.textContent = found[4] === null ? "\u2013" : found[4].toFixed(2);
+    cost.textContent = found[4] === null ? "\u2013" : row.dataset.passes === undefined ? found[4].toFixed(2) : `${found[4].toFixed(1)} passes`;
     cost.dataset.v = found[4] ?? "";
     needs.textContent = found[5] === null ? "unknown" : found[5].map((need) => named.get(need) ?? need).join(", ") || "nothing more";
   }
