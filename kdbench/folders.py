@@ -11,6 +11,7 @@ import fcntl
 import os
 import re
 import secrets
+import shutil
 import stat
 import sys
 import tempfile
@@ -72,6 +73,20 @@ def write_atomically(path: Path, *parts: bytes | memoryview) -> None:
         _write(path, parts)
     except FileNotFoundError:  # another machine, which cannot see this process, took its file for a leftover
         _write(path, parts)
+
+
+def copy_atomically(source: Path, target: Path) -> None:
+    """The same for a file that may be larger than memory."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    new = temporary(target, "tmp")
+    try:
+        with source.open("rb") as read, new.open("wb") as stream:
+            shutil.copyfileobj(read, stream, 1 << 20)
+            stream.flush()
+            os.fsync(stream.fileno())
+        new.replace(target)
+    finally:
+        new.unlink(missing_ok=True)
 
 
 def _write(path: Path, parts: Iterable[bytes | memoryview]) -> None:

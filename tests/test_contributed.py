@@ -122,6 +122,18 @@ def test_another_accuracy_of_a_measured_teacher_is_not_believed(tmp_path: Path) 
     assert f"but {teacher['top1']:.2f} was measured of it; it is left out." in problem.text
 
 
+def test_an_image_of_a_few_is_no_other_accuracy(honest: Store) -> None:
+    source = next(r for path in honest.files() if (r := honest.load(path))["teacher"] is not None)
+    for seed, images in ((100, 1), (101, 9)):  # of 500
+        identity = {**source["identity"], "seed": seed}
+        teacher = {**source["teacher"], "top1": source["teacher"]["top1"] - 100 * images / 500}
+        theirs = {**source, "identity": identity, "key": digest(identity), "seed": seed, "teacher": teacher}
+        honest.put({**theirs, "evidence": "contributed"}, honest.predictions(source))
+    found = take_inventory(honest)
+    assert [row["seed"] for row in found.rows if row["evidence"] == "contributed"] == [100]
+    assert len(found.problems) == 1
+
+
 def test_a_contributed_record_shows_nothing_measured_elsewhere(tmp_path: Path) -> None:
     box = Store(tmp_path / "results")
     rr.put(box, 0.5)

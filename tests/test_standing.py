@@ -29,7 +29,7 @@ def the(records: list[Record], suite: str, label: str) -> Record:
 
 
 def test_every_committed_record_can_stand_where_it_is_recorded_and_listed(shipped: list[Record]) -> None:
-    stands, (listed, _) = Standing(), SHIPPED.listings()
+    stands, (listed, _) = Standing(shipped), SHIPPED.listings()
     students = [record for record in shipped if record["label"] != "teacher"]
     for record in students:
         stands(record, Place(record["suite"], record["label"], record["pair"]))
@@ -51,6 +51,10 @@ def test_every_committed_record_can_stand_where_it_is_recorded_and_listed(shippe
         ("kd", Place("digits@1", "marvel", PAIR), "its method is kd, which that label does not say"),
         ("kd", Place("unknown@1", "wttm-tuned", PAIR), "its method is kd, which that label does not say"),
         ("kd", Place("unknown@1", "kd_renyi", PAIR), "its method is kd"),
+        ("kd", Place("unknown@1", "dot", PAIR), "its method is kd, which that label does not say"),
+        ("kd", Place("unknown@1", "lskd(dkd)-x", PAIR), "its method is kd, which that label does not say"),
+        ("kd", Place("unknown@1", "dkd+fitnet-T4", PAIR), "its method is kd, which that label does not say"),
+        ("kd", Place("unknown@1", "kd_renyi-T4", PAIR), "its method is kd, which that label does not say"),
         ("kd", Place("unknown@1", "kd", "resnet56:tiny_cnn_m"), "its teacher is tiny_cnn_l"),
         ("kd", Place("unknown@1", "kd", "tiny_cnn_l:resnet8"), "its student is tiny_cnn_m"),
     ],
@@ -70,6 +74,7 @@ def test_a_trial_stands_at_no_other_row(shipped: list[Record], label: str, place
         Place("unknown@1", "tuned-kd", PAIR),
         Place("unknown@1", "kd", "tiny-cnn-l:tiny_cnn_m"),
         Place("unknown@1", "soft", "my-teacher:my-student"),
+        Place("unknown@1", "atom-kd", PAIR),
     ],
 )
 def test_a_trial_stands_by_the_names_of_its_method_and_networks(shipped: list[Record], place: Place) -> None:
@@ -98,6 +103,49 @@ def test_a_suite_that_is_at_hand_says_what_its_rows_are(
     record = other(the(shipped, "digits@1", "kd"), *way, to=to)
     assert not stands(record, place)
     assert stands.refused[record["key"], place] == why
+
+
+@pytest.mark.parametrize(("method", "label"), [("at+kd", "at-kd"), ("dot(kd)", "dot"), ("lskd(kd)", "lskd-kd-T2")])
+def test_a_label_says_its_method_however_it_joins_the_words(shipped: list[Record], method: str, label: str) -> None:
+    record = {**the(shipped, "digits@1", "kd"), "method": method, "label": "first"}
+    assert Standing()(record, Place("own@1", label, PAIR))
+
+
+@pytest.mark.parametrize(
+    ("suite", "label", "place"),
+    [
+        ("study-ttm@1", "ttm-g0.1-b4", Place("fashion_mnist@1", "ttm", "resnet20:resnet8")),
+        ("study-hinton@1", "kd-t4-3-percent", Place("study-hinton@1", "kd-t20", "mlp_1200_1200:mlp_800_800")),
+    ],
+)
+def test_a_row_that_no_suite_at_hand_plans_takes_what_is_planned_as_what_it_has(
+    shipped: list[Record], suite: str, label: str, place: Place
+) -> None:
+    record = the(shipped, suite, label)
+    honest = next(r for r in shipped if (r["suite"], r["label"]) == place[:2])
+    place = Place(place.suite, place.label, honest["pair"])
+    stands = Standing(shipped)
+    assert stands(honest, place)
+    assert not stands(record, place)
+
+
+def test_somebody_else_s_listing_shows_contributed_records_alone(tmp_path: Path) -> None:
+    box, bundle = Store(tmp_path / "results"), Store(tmp_path / "bundle")
+    path = rr.put(box, 0.5)
+    bundle.adopt(path, box)
+    key = rr.record()["key"]
+    bundle.list_under([(key, Place("cifar100-short@2", "kd", rr.record()["pair"]))])
+    rr.put(bundle, 0.6, seed=1)
+    assert main(["results", "merge", str(bundle.root), "--into", str(box.root), "--contributed"]) == 0
+    rows = take_inventory(box).rows
+    assert [(row["suite"], row["evidence"]) for row in rows if row["key"] == key] == [("cifar100-short@1", "measured")]
+    theirs = rr.record(seed=1)["key"]
+    box.list_under([(theirs, Place("cifar100-short@2", "kd", rr.record()["pair"]))], contributed=True)
+    rows = [row for row in take_inventory(box).rows if row["key"] == theirs]
+    assert {(row["suite"], row["evidence"]) for row in rows} == {
+        ("cifar100-short@1", "contributed"),
+        ("cifar100-short@2", "contributed"),
+    }
 
 
 def test_a_teacher_by_another_name_is_told_by_what_it_is(shipped: list[Record]) -> None:
@@ -167,7 +215,7 @@ def test_a_suite_that_is_not_at_hand_is_known_by_its_records(tmp_path: Path) -> 
     found = take_inventory(box)
     shown = sorted((row["label"], row["method"], row["pair"]) for row in found.rows if row["suite"] == "own@1")
     assert shown == [("soft", "kd", "any:other"), ("soft", "kd", mine["pair"])]
-    assert sum("its method is dkd, and that row's is kd" in problem.text for problem in found.problems) == 1
+    assert sum("its method is dkd, planned otherwise than what is" in problem.text for problem in found.problems) == 1
     assert sum("its networks are resnet110 and resnet32" in problem.text for problem in found.problems) == 1
 
 

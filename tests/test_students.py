@@ -306,6 +306,27 @@ def test_validate_names_weights_that_are_damaged(trained: Bench, cli: Cli) -> No
     )
 
 
+def test_another_network_under_a_student_s_name_is_not_exported(trained: Bench, cli: Cli) -> None:  # noqa: F811
+    own = trained.store.weights_path(kept_sha256(trained.records()["kd"]))
+    (other,) = [path for path in kept(trained) if path != own]
+    own.write_bytes(other.read_bytes())
+    ended = cli("export", "kd", "--to", "kd.safetensors")
+    assert ended.code == 2
+    assert "and its name says others; delete that file" in ended.err
+    assert not Path("kd.safetensors").exists()
+    with pytest.raises(UserError, match="its name says others"):
+        kdbench.load_student(trained.records()["kd"], "results")
+
+
+def test_a_merge_takes_weights_by_their_names_and_nothing_else_beside_them(trained: Bench, cli: Cli) -> None:  # noqa: F811
+    names = [path.name for path in kept(trained)]
+    (Path("results/weights") / "evil.sh").write_text("rm -r /")
+    (Path("results/weights") / ".gitignore").write_text("!*")
+    assert cli("results", "merge", "results", "--into", "both").code == 0
+    assert sorted(path.name for path in Path("both/weights").iterdir()) == sorted([".gitignore", *names])
+    assert Path("both/weights/.gitignore").read_text() == "*\n"
+
+
 def test_pruning_and_merging_know_the_weights(trained: Bench, cli: Cli) -> None:  # noqa: F811
     names = [path.name for path in kept(trained)]
     assert cli("results", "merge", "results", "--into", "both").code == 0

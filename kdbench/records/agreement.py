@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any
 
 from kdbench.canonical import canonical, digest
+from kdbench.data import DATASETS
 from kdbench.names import OPERATORS
 
 #: The label of the trainings that made teachers, and the folder of their records, beside those of suites.
@@ -29,8 +30,8 @@ COPIES = {
 RESULTS = ("scores/last", "scores/best_test", "cost", "weights_sha256", "predictions")
 
 _SIMPLE = (str, int, float)
-#: Points by which accuracies of one network may differ that were measured in two places.
-_ROUNDING = 0.1
+#: Points, and test images, by which accuracies of one network may differ that were measured in two places.
+_POINTS, _IMAGES = 0.1, 2
 
 Record = Mapping[str, Any]
 
@@ -160,13 +161,19 @@ def _scores(record: Record) -> Iterator[str]:
             if (score[field] is None) != (teacher is None):
                 yield _text(f"{where}/{field}", score[field], "identity/teacher", teacher)
         if score["agreement"] is not None and record["teacher"] is not None:
-            yield from _possible(where, score, record["teacher"]["top1"])
+            yield from _possible(where, score, record["teacher"]["top1"], rounding(record["dataset"]))
 
 
-def _possible(where: str, score: Record, teacher: float) -> Iterator[str]:
+def rounding(dataset: str) -> float:
+    """Points by which two measurements of one network may differ: other rounding turns an image or two."""
+    images = DATASETS.get(dataset).test_size if dataset in DATASETS else 0
+    return max(_POINTS, 100 * _IMAGES / images) if images else _POINTS
+
+
+def _possible(where: str, score: Record, teacher: float, rounding: float) -> Iterator[str]:
     """Two networks agree where both are right, and disagree where one alone is."""
     least, most = score["top1"] + teacher - 100, 100 - abs(score["top1"] - teacher)
-    if not least - _ROUNDING <= score["agreement"] <= most + _ROUNDING:
+    if not least - rounding <= score["agreement"] <= most + rounding:
         possible = [round(max(least, 0.0), 2), round(most, 2)]
         yield _text(f"{where}/agreement", score["agreement"], "what it can be beside teacher/top1 and top1", possible)
 

@@ -26,7 +26,8 @@ def contribute(rows: Sequence[Record], found: Inventory, source: Store, into: St
         packed = None if whole["predictions"] is None else source.packed(whole)
         into.put_packed({**whole, "evidence": CONTRIBUTED}, packed)
         written += 1
-    into.list_under((row["key"], Place(row["suite"], row["label"], row["pair"])) for row in rows)
+    places = ((row["key"], Place(row["suite"], row["label"], row["pair"])) for row in rows)
+    into.list_under(places, contributed=True)
     return written
 
 

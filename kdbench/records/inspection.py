@@ -84,6 +84,7 @@ def _strays(store: Store, found: Inventory, others: Beside) -> Iterator[Problem]
     """
     known = {path for pattern in _OTHERS for path in store.root.glob(pattern)}.union(store.files([]))
     known |= {path for path in others.files if path.parent.name != WEIGHTS or path.suffix == ".safetensors"}
+    known.add(store.root / "v1" / LISTINGS)  # a link, perhaps, which is read
     for path, text in others.strange.items():
         yield Problem(text, file=store.place(path))
     known |= {store.predictions_path(record) for record in found.records if record["predictions"] is not None}
@@ -100,7 +101,7 @@ def _strays(store: Store, found: Inventory, others: Beside) -> Iterator[Problem]
     if not found.problems:
         recorded = {record["key"] for record in found.records}
         listed = [places for key, places in store.listings()[0].items() if key not in recorded]
-        for name in sorted({name for places in listed for name in places.values()}):
+        for name in sorted({said.file for places in listed for said in places.values()}):
             text = f"The listing {name} shows trials that no record is of."
             yield Problem(text, file=f"v1/{LISTINGS}/{name}")
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from kdbench.errors import UserError, reason
 from kdbench.folders import write_atomically
@@ -28,10 +28,26 @@ class Place(NamedTuple):
     pair: str
 
 
-def write_listing(folder: Path, suite: str, places: Iterable[tuple[str, Place]]) -> Path:
-    """List trials, by key, under ``suite`` in the folder of listings ``folder``."""
+class Said(NamedTuple):
+    """The file of a listing that says where a trial is shown; ``contributed``: it shows contributed records alone."""
+
+    file: str
+    contributed: bool
+
+
+class Listing(NamedTuple):
+    """A listing as it was read: trials by key and their places, and whether it is somebody else's."""
+
+    suite: str
+    contributed: bool
+    trials: list[tuple[str, Place]]
+
+
+def write_listing(folder: Path, suite: str, places: Iterable[tuple[str, Place]], contributed: bool = False) -> Path:
+    """List trials, by key, under ``suite`` in the folder of listings ``folder``; ``contributed``: for somebody else."""
     trials = [{"key": key, "label": place.label, "pair": place.pair} for key, place in sorted(places)]
-    document = {"schema_version": SCHEMA_VERSION, "suite": suite, "trials": trials}
+    document: dict[str, Any] = {"schema_version": SCHEMA_VERSION, "suite": suite, "trials": trials}
+    document |= {"evidence": "contributed"} if contributed else {}
     data = json.dumps(document, indent=1, sort_keys=True).encode() + b"\n"
     path = folder / _name(suite, data)
     check("listing", document, str(path))
@@ -39,12 +55,12 @@ def write_listing(folder: Path, suite: str, places: Iterable[tuple[str, Place]])
     return path
 
 
-def read_listings(folder: Path) -> tuple[dict[str, dict[Place, str]], list[str]]:
-    """Key -> the places of a trial, each with the name of a file that says so, from all listings in ``folder``.
+def read_listings(folder: Path) -> tuple[dict[str, dict[Place, Said]], list[str]]:
+    """Key -> the places of a trial, each with what says so, from all listings in ``folder``; one's own come first.
 
     And a sentence for each that cannot be used.
     """
-    found: dict[str, dict[Place, str]] = {}
+    found: dict[str, dict[Place, Said]] = {}
     problems = []
     try:
         names = sorted(name for name in os.listdir(folder) if name.endswith(".json") and not name.startswith("."))
@@ -55,15 +71,19 @@ def read_listings(folder: Path) -> tuple[dict[str, dict[Place, str]], list[str]]
         problems.append(f"{unlisted(f'v1/{folder.name}', folder, error)}, so no listing is used.")
     for path in (folder / name for name in names):
         try:
-            for key, place in read_listing(path):
-                found.setdefault(key, {}).setdefault(place, printable(path.name))
+            listing = read_listing(path)
+            said = Said(printable(path.name), listing.contributed)
+            for key, place in listing.trials:
+                known = found.setdefault(key, {})
+                if place not in known or known[place].contributed > said.contributed:
+                    known[place] = said
         except UserError as error:
             problems.append(str(error))
     return found, problems
 
 
-def read_listing(path: Path) -> Iterator[tuple[str, Place]]:
-    """The trials, by key, and their places in the listing at ``path``; UserError where it cannot be used."""
+def read_listing(path: Path) -> Listing:
+    """The listing at ``path``; UserError where it cannot be used."""
     where = f"The listing {printable(path.name)}"
     try:
         document = read_json(path)
@@ -77,8 +97,9 @@ def read_listing(path: Path) -> Iterator[tuple[str, Place]]:
         raise UserError(
             f"{where} is damaged: its name is not that of its suite and its content; restore it or delete it."
         )
-    for trial in document["trials"]:
-        yield trial["key"], Place(document["suite"], trial["label"], trial["pair"])
+    suite = document["suite"]
+    trials = [(trial["key"], Place(suite, trial["label"], trial["pair"])) for trial in document["trials"]]
+    return Listing(suite, "evidence" in document, trials)
 
 
 def _name(suite: str, data: bytes) -> str:

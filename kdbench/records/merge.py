@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from kdbench.errors import UserError, reason
-from kdbench.folders import write_atomically
+from kdbench.folders import copy_atomically, write_atomically
 from kdbench.records.beside import beside
-from kdbench.records.listings import read_listing
+from kdbench.records.listings import read_listing, write_listing
 from kdbench.records.pins import pinned_suites, read_pins
 from kdbench.records.reading import check_regular, printable, read_file
 from kdbench.records.runs import LIVE, live_path, read_manifest
-from kdbench.records.store import WEIGHTS, Store
+from kdbench.records.store import LISTINGS, WEIGHTS, Store
 
+#: The names of kept weights.
+_WEIGHTS = re.compile(r"[0-9a-f]{64}\.safetensors")
 #: What is of those alone who ran it.
 _OURS = frozenset({"pins", "runs"})
 
@@ -52,26 +55,32 @@ def merge(into: Store, sources: Sequence[Store], contributed: bool = False) -> M
         found = beside(source)
         problems += (*source.misplaced(), *found.strange.values(), *found.unread)
         for path in found.files:
-            target = into.root / path.relative_to(source.root)
-            if target.exists() or (contributed and _kind(source, path) in _OURS):
-                continue
             try:
-                content = _content(source, path)
+                _bring(source, path, into, contributed)
             except UserError as error:
                 problems.append(str(error))
-                continue
-            except (OSError, ValueError) as error:
-                problems.append(f"{printable(str(path))} is not copied: {reason(error)}.")
-                continue
-            try:
-                if content is not None:
-                    write_atomically(target, content)
-            except (FileExistsError, NotADirectoryError):
-                text = (
-                    f"{printable(str(path))} is not copied: {into.place(target)} cannot be made, a file is in its way."
-                )
-                problems.append(text)
     return Merged(new, known, problems)
+
+
+def _bring(source: Store, path: Path, into: Store, contributed: bool) -> None:
+    """Copy the file ``path``, which lies beside the records of ``source``; UserError where it cannot be used."""
+    kind, target = _kind(source, path), into.root / path.relative_to(source.root)
+    if contributed and kind == "v1":
+        listing = read_listing(path)
+        write_listing(into.root / "v1" / LISTINGS, listing.suite, listing.trials, contributed=True)
+    elif target.exists() or (contributed and kind in _OURS) or (kind == WEIGHTS and not _WEIGHTS.fullmatch(path.name)):
+        return
+    elif (content := _content(source, path)) is not None:
+        try:
+            if kind == WEIGHTS:
+                into.ignore_weights()
+                copy_atomically(path, target)
+            else:
+                write_atomically(target, content)
+        except (FileExistsError, NotADirectoryError):
+            raise UserError(
+                f"{printable(str(path))} is not copied: {into.place(target)} cannot be made, a file is in its way."
+            ) from None
 
 
 def _kind(source: Store, path: Path) -> str:
@@ -80,21 +89,24 @@ def _kind(source: Store, path: Path) -> str:
 
 
 def _content(source: Store, path: Path) -> bytes | None:
-    """The bytes of a file that lies beside the records of ``source``; None of a run that is under way.
+    """The bytes of a file that lies beside the records of ``source``; of weights none, which may be larger than memory.
 
-    UserError, OSError or ValueError where it is damaged, or is not to be read.
+    None of a run that is under way. UserError where it is damaged, or is not to be read.
     """
     kind = _kind(source, path)
-    if kind == "runs":
-        if path.name.endswith(LIVE) or live_path(path).exists():
-            return None
-        read_manifest(path)
-    elif kind == "v1":
-        list(read_listing(path))
-    elif kind == WEIGHTS:
-        check_regular(path)
-        return path.read_bytes()  # as large as a network is
-    return read_file(path)
+    try:
+        if kind == "runs":
+            if path.name.endswith(LIVE) or live_path(path).exists():
+                return None
+            read_manifest(path)
+        elif kind == "v1":
+            read_listing(path)
+        elif kind == WEIGHTS:
+            check_regular(path)
+            return b""
+        return read_file(path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{printable(str(path))} is not copied: {reason(error)}.") from None
 
 
 def _check_pins(stores: Sequence[Store]) -> None:

@@ -8,8 +8,8 @@ from statistics import median
 from typing import Any
 
 from kdbench.canonical import canonical
-from kdbench.records.agreement import TEACHER
-from kdbench.records.listings import Place
+from kdbench.records.agreement import TEACHER, rounding
+from kdbench.records.listings import Place, Said
 
 Record = Mapping[str, Any]
 
@@ -17,8 +17,6 @@ Record = Mapping[str, Any]
 DONE = frozenset({"finished", "diverged", "inapplicable"})
 #: What equal weights must score alike, whichever version of kdbench scored them.
 _EXACT = ("epoch", "top1", "top5")
-#: Points by which two measurements of one teacher may differ: what other rounding does to an image or two.
-_SAME_TEACHER = 0.1
 
 
 def fold(records: Iterable[Record]) -> tuple[list[Record], list[tuple[Record, str]]]:
@@ -69,7 +67,7 @@ def one_teacher(results: Iterable[Record]) -> tuple[list[Record], list[tuple[Rec
     refused: list[tuple[Record, str]] = []
     for record in results:
         known = measured.get(_teacher(record)) if record["evidence"] != "measured" and record["teacher"] else None
-        if known and abs(record["teacher"]["top1"] - median(known)) > _SAME_TEACHER:
+        if known and abs(record["teacher"]["top1"] - median(known)) > rounding(record["dataset"]):
             said = f"its teacher's top1 is {record['teacher']['top1']:.2f}, but {median(known):.2f} was measured of it"
             refused.append((record, said))
         else:
@@ -82,7 +80,7 @@ def _teacher(record: Record) -> bytes:
 
 
 def placed(
-    results: Iterable[Record], listings: Mapping[str, Iterable[Place]], stands: Callable[[Record, Place], bool]
+    results: Iterable[Record], listings: Mapping[str, Mapping[Place, Said]], stands: Callable[[Record, Place], bool]
 ) -> Iterator[Record]:
     """Each of ``results`` wherever its trial is shown: at its own place, at those of others of its key, as listed.
 
@@ -94,7 +92,9 @@ def placed(
     results = list(results)
     places: dict[tuple[str, str], set[Place]] = defaultdict(set)
     for record in results:
-        listed = (place for place in listings.get(record["key"], ()) if stands(record, place))
+        measured = record["evidence"] == "measured"
+        said = (place for place, said in listings.get(record["key"], {}).items() if not (measured and said.contributed))
+        listed = (place for place in said if stands(record, place))
         places[record["key"], record["evidence"]].update(_places(record), listed)
     for record in results:
         if record["label"] == TEACHER:

@@ -16,7 +16,8 @@ from kdbench.canonical import canonical
 from kdbench.errors import UserError
 from kdbench.methods import METHODS
 from kdbench.models import MODELS, get_spec
-from kdbench.records.listings import Place
+from kdbench.records.agreement import TEACHER
+from kdbench.records.listings import Place, Said
 from kdbench.stats.aggregate import NO_TEACHER
 from kdbench.suites import Pair, Row, Suite, installed_suite
 from kdbench.suites.tuning import tuned_label
@@ -27,6 +28,8 @@ Record = Mapping[str, Any]
 
 #: What a label leaves out of the name of a method that it begins with (kdbench.suites.added_row).
 _LEFT_OUT = re.compile(r"[()@]")
+#: What joins the words of a name.
+_SIGNS = re.compile(r"[()@+.-]")
 #: What a label adds to such a name begins with one of these: a setting's, a number's, a preset's.
 _ADDED = ("-", "@")
 #: What of a record is compared beside its identity.
@@ -38,11 +41,11 @@ class Standing:
 
     def __init__(self, results: Iterable[Record] = ()) -> None:
         """``results``: what is recorded where, as far as it was measured."""
-        self._methods: dict[tuple[str, str], set[str]] = defaultdict(set)
+        self._rows: dict[tuple[str, str], list[Record]] = defaultdict(list)
         self._networks: dict[tuple[str, str], set[tuple[str | None, str]]] = defaultdict(set)
         for record in results:
-            if record["evidence"] == "measured":
-                self._methods[record["suite"], record["label"]].add(record["method"])
+            if record["evidence"] == "measured" and record["label"] != TEACHER:
+                self._rows[record["suite"], record["label"]].append(record)
                 networks = record["teacher_model"], record["student_model"]
                 self._networks[record["suite"], record["pair"]].add(networks)
         self.refused: dict[tuple[str, Place], str] = {}
@@ -60,11 +63,11 @@ class Standing:
             self.refused.setdefault((record["key"], place), why)
         return not why
 
-    def problems(self, listed: Mapping[str, Mapping[Place, str]]) -> list[str]:
+    def problems(self, listed: Mapping[str, Mapping[Place, Said]]) -> list[str]:
         """A sentence for each file of those ``listed`` that shows a trial where it cannot stand."""
         by_file: dict[str, list[str]] = defaultdict(list)
         for (key, place), why in self.refused.items():
-            by_file[listed[key][place]].append(
+            by_file[listed[key][place].file].append(
                 f"trial {key[:12]} as {place.label} on {place.pair} in {place.suite}, but {why}"
             )
         return [
@@ -76,7 +79,7 @@ class Standing:
     def _misfits(self, record: Record, place: Place) -> Iterator[str]:
         """What of ``record`` is not that of the row and the pair of ``place``, in words."""
         suite = self._suite(place.suite)
-        if suite is None:
+        if suite is None or all(row.label != place.label for row in suite.rows):
             yield from self._unlike(record, place)
         pairs = [] if suite is None else _pairs(suite, place.pair, record["dataset"])
         if suite is not None and record["dataset"] not in suite.datasets:
@@ -86,6 +89,8 @@ class Standing:
         if row is None:
             yield from _label(record, place.label, suite)
             row = Row(place.label, record["method"], {})
+            if suite is not None and place.label == record["method"] and not self._configured(record, row, place):
+                yield f"its hyper-parameters are not those of {place.label}"
         elif (row.method, row.stream) != (record["method"], record["stream"]):
             yield f"its method is {record['method']}, with the random stream {record['stream']}"
         elif not self._configured(record, row, place):
@@ -99,10 +104,11 @@ class Standing:
             yield f"its protocol is not the one that {place.suite} has for that row"
 
     def _unlike(self, record: Record, place: Place) -> Iterator[str]:
-        """What of ``record`` is not that of the records that ``place`` has."""
-        methods = self._methods.get((place.suite, place.label), set())
-        if methods and record["method"] not in methods:
-            yield f"its method is {record['method']}, and that row's is {min(methods)}"
+        """What of ``record`` is not that of the records that the row or the pair of ``place`` has."""
+        recorded = self._rows.get((place.suite, place.label), [])
+        there = [other for other in recorded if other["pair"] == place.pair] or recorded
+        if there and _planned(record) not in map(_planned, there):
+            yield f"its method is {record['method']}, planned otherwise than what is recorded of that row"
         networks = record["teacher_model"], record["student_model"]
         if networks not in self._networks.get((place.suite, place.pair), {networks}):
             yield f"its networks are {networks[0]} and {networks[1]}, and not those of that pair"
@@ -113,6 +119,13 @@ class Standing:
         if record["identity"]["method"]["version"] != method.version:
             return True
         return canonical(method.config(place.pair, row.config, place.label)) == canonical(record["config"])
+
+
+def _planned(record: Record) -> bytes:
+    """What all seeds of a row on a pair have in common, as far as it is not of the pair."""
+    identity = record["identity"]
+    method = {name: identity["method"].get(name) for name in ("name", "config")}
+    return canonical([method, identity["protocol"], identity["stream"], _plain(identity["supervision"]).decode()])
 
 
 def _counted(found: list[str]) -> str:
@@ -166,25 +179,41 @@ def _label(record: Record, label: str, suite: Suite | None) -> Iterator[str]:
     In a suite that is not at hand it must not say another one.
     """
     method = record["method"]
-    if suite is None and label == record["label"]:
+    if suite is None and (label == record["label"] or _own(label, method) >= _others(label, method)):
         return
-    if label in METHODS:
-        spec, fixed = METHODS.resolve(label)
-        same = record["identity"]["method"]["version"] != spec.version or fixed.items() <= record["config"].items()
-        if spec.name != method or not same:
-            yield f"its method is {method}{'' if spec.name != method else ', with other hyper-parameters'}"
+    if (known := _resolved(label)) is not None:
+        name, version, fixed = known
+        same = record["identity"]["method"]["version"] != version or fixed.items() <= record["config"].items()
+        if name != method or not same:
+            yield f"its method is {method}{'' if name != method else ', with other hyper-parameters'}"
         return
     rows = () if suite is None else suite.rows
     names = {method, tuned_label(method), *(row.label for row in rows if row.method == method)}
     names |= {_LEFT_OUT.sub("", name) for name in names}
-    if any(_begins(label, name) for name in names):
-        return
-    if suite is not None or any(_begins(label, name) for name in METHODS):
+    if suite is None or not any(label.startswith(name) and label[len(name) :][:1] in ("", *_ADDED) for name in names):
         yield f"its method is {method}, which that label does not say"
 
 
-def _begins(label: str, name: str) -> bool:
-    return label.startswith(name) and label[len(name) :][:1] in ("", *_ADDED)
+def _resolved(label: str) -> tuple[str, int, Mapping[str, Any]] | None:
+    """The method that ``label`` is the name of, its version and what that fixes; None where it is none's."""
+    try:
+        spec, fixed = METHODS.resolve(label)
+    except UserError:  # nobody's name, or that of what changes another method
+        return None
+    return spec.name, spec.version, fixed
+
+
+def _own(label: str, method: str) -> int:
+    """How many letters of ``method`` the ``label`` begins with, however its words are joined: all of them, or none."""
+    letters, own = _SIGNS.sub("", label), _SIGNS.sub("", method)
+    return len(own) if letters.startswith(own) or own.startswith(letters) else 0
+
+
+def _others(label: str, method: str) -> int:
+    """How many letters the longest name of another method has that ``label`` begins with, as a word of its own."""
+    begun = (name for name in METHODS if name != method and label.startswith(name))
+    words = (name for name in begun if _SIGNS.match(label[len(name) :]) or label == name)
+    return max((len(_SIGNS.sub("", name)) for name in words), default=0)
 
 
 @cache

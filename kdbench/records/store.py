@@ -18,7 +18,7 @@ from kdbench.data import DATASETS
 from kdbench.errors import UserError, reason
 from kdbench.folders import check_writable, clear_leftovers, write_atomically
 from kdbench.records.agreement import disagreement, home
-from kdbench.records.listings import Place, read_listings, write_listing
+from kdbench.records.listings import Place, Said, read_listings, write_listing
 from kdbench.records.pins import read_pins, write_pin
 from kdbench.records.predictions import digest_of, pack, unpack
 from kdbench.records.reading import LARGEST_JSON, parse_json, printable, read_file, unlisted
@@ -202,24 +202,25 @@ class Store:
         """Remove everything: of what can be made again."""
         shutil.rmtree(self.root, ignore_errors=True)
 
-    def list_under(self, places: Iterable[tuple[str, Place]], dry: bool = False) -> int:
+    def list_under(self, places: Iterable[tuple[str, Place]], dry: bool = False, contributed: bool = False) -> int:
         """Show the recorded ones among these trials, by key, there as well; how many were not shown there before.
 
-        ``dry``: they are counted alone.
+        ``dry``: they are counted alone. ``contributed``: for somebody else's folder.
         """
         wanted = list(places)
         recorded, (listed, _) = self.paths(key for key, _ in wanted), self.listings()
         new: dict[str, set[tuple[str, Place]]] = {}
         for key, place in wanted:
             suites = {path.parent.name for path in recorded.get(key, ())}
-            if suites and place.suite not in suites and place not in listed.get(key, ()):
+            said = listed.get(key, {}).get(place)
+            if suites and place.suite not in suites and (said is None or said.contributed > contributed):
                 new.setdefault(place.suite, set()).add((key, place))
         for suite, trials in new.items() if not dry else ():
-            write_listing(self.root / "v1" / LISTINGS, suite, trials)
+            write_listing(self.root / "v1" / LISTINGS, suite, trials, contributed)
         return sum(map(len, new.values()))
 
-    def listings(self) -> tuple[dict[str, dict[Place, str]], list[str]]:
-        """Key -> where listings show a trial, by which file each; and a sentence for each damaged listing.
+    def listings(self) -> tuple[dict[str, dict[Place, Said]], list[str]]:
+        """Key -> where listings show a trial, and which says so; and a sentence for each damaged listing.
 
         Whether the trial can stand there is not looked at (standing).
         """
@@ -367,6 +368,12 @@ class Store:
     def weights_path(self, sha256: str) -> Path:
         """Where the weights of this digest are kept, if they are."""
         return self.root / WEIGHTS / f"{sha256}.safetensors"
+
+    def ignore_weights(self) -> None:
+        """Keep version control from taking weights for sources."""
+        ignored = self.root / WEIGHTS / ".gitignore"
+        if not ignored.exists():
+            write_atomically(ignored, b"*\n")
 
     def _predictions(self, sha256: str) -> Path:
         return self._packed / f"{sha256}.npz"

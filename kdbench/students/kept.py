@@ -15,7 +15,6 @@ from kdbench.data import DatasetSpec
 from kdbench.data.files import View
 from kdbench.data.folder import class_names
 from kdbench.errors import CheckpointError
-from kdbench.folders import write_atomically
 from kdbench.methods import METHODS
 from kdbench.models.build import AS_NAMED, Build
 from kdbench.records.beside import beside
@@ -81,21 +80,23 @@ def damaged(store: Store) -> Iterator[tuple[Path, str]]:
     """Each file of kept weights in ``store`` that is not what its name says, with a sentence."""
     for path in (path for path in beside(store, WEIGHTS).files if path.suffix == ".safetensors"):
         try:
-            found = weights_digest(kept_weights(path))
+            read_kept(path)
         except CheckpointError as error:
             yield path, str(error)
-            continue
-        if found != path.stem:
-            yield path, f"{path} holds the weights {found[:16]}, and its name says others; delete that file."
+
+
+def read_kept(path: Path) -> dict[str, Tensor]:
+    """The kept weights at ``path``; CheckpointError where they are damaged, or others than the file's name says."""
+    state = kept_weights(path)
+    if (found := weights_digest(state)) != path.stem:
+        raise CheckpointError(f"{path} holds the weights {found[:16]}, and its name says others; delete that file.")
+    return state
 
 
 def keep(store: Store, sha256: str, state: Mapping[str, Tensor], about: About) -> None:
     """Leave ``state``, whose digest is ``sha256``, in ``store``, where no version control takes it for a source."""
-    path = store.weights_path(sha256)
-    ignored = path.parent / ".gitignore"
-    if not ignored.exists():
-        write_atomically(ignored, b"*\n")
-    write_weights(state, path, {STUDENT: json.dumps(plain(about))})
+    store.ignore_weights()
+    write_weights(state, store.weights_path(sha256), {STUDENT: json.dumps(plain(about))})
 
 
 def about(path: Path) -> About:

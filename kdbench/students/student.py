@@ -19,8 +19,8 @@ from kdbench.models.outputs import DataSpec
 from kdbench.plugins import load_plugins
 from kdbench.records.find import find, kept_weights_of
 from kdbench.records.store import Store
-from kdbench.students.kept import About, about
-from kdbench.teachers.weights import BODY, kept_weights
+from kdbench.students.kept import About, about, read_kept
+from kdbench.teachers.weights import BODY
 
 
 class Student(nn.Module):
@@ -68,7 +68,7 @@ def load_student(record: Mapping[str, Any] | str, results: str | os.PathLike[str
 
 def read_student(path: Path) -> Student:
     """The student whose kept weights are the file ``path``; UserError where only a training can put it together."""
-    said, state = about(path), kept_weights(path)
+    said, state = about(path), read_kept(path)
     with torch.random.fork_rng(devices=[]):
         network: nn.Module = create(
             said.model, classes=said.classes, image_shape=said.image_shape, mean=said.mean, std=said.std
