@@ -312,7 +312,7 @@ def _runs(pair: PairName, suites: Sequence[SuiteVerdict], evidence: Sequence[Evi
         wanted = [*known][:6] or labels[:4]
         rows = tuple(dict.fromkeys(("ce", *wanted)))
         purpose = (
-            f"whatever they need, measures these in {suite.id}, {suite.title}: "
+            f"measures the first of them, whatever they need, in {suite.id}, {suite.title}: "
             f"{len(rows) * len(suite.seeds)} trainings of "
             f"{suite.protocol.epochs} epochs (--dry-run tells their time on your machine, {_fetched(pair[0])})"
         )
