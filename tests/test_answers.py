@@ -215,7 +215,8 @@ def test_answers_and_comparisons_are_taken_away(site):
 
 def test_every_file_that_is_taken_away_is_linked_beside_its_table(site):
     for file in (*site.rglob("*.csv"), *site.rglob("*.bib")):
-        name = "index.html" if file.name == RECORDS else re.sub(r"(--reported|--records)?\.[a-z]+$", ".html", file.name)
+        name = re.sub(r"(--reported|--records|--gains)?\.[a-z]+$", ".html", file.name)
+        name = "index.html" if file.name == RECORDS else name
         page = file.with_name(name).relative_to(site).as_posix()
         assert file.name in [unquote(link).rpartition("/")[2] for link in html(site, page).attributes("href")], file
 
@@ -233,6 +234,25 @@ def test_a_suites_count_of_trials_leads_to_as_many_records(site):
         (shown,) = re.findall(r'--records\.csv">([0-9]+) trial', page.read_text(encoding="utf-8"))
         rows = list(csv.DictReader(page.with_name(f"{page.stem}--records.csv").open(encoding="utf-8")))
         assert int(shown) == sum(row["evidence"] == "measured" for row in rows) > 0
+
+
+def test_the_methods_have_a_table_of_gains_by_data_set(site):
+    page = html(site, "methods.html")
+    (row,) = [cells for cells in page.rows if cells[0] == "dkd" and "short" in cells[1]]
+    rows = list(csv.DictReader((site / "methods--gains.csv").open(encoding="utf-8")))
+    (dkd,) = [each for each in rows if each["label"] == "dkd" and each["evidence"] == "measured"]
+    assert row[1].startswith(f"+{float(dkd['mean']):.2f}")
+    shown = json.loads((site / DOCUMENT).read_text())["rows"]
+    gains = [line["gain"] for line in shown if (line["label"], line["suite"]) == ("dkd", dkd["suite"])]
+    assert float(dkd["mean"]) == pytest.approx(sum(gains) / len(gains), abs=1e-5)
+
+
+def test_the_whole_document_has_what_is_printed_and_the_literature_its_sources(site):
+    document = json.loads((site / DOCUMENT).read_text())
+    printed = json.loads((site / "literature.json").read_text())["rows"]
+    assert document["reported"] == printed
+    entries = (site / "literature.bib").read_text(encoding="utf-8")
+    assert all(f"@misc{{source-{row['source']}," in entries for row in printed)
 
 
 def test_ranks_and_moderated_intervals_are_taken_away_as_the_suite_shows_them(site):

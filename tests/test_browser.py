@@ -62,6 +62,7 @@ PAGES = {
     "study": "studies/small.html",
     "changes": "changes.html",
     "page": "about.html",
+    "start": "start.html",
     "methods": "methods.html",
     "pairs": "pairs.html",
     "teacher": TEACHER,

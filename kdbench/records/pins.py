@@ -20,13 +20,13 @@ from kdbench.records.reading import read_json
 _NAME, _DIGEST = re.compile(NAME), re.compile(r"[0-9a-f]{64}")
 
 
-def read_pins(results: Path, suite: str) -> dict[str, str]:
-    """Teacher name -> digest of its weights, of those that ``suite`` has pinned.
+def read_pins(results: Path, suite: str, links: bool = True) -> dict[str, str]:
+    """Teacher name -> digest of its weights, of those that ``suite`` has pinned; without ``links``, in files alone.
 
     UserError names a file that cannot be read, and both of two that differ.
     """
     found: dict[str, tuple[str, Path]] = {}
-    for path, pins in _files(results, suite):
+    for path, pins in _files(results, suite, links):
         for teacher, weights in pins.items():
             known, where = found.setdefault(teacher, (weights, path))
             if known != weights:
@@ -59,12 +59,12 @@ def bring_over_pins(results: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _files(results: Path, suite: str) -> Iterator[tuple[Path, Mapping[str, str]]]:
+def _files(results: Path, suite: str, links: bool = True) -> Iterator[tuple[Path, Mapping[str, str]]]:
     early = results / "pins.json"
     if os.path.lexists(early):
         yield early, _early(early).get(suite, {})
     for path in sorted((results / "pins" / suite).glob("*.json")):
-        if not path.is_symlink():  # which may lead anywhere
+        if links or not path.is_symlink():
             yield path, _pin(path)
 
 

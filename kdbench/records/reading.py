@@ -49,11 +49,13 @@ def check_regular(path: Path) -> None:
 
 def _opened(path: Path) -> FileIO:
     """The regular file ``path``; OSError where it is none. Whatever it is, nobody is waited for."""
-    file = FileIO(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))  # of a folder the system says so itself
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        file.close()
-        raise OSError(errno.EINVAL, "it is no regular file")
-    return file
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode):
+        return FileIO(descriptor)
+    os.close(descriptor)
+    folder = stat.S_ISDIR(mode)
+    raise OSError(errno.EISDIR if folder else errno.EINVAL, "Is a directory" if folder else "it is no regular file")
 
 
 def read_json(path: Path) -> Any:

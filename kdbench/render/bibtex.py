@@ -46,6 +46,12 @@ def bibtex(catalogue: Catalogue, methods: Iterable[str]) -> str:
     return "\n\n".join([*entries, *brought, ""])
 
 
+def sources(catalogue: Catalogue) -> str:
+    """The entries of every source of printed numbers, and of kdbench with the records shown."""
+    printing = sorted({row.source for row in catalogue.literature.rows})
+    return "\n\n".join([_own(catalogue), *(_printing(catalogue.literature.sources[name]) for name in printing), ""])
+
+
 def citable(catalogue: Catalogue, method: str) -> bool:
     """Whether there may be something to cite for ``method``."""
     return method in catalogue.cards or next(_of(catalogue, method), None) is not None

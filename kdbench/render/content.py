@@ -71,7 +71,9 @@ def _pages(folder: Path) -> list[Page]:
             raise UserError(f"{path}: cannot be read: {reason(error)}.") from None
         tokens = markdown.parse(text)
         headings = (text.content for token, text in pairwise(tokens) if token.type == "heading_open")
-        pages.append(Page(name, next(headings, name), Markup(markdown.renderer.render(tokens, markdown.options, {}))))
+        html = markdown.renderer.render(tokens, markdown.options, {})
+        html = html.replace("<pre>", '<pre tabindex="0">')  # it scrolls where a line is long, by the keyboard, too
+        pages.append(Page(name, next(headings, name), Markup(html)))
     return pages
 
 

@@ -18,8 +18,9 @@ from kdbench.records.reported import gain
 from kdbench.records.verify import Record
 from kdbench.render.address import method_page, pair_page, study_page, suite_page
 from kdbench.render.answers import Answer
-from kdbench.render.bibtex import bibtex, citable
+from kdbench.render.bibtex import bibtex, citable, sources
 from kdbench.render.catalogue import Catalogue, PairName
+from kdbench.render.grid import Grid
 from kdbench.render.measured import Line, Table
 from kdbench.render.rows import as_json
 from kdbench.render.studies import StudyView
@@ -32,6 +33,8 @@ from kdbench.stats.intervals import Interval
 
 #: Of the whole document, and of its form.
 DOCUMENT, SCHEMA = "leaderboard.json", "leaderboard.schema.json"
+#: The file of the table of methods and data sets.
+GAINS = "methods--gains.csv"
 #: Every record that is shown: whose it is, and what made it.
 RECORDS = "records.csv"
 _RECORD = ("key", "suite", "dataset", "pair", "label", "method", "seed", "stream", "status", "evidence")
@@ -116,6 +119,7 @@ def files(catalogue: Catalogue) -> Iterator[File]:
             yield cited(catalogue, method_page(method), [method])
     if catalogue.literature.rows:
         yield from listed("literature.html", PRINTED, map(_printed, catalogue.literature.rows))
+        yield File(beside("literature.html", "bib"), sources(catalogue))
     document = {
         "version": VERSION,
         "schema": SCHEMA,
@@ -124,11 +128,19 @@ def files(catalogue: Catalogue) -> Iterator[File]:
         "records": catalogue.count,
         "set": catalogue.digest,
         "latest": catalogue.latest,
+        "built": catalogue.built,
+        "reported": [_printed(row) for row in catalogue.literature.rows],
         "rows": [row for rows in by_suite.values() for row in rows],
     }
     yield File(DOCUMENT, as_json(document))
     yield _records(RECORDS, (*catalogue.records, *catalogue.trainings))
     yield File(SCHEMA, as_json(schema()))
+
+
+def gains(grid: Grid) -> File:
+    """The gains of every row on every data set, beside the page of all methods."""
+    rows = [cell.flat() for cell in grid.cells]
+    return File(GAINS, _csv(rows, tuple(rows[0])))
 
 
 def cited(catalogue: Catalogue, page: str, methods: Iterable[str]) -> File:
@@ -279,6 +291,9 @@ def schema() -> dict[str, Any]:
         "required": ["version", "rows"],
         "properties": {
             "version": {"const": VERSION},
+            "built": {"type": "string", "description": "the day on which the site was; empty where nobody says"},
+            "latest": {"type": "string", "description": "when the newest record was made"},
+            "reported": {"type": "array", "items": {"type": "object", "required": list(PRINTED)}},
             "rows": {"type": "array", "items": {"type": "object", "required": list(COLUMNS), "properties": row}},
         },
     }

@@ -41,9 +41,15 @@ class Found:
 
 def found(catalogue: Catalogue, suites: Iterable[SuiteView], studies: Iterable[StudyView]) -> list[Found]:
     """Every page worth looking for, in the order in which equal matches are listed."""
+    views = sorted(suites, key=lambda view: view.newer is not None)
     made = [
-        Found(view.name, "suite", suite_page(view.name), view.installed.title if view.installed else "")
-        for view in suites
+        Found(
+            view.name,
+            "superseded suite" if view.newer else "suite",
+            suite_page(view.name),
+            view.installed.title if view.installed else "",
+        )
+        for view in views
     ]
     for name in catalogue.methods:
         card = catalogue.cards.get(name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, groupby
 from typing import Any
@@ -34,6 +34,7 @@ from kdbench.render.bibtex import citable
 from kdbench.render.catalogue import Catalogue, PairName, split
 from kdbench.render.content import Content
 from kdbench.render.downloads import File
+from kdbench.render.grid import dataset_grid
 from kdbench.render.plot import Figure
 from kdbench.render.rows import as_json, row_pages
 from kdbench.render.studies import StudyView, study_views
@@ -72,7 +73,7 @@ def all_pages(catalogue: Catalogue, content: Content) -> Iterator[Page | File]:
     entries = finding.found(catalogue, views.values(), studies)
     changed = changes.changes(catalogue, views.values())
     yield _index(catalogue, content, views, studies, changed)
-    yield from _methods(catalogue)
+    yield from _methods(catalogue, [view for view in views.values() if view.judged and view.name not in studied])
     yield from _pairs(catalogue)
     yield Page(changes.PAGE, "changes.html", "What changed", {"changed": changed, "views": views, "most": MOST_NEW})
     yield _choose(answered)
@@ -159,14 +160,19 @@ def _known(catalogue: Catalogue) -> list[str]:
     return [name for name in catalogue.single_methods if name not in ALONE]
 
 
-def _methods(catalogue: Catalogue) -> Iterator[Page | File]:
+def _methods(catalogue: Catalogue, views: Sequence[SuiteView]) -> Iterator[Page | File]:
+    """All methods, and the gains of those as they come in the newest of ``views``, which are no study's."""
     rows = Counter(line.cell.method for table in catalogue.tables.values() for line in table.lines)
     methods = [
         (n, catalogue.cards.get(n), rows[n], len(catalogue.reported_by_method.get(n, ()))) for n in catalogue.methods
     ]
     methods.sort(key=lambda m: (-m[2], -m[3], m[0]))
     known = _known(catalogue)
+    grid = dataset_grid(catalogue, [view.name for view in views if view.newer is None])
     context = {"methods": methods, "single": len(known), "implemented": sum(name in METHODS for name in known)}
+    context |= {"grid": grid, "short": {view.name for view in views if view.short}, "gains_file": downloads.GAINS}
+    if grid.rows:
+        yield downloads.gains(grid)
     yield Page("methods.html", "methods.html", "Methods", context)
     columns = ("method", "title", "family", "measured_rows", "printed_numbers")
     named = ((name, c.title if c else "", c.family if c else "", *counts) for name, c, *counts in methods)

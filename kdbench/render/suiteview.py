@@ -74,7 +74,7 @@ class SuiteView:
     protocol: tuple[tuple[str, list[tuple[str, list[str]]]], ...]
     outline: str
     statuses: Mapping[str, int]
-    #: Its measured records.
+    #: Its measured records, those on pairs that it does not plan apart.
     recorded: int
     seeds: tuple[int, ...]
     notes: tuple[tuple[str, list[str]], ...]
@@ -171,7 +171,9 @@ def suite_view(catalogue: Catalogue, name: str) -> SuiteView:
     lines = [line for line in every if line.cell.measured] or every
     counted = {id(record) for line in every if line.cell.measured for record in line.cell.records}
     records = [record for record in catalogue.measured if id(record) in counted]
-    all_of_it = [record for record in catalogue.measured if record["suite"] == name]
+    apart = [line for table in others if split(table.pair)[0] == NO_TEACHER for line in table.every]
+    shown = counted | {id(record) for line in apart if line.cell.measured for record in line.cell.records}
+    all_of_it = [record for record in catalogue.measured if id(record) in shown]
     selection = tables[0].selection
     found, rows = standing_rows(catalogue, tables, selection)
     alone = next((row.label for row in found.rows if row.kind == "baseline"), None)
