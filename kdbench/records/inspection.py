@@ -61,7 +61,7 @@ def _unreadable(store: Store, others: Beside) -> Iterator[Problem]:
     """Pins, manifests and the literature, where they cannot be used."""
     for suite in pinned_suites(store.root):
         try:
-            read_pins(store.root, suite)
+            read_pins(store.root, suite, links=False)
         except UserError as error:
             yield Problem(str(error), file=store.place(store.root / "pins" / suite))
     runs = (path for path in others.files if path.parent == store.root / "runs")
